@@ -1,0 +1,54 @@
+# Everything runs in .venv, which the first target that needs it makes. `make help` lists the targets.
+# PYTHON=/path/to/python3.12 chooses the interpreter; by default the first of these that is 3.11 or newer.
+
+CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
+SUITABLE = 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c $(SUITABLE) 2>/dev/null && echo $(p))))
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXAMPLE := examples/wordcount
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format reference clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(VENV)/installed ## run the example on a network of its own
+	WATTLE_DATA=$(CURDIR)/.wattle $(BIN)/wattle run $(EXAMPLE)/wordcount.yaml --param texts=$(CURDIR)/$(EXAMPLE)/texts
+
+test: $(VENV)/installed-dev ## run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## lint, formatting, types, import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+reference: $(VENV)/installed ## write docs/settings.md and config/ anew from the code
+	$(BIN)/python -m wattle.settings.reference
+
+clean: ## remove .venv, caches and the example's data
+	rm -rf $(VENV) .wattle build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: setup is repeated only when pyproject.toml changes. With the dev stamp there, the plain one follows from it.
+$(VENV)/installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(BIN)/python:
+	@test -n '$(PYTHON)' || { echo 'Wattle needs Python 3.11 or newer: install one, or give PYTHON=/path/to/python' >&2; exit 1; }
+	@'$(PYTHON)' -c $(SUITABLE) || { echo '$(PYTHON) is not Python 3.11 or newer' >&2; exit 1; }
+	'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,95 @@
+"""The bridge to trio by itself: fairness, bounds, and what is pushed at awkward moments."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from threading import Thread
+from typing import Any
+
+import trio
+
+from tests.bus.networks import Inbox
+from wattle.bus.base import Sample
+from wattle.bus.lanes import PER_TICK, ChangeLane, Lane, SampleLane
+
+
+def sample_lane(handler: Any, bound: int) -> SampleLane[int]:
+    """A lane of numbers."""
+
+    def read(number: int, gap: bool) -> Sample:
+        return Sample(str(number), b"", gap=gap)
+
+    return SampleLane("n", handler, trio.lowlevel.current_trio_token(), read=read, bound=bound)
+
+
+async def test_a_long_backlog_lets_other_tasks_run() -> None:
+    seen, turns = Inbox(), []
+    lane: Lane[int] = Lane("n", seen, trio.lowlevel.current_trio_token())
+    for number in range(5 * PER_TICK):
+        lane.push(number)
+    while len(seen) < 5 * PER_TICK:
+        turns.append(len(seen))
+        await trio.lowlevel.checkpoint()
+    # trio shuffles the tasks of a tick, so this one may run first in one tick and last in the next.
+    assert all(after - before <= 2 * PER_TICK for before, after in pairwise(turns))
+    assert seen == list(range(5 * PER_TICK))
+
+
+async def test_a_full_lane_keeps_the_newest_and_marks_the_first_it_delivers() -> None:
+    seen = Inbox()
+    lane = sample_lane(seen, bound=3)
+    for number in range(10):
+        lane.push(number)
+    await seen.size(3)
+    lane.push(10)
+    assert [(sample.key, sample.gap) for sample in await seen.size(4)] == [
+        ("7", True),
+        ("8", False),
+        ("9", False),
+        ("10", False),
+    ]
+
+
+async def test_no_gap_goes_unmarked_while_another_thread_pushes() -> None:
+    seen, total = Inbox(), 20_000
+    lane = sample_lane(seen, bound=2)
+
+    def push_all() -> None:
+        for number in range(total):
+            lane.push(number)
+
+    thread = Thread(target=push_all)
+    thread.start()
+    await seen.until(lambda samples: bool(samples) and samples[-1].key == str(total - 1))
+    thread.join()
+    expected = 0
+    for sample in seen:
+        assert int(sample.key) >= expected
+        assert sample.gap or int(sample.key) == expected
+        expected = int(sample.key) + 1
+
+
+async def test_too_many_changes_leave_the_latest_word_on_each_token() -> None:
+    seen = Inbox()
+    lane = ChangeLane("t", seen, trio.lowlevel.current_trio_token(), bound=6)
+    for _ in range(3):
+        for token in ("a", "b"):
+            lane.push((token, True))
+            lane.push((token, False))
+    lane.push(("a", True))
+    await seen.until(lambda changes: ("a", True) in changes)
+    assert len(seen) <= 6
+    assert dict(seen) == {"a": True, "b": False}
+
+
+async def test_a_lane_whose_loop_has_ended_drops_what_is_pushed() -> None:
+    def inner() -> Lane[int]:
+        async def make() -> Lane[int]:
+            return Lane("n", lambda _: None, trio.lowlevel.current_trio_token())
+
+        return trio.run(make)
+
+    lane = await trio.to_thread.run_sync(inner)
+    await trio.to_thread.run_sync(partial(lane.push, 1))
+    assert not lane.items

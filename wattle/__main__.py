@@ -1,0 +1,5 @@
+"""``python -m wattle``."""
+
+from wattle.cli.app import main
+
+main()

@@ -1,0 +1,246 @@
+"""How a Zenoh session is configured and opened, and what is said when that fails.
+
+Without a config file Wattle's own choices hold: no multicast, no shared memory, a listener only where one is asked for, a lease
+of one second (a cut link is noticed in about that time) and quick reconnecting. A config file (JSON5, see zenoh-configs/) takes
+the place of all these choices but one: shared memory stays off, because queries of more than 3 kB have been lost over it on
+stalled hosts. What the options name explicitly always wins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zenoh
+
+from wattle.errors import SettingsError, Unavailable, WattleError
+
+Mode = Literal["peer", "client", "router"]
+
+PROTOCOLS = ("tcp", "udp", "tls", "quic", "ws", "unixsock-stream")
+"""What the Python build of Zenoh can listen on and connect to."""
+
+UNIX_SOCKET = "unixsock-stream"
+UNIX_PATH_MAX = 107  # bytes; the kernel's sockaddr_un holds 108 with the ending zero
+KEEP_ALIVES_PER_LEASE = 4
+OPEN_TIMEOUT_MS = 3_000  # how long a client waits for something that accepts its connection and then says nothing
+SCOUTING_DELAY_MS = 100  # how long a peer's start waits for its `connect` endpoints; it goes on trying afterwards
+_RUST_PLACE = re.compile(r" at /\S+\.rs:\d+\.?")
+
+
+@dataclass(frozen=True, slots=True)
+class ZenohOptions:
+    """How to join the network. None and () mean: as the config file says or, without one, as in the comments.
+
+    Endpoints are ``<protocol>/<address>``, e.g. ``unixsock-stream/<path>`` or ``tcp/<host>:<port>``.
+    """
+
+    mode: Mode | None = None  # peer
+    listen: tuple[str, ...] = ()  # nowhere
+    connect: tuple[str, ...] = ()  # to nobody
+    multicast: bool | None = None  # False
+    gossip: bool | None = None  # True
+    lease_ms: int | None = None  # 1000: a silent link is given up after this many milliseconds
+    wait_ms: int = 0  # client mode: how long to keep trying to connect; 0 tries every endpoint once
+    config_file: Path | None = None
+
+
+def zenoh_config(options: ZenohOptions) -> zenoh.Config:
+    """The Zenoh configuration for ``options``; raises SettingsError that names the file, endpoint or value and the fix."""
+    for endpoint in options.listen:
+        _check_endpoint(endpoint, "listen")
+    for endpoint in options.connect:
+        _check_endpoint(endpoint, "connect")
+    if options.lease_ms is not None and options.lease_ms < 1:
+        raise SettingsError(f"lease of {options.lease_ms} ms: must be at least 1 ms")
+    config = _base(options.config_file)
+    values = {} if options.config_file is not None else _defaults(options)
+    for path, value in (values | _explicit(options)).items():
+        config.insert_json5(path, json.dumps(value))
+    return config
+
+
+def open_session(options: ZenohOptions) -> zenoh.Session:
+    """Open a session; blocks until it is open.
+
+    A peer or a router opens whether or not anybody is there to connect to. A client needs one of its endpoints: otherwise raises
+    Unavailable (NO_NETWORK), as it does where an endpoint to listen on is taken. Raises SettingsError as ``zenoh_config`` does.
+    """
+    zenoh.init_log_from_env_or(
+        "off"
+    )  # errors reach people through Wattle; RUST_LOG=debug brings Zenoh's own words back
+    config = zenoh_config(options)
+    try:
+        return zenoh.open(config)
+    except zenoh.ZError as error:
+        raise _open_error(config, reason(error)) from None
+
+
+def reason(error: Exception) -> str:
+    """What Zenoh says went wrong, without the places in its source code."""
+    return _RUST_PLACE.sub("", str(error)).strip()
+
+
+def _base(file: Path | None) -> zenoh.Config:
+    if file is None:
+        return zenoh.Config()
+    try:
+        return zenoh.Config.from_file(file)
+    except zenoh.ZError as error:
+        raise SettingsError(f"Zenoh config file {file}: {reason(error)}") from None
+
+
+def _defaults(options: ZenohOptions) -> dict[str, Any]:
+    return {
+        "mode": "peer",
+        "listen/endpoints": [],
+        "connect/endpoints": [],
+        "connect/exit_on_failure": options.mode == "client",
+        "connect/retry": {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 1.5},
+        "scouting/multicast/enabled": False,
+        "scouting/gossip/enabled": True,
+        "transport/link/tx/lease": 1_000,
+        "transport/link/tx/keep_alive": KEEP_ALIVES_PER_LEASE,
+        # With multicast the delay stays Zenoh's (500 ms), since others have to be found first.
+        **({} if options.multicast else {"scouting/delay": SCOUTING_DELAY_MS}),
+        **({"transport/unicast/open_timeout": OPEN_TIMEOUT_MS} if options.mode == "client" else {}),
+    }
+
+
+def _explicit(options: ZenohOptions) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "mode": options.mode,
+        "listen/endpoints": list(options.listen) or None,
+        "connect/endpoints": list(options.connect) or None,
+        "connect/timeout_ms": {"client": options.wait_ms} if options.wait_ms else None,
+        "scouting/multicast/enabled": options.multicast,
+        "scouting/gossip/enabled": options.gossip,
+        "transport/link/tx/lease": options.lease_ms,
+        "transport/shared_memory/enabled": False,
+    }
+    return {path: value for path, value in given.items() if value is not None}
+
+
+# --- what people are told -------------------------------------------------------------------------------------------
+
+
+def _check_endpoint(endpoint: str, what: Literal["listen", "connect"]) -> None:
+    """Refuse what Zenoh would refuse later or with fewer words."""
+    protocol, _, address = endpoint.partition("/")
+    address = _bare(address)
+    if protocol not in PROTOCOLS or not address:
+        raise SettingsError(
+            f"{what} endpoint {endpoint!r}: must be <protocol>/<address>, such as tcp/host:7447 or unixsock-stream//run/wattle.sock;"
+            f" protocols are {', '.join(PROTOCOLS)}"
+        )
+    if protocol == UNIX_SOCKET:
+        _check_socket_path(endpoint, address, what)
+    elif _host_and_port(address) is None:
+        raise SettingsError(f"{what} endpoint {endpoint!r}: {address!r} is no <host>:<port> with a port up to 65535")
+
+
+def _check_socket_path(endpoint: str, address: str, what: str) -> None:
+    length = len(address.encode())
+    if length > UNIX_PATH_MAX:
+        raise SettingsError(
+            f"{what} endpoint {endpoint!r}: the path is {length} bytes long and a socket's may have {UNIX_PATH_MAX};"
+            " use a shorter one (a data folder higher up, or a path relative to the working directory)"
+        )
+    if what == "connect":
+        return
+    path = Path(address)
+    if not path.parent.is_dir():
+        raise SettingsError(
+            f"{what} endpoint {endpoint!r}: folder {str(path.parent)!r} does not exist; create it first"
+        )
+    if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+        raise SettingsError(
+            f"{what} endpoint {endpoint!r}: there is a file that is no socket; move it or use another path"
+        )
+
+
+def _bare(address: str) -> str:
+    """An address without Zenoh's ``?metadata`` and ``#config``."""
+    return re.split(r"[?#]", address, maxsplit=1)[0]
+
+
+def _host_and_port(address: str) -> tuple[str, int] | None:
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _open_error(config: zenoh.Config, why: str) -> WattleError:
+    connect, listen = _endpoints(config, "connect"), _endpoints(config, "listen")
+    if "Unable to connect" in why and connect:
+        causes = "; ".join(f"{endpoint}: {_why_unreachable(endpoint)}" for endpoint in connect)
+        return Unavailable(f"no network: cannot connect to {causes}", code="NO_NETWORK", detail=connect)
+    if "No peer specified" in why or "Unable to connect" in why or "scouting" in why:
+        return Unavailable(
+            "no network: nobody was found; name an endpoint to connect to, such as unixsock-stream/<data folder>/wattle.sock"
+            " or tcp/<host>:7447",
+            code="NO_NETWORK",
+        )
+    if "acquire lock" in why or "already in use" in why:
+        return Unavailable(
+            f"cannot listen on {', '.join(listen)}: another process holds the address ({why}); stop that process or"
+            " give this one an endpoint or a data folder of its own",
+            code="NO_NETWORK",
+            detail=listen,
+        )
+    places = "; ".join(f"{what} {', '.join(ends)}" for what, ends in (("listen", listen), ("connect", connect)) if ends)
+    return SettingsError(f"cannot open a Zenoh session ({places or 'no endpoints'}): {why}")
+
+
+def _endpoints(config: zenoh.Config, what: str) -> list[str]:
+    """The endpoints of a configuration, in whichever of its forms a file wrote them (a list, or lists by mode or by group)."""
+    found: list[str] = []
+
+    def collect(node: Any) -> None:
+        if isinstance(node, str) and "/" in node:
+            found.append(node)
+        elif isinstance(node, list):
+            for item in node:
+                collect(item)
+        elif isinstance(node, dict):
+            for item in node.values():
+                collect(item)
+
+    collect(json.loads(config.get_json(f"{what}/endpoints")))
+    return found
+
+
+def _why_unreachable(endpoint: str) -> str:
+    """The likeliest cause that a connection failed, found by trying what an endpoint stands on (for at most a second)."""
+    protocol, _, address = endpoint.partition("/")
+    address = _bare(address)
+    place = _host_and_port(address)
+    try:
+        if protocol == UNIX_SOCKET:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(1.0)
+                probe.connect(address)
+        elif protocol in ("tcp", "tls", "ws") and place is not None:
+            socket.create_connection(place, timeout=1.0).close()
+        else:
+            return "no answer; check that something listens there, the address, and firewalls"
+    except FileNotFoundError:
+        return "there is no such socket; start a network there or check the path"
+    except ConnectionRefusedError:
+        return "nothing listens there; start a network there or check the address"
+    except PermissionError:
+        return "this user may not use it; check who owns the socket and its folder"
+    except socket.gaierror as error:
+        return f"unknown host ({error.strerror})"
+    except OSError as error:
+        return f"no answer ({error}); check the address and firewalls"
+    return (
+        "something listens there but did not let this session in; check TLS certificates, user and password, and that it"
+        " is a Zenoh endpoint of the same protocol"
+    )

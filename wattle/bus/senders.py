@@ -1,0 +1,101 @@
+"""The threads that make those Zenoh calls which may have to wait for a link.
+
+A query or an answer is sent with congestion control BLOCK: where the receiver is stopped or its link is slow, the call waits until
+the link takes the message, or for 5 seconds, after which Zenoh closes the link. Seen on 1.10.2: one stopped peer and one query of
+10 kB were enough for that. On the trio thread this would hold up everything; here it holds up one outlet, and others serve on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from time import monotonic
+
+import trio
+
+from wattle.logs import get_logger
+
+OUTLETS = 4
+"""Threads for small messages, and as many again for large ones."""
+
+LARGE = 32_768
+"""Bytes from which a message counts as large: file chunks on a slow link must not hold up commands."""
+
+log = get_logger("wattle.bus")
+
+
+class Outlet:
+    """A thread that does jobs in the order of submission. ``submit`` may be called from one thread only."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._submitted = 0
+        self._done = 0  # written by the outlet's thread alone, as the other one by the submitting thread
+
+    @property
+    def idle(self) -> bool:
+        """Whether a job submitted now would be done at once."""
+        return self._submitted == self._done
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have ``job`` done after those before."""
+        if self._thread is None:  # a daemon, so that a link that is stuck cannot keep a process from ending
+            self._thread = Thread(target=self._work, name="wattle-outlet", daemon=True)
+            self._thread.start()
+        self._submitted += 1
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the thread once what was submitted is done."""
+        self._jobs.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread to end, for at most ``timeout`` seconds; from any thread."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception:
+                log.exception("sending failed")
+            self._done += 1
+
+
+class Outlets:
+    """The outlets of one bus; used from the trio thread."""
+
+    def __init__(self) -> None:
+        self._small = [Outlet() for _ in range(OUTLETS)]
+        self._large = [Outlet() for _ in range(OUTLETS)]
+        self._turn = 0
+        self._closed = False
+
+    def pick(self, size: int) -> Outlet:
+        """The outlet for a message of ``size`` bytes: the first idle one, or each in turn while all are busy.
+
+        Raises trio.ClosedResourceError once closed.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("this bus is closed")
+        outlets = self._large if size >= LARGE else self._small
+        for outlet in outlets:
+            if outlet.idle:
+                return outlet
+        self._turn += 1
+        return outlets[self._turn % OUTLETS]
+
+    def close(self) -> None:
+        """Accept nothing more; the threads end once what was submitted is done."""
+        self._closed = True
+        for outlet in (*self._small, *self._large):
+            outlet.close()
+
+    def join(self, timeout: float) -> None:
+        """Wait for all threads, for at most ``timeout`` seconds; from any thread."""
+        until = monotonic() + timeout
+        for outlet in (*self._small, *self._large):
+            outlet.join(max(0.0, until - monotonic()))

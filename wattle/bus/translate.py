@@ -1,0 +1,50 @@
+"""Zenoh's words in ours and the other way round; light enough for the command line."""
+
+from __future__ import annotations
+
+import zenoh
+
+from wattle.bus.base import Priority, Reply, Sample
+from wattle.bus.config import reason
+from wattle.errors import InvalidRequest
+
+PRIORITIES = {
+    Priority.CONTROL: zenoh.Priority.INTERACTIVE_LOW,
+    Priority.NORMAL: zenoh.Priority.DATA,
+    Priority.BULK: zenoh.Priority.BACKGROUND,
+}
+
+MAX_TIMEOUT = 7 * 86_400.0  # seconds; Zenoh does not know endless ones
+
+
+def target(everyone: bool) -> zenoh.QueryTarget:
+    """Whom a query is for."""
+    return zenoh.QueryTarget.ALL if everyone else zenoh.QueryTarget.BEST_MATCHING
+
+
+def key_expression(key: str) -> zenoh.KeyExpr:
+    """``key`` as Zenoh has it; raises InvalidRequest where it is none."""
+    try:
+        return zenoh.KeyExpr(key)
+    except zenoh.ZError as error:
+        raise InvalidRequest(f"key expression {key!r}: {reason(error)}") from None
+
+
+def read_bytes(data: zenoh.ZBytes | None) -> bytes | None:
+    """A payload or an attachment."""
+    return None if data is None else data.to_bytes()
+
+
+def read_sample(sample: zenoh.Sample, gap: bool = False) -> Sample:
+    """Something published."""
+    payload = None if sample.kind == zenoh.SampleKind.DELETE else sample.payload.to_bytes()
+    return Sample(str(sample.key_expr), payload, read_bytes(sample.attachment), gap)
+
+
+def read_reply(reply: zenoh.Reply) -> Reply:
+    """An answer."""
+    sample = reply.ok
+    if sample is not None:
+        return Reply(str(sample.key_expr), sample.payload.to_bytes(), True, read_bytes(sample.attachment))
+    error = reply.err
+    return Reply("", b"" if error is None else error.payload.to_bytes(), ok=False)

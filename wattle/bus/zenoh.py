@@ -1,0 +1,233 @@
+"""The bus over Zenoh.
+
+Three kinds of threads meet here. Zenoh's own, and the one Python thread that Zenoh runs per declaration, only fill lanes
+(wattle/bus/lanes.py). The trio thread runs all handlers. Outlets (wattle/bus/senders.py) send queries and answers, which may have
+to wait for a link. Puts and declarations are sent from the trio thread: a put is dropped rather than made to wait, and
+declarations are few and small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import trio
+import zenoh
+
+from wattle.bus.base import Declaration, Priority, Publisher, Query, Reply, Sample
+from wattle.bus.config import ZenohOptions, open_session, reason
+from wattle.bus.exchange import Call, ZenohQuery
+from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
+from wattle.bus.senders import Outlets
+from wattle.bus.translate import MAX_TIMEOUT, PRIORITIES, key_expression, read_sample, target
+from wattle.errors import InvalidRequest
+from wattle.logs import get_logger
+
+FLUSH = 1.0
+"""Seconds that ``close`` gives the last answers to leave."""
+
+CLOSE_DEADLINE = 3.0
+"""Seconds after which ``close`` leaves the session to end by itself."""
+
+GRACE = 1.0  # seconds by which ours comes after Zenoh's own timeout of a query
+
+log = get_logger("wattle.bus")
+
+
+async def open_zenoh_bus(options: ZenohOptions, *, samples: int = SAMPLES, queries: int = QUERIES) -> ZenohBus:
+    """Open a session and a bus over it; raises as ``wattle.bus.config.open_session`` does.
+
+    ``samples`` bounds the backlog of each subscription, ``queries`` the unfinished queries of each queryable.
+    """
+    session = await trio.to_thread.run_sync(open_session, options)
+    return ZenohBus(session, samples=samples, queries=queries)
+
+
+class ZenohBus:
+    """``wattle.bus.base.Bus`` over an open session, which is closed with it; made and used on the trio thread."""
+
+    def __init__(self, session: zenoh.Session, *, samples: int = SAMPLES, queries: int = QUERIES) -> None:
+        self.session = session
+        self._token = trio.lowlevel.current_trio_token()
+        self._samples = samples
+        self._queries = queries
+        self._outlets = Outlets()
+        self.declared: set[_Declared] = set()
+        self._calls: set[Call] = set()
+        self._closed = False
+
+    def put(
+        self, key: str, payload: bytes, *, priority: Priority = Priority.NORMAL, attachment: bytes | None = None
+    ) -> None:
+        """Publish; dropped where the link cannot take it within about a millisecond."""
+        self._check_open()
+        try:
+            self.session.put(key, payload, priority=PRIORITIES[priority], attachment=attachment)
+        except zenoh.ZError as error:
+            raise InvalidRequest(f"put on {key!r}: {reason(error)}") from None
+
+    def delete(self, key: str) -> None:
+        """Publish a delete."""
+        self._check_open()
+        try:
+            self.session.delete(key)
+        except zenoh.ZError as error:
+            raise InvalidRequest(f"delete on {key!r}: {reason(error)}") from None
+
+    async def get(
+        self,
+        key: str,
+        payload: bytes | None = None,
+        *,
+        parameters: str = "",
+        timeout: float,
+        everyone: bool = False,
+        priority: Priority = Priority.NORMAL,
+        attachment: bytes | None = None,
+    ) -> list[Reply]:
+        """Ask, and collect the answers in the order of arrival."""
+        self._check_open()
+        call = Call(self._token)
+        ask = partial(
+            self.session.get,
+            zenoh.Selector(key_expression(key), parameters),
+            # Called on a thread of Zenoh: cheaper than the Python thread that Zenoh would start for each query.
+            zenoh.handlers.Callback(call.on_reply, call.on_last, indirect=False),
+            target=target(everyone),
+            consolidation=zenoh.ConsolidationMode.NONE,
+            timeout=min(max(timeout, 0.0), MAX_TIMEOUT),
+            congestion_control=zenoh.CongestionControl.BLOCK,
+            priority=PRIORITIES[priority],
+            payload=payload,
+            attachment=attachment,
+        )
+        self._outlets.pick(len(payload or b"")).submit(partial(call.issue, ask))
+        self._calls.add(call)
+        try:
+            replies = await call.result(timeout + GRACE)
+        finally:
+            self._calls.discard(call)
+        self._check_open()
+        if call.error is not None:
+            raise InvalidRequest(f"get of {key!r}: {call.error}")
+        return replies
+
+    def subscribe(self, key: str, handler: Callable[[Sample], None]) -> Declaration:
+        """Call ``handler`` with everything published on keys that intersect ``key``."""
+        lane: SampleLane[zenoh.Sample]
+        lane = SampleLane(key, handler, self._token, read=read_sample, bound=self._samples)
+        return self._declare(lane, lambda keys: self.session.declare_subscriber(keys, lane.push), key)
+
+    def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:
+        """Call ``handler`` with every query on keys that intersect ``key``."""
+        lane = QueryLane(key, handler, self._token, bound=self._queries)
+
+        def receive(raw: zenoh.Query) -> None:
+            lane.push(ZenohQuery(raw, self._outlets))
+
+        return self._declare(lane, lambda keys: self.session.declare_queryable(keys, receive, complete=complete), key)
+
+    def publisher(self, key: str, on_matching: Callable[[bool], None] | None = None) -> Publisher:
+        """Declare that this peer publishes on keys within ``key``."""
+        self._check_open()
+        publisher = self.session.declare_publisher(key_expression(key))
+        if on_matching is None:
+            return _Publisher(self, None, publisher)
+        lane = ChangeLane(key, lambda _, matching: on_matching(matching), self._token)
+        listener = publisher.declare_matching_listener(lambda status: lane.push(("", status.matching)))
+        return _Publisher(self, lane, publisher, listener)
+
+    def declare_alive(self, key: str) -> Declaration:
+        """Declare a liveliness token."""
+        return self._declare(None, self.session.liveliness().declare_token, key)
+
+    def watch_alive(self, key: str, handler: Callable[[str, bool], None]) -> Declaration:
+        """Call ``handler`` with the tokens that intersect ``key`` as they appear and go."""
+        lane = ChangeLane(key, handler, self._token)
+
+        def receive(sample: zenoh.Sample) -> None:
+            lane.push((str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT))
+
+        watch = self.session.liveliness().declare_subscriber
+        return self._declare(lane, lambda keys: watch(keys, receive, history=True), key)
+
+    async def close(self) -> None:
+        """Undeclare everything, let the last answers leave and close the session; takes at most ``CLOSE_DEADLINE`` seconds."""
+        if self._closed:
+            return
+        self._closed = True
+        declared = list(self.declared)
+        for declaration in declared:
+            declaration.silence()
+        for call in self._calls:
+            call.end()
+        self._outlets.close()
+        with trio.move_on_after(CLOSE_DEADLINE, shield=True) as scope:
+            await trio.to_thread.run_sync(self._leave, declared, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.warning("the Zenoh session did not close in time", seconds=CLOSE_DEADLINE)
+
+    def _leave(self, declared: list[_Declared]) -> None:
+        for declaration in declared:
+            declaration.withdraw()
+        self._outlets.join(FLUSH)
+        self.session.close()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
+
+    def _declare(self, lane: Lane[Any] | None, declare: Callable[[zenoh.KeyExpr], _Entity], key: str) -> _Declared:
+        self._check_open()
+        return _Declared(self, lane, declare(key_expression(key)))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this bus is closed")
+
+
+class _Entity(Protocol):
+    def undeclare(self) -> None: ...
+
+
+class _Declared:
+    """Something declared over Zenoh, and the lane it fills."""
+
+    def __init__(self, bus: ZenohBus, lane: Lane[Any] | None, *entities: _Entity) -> None:
+        self._bus = bus
+        self._lane = lane
+        self._entities = entities
+        bus.declared.add(self)
+
+    def undeclare(self) -> None:
+        """Withdraw it; a second call does nothing."""
+        if self in self._bus.declared:
+            self.silence()
+            self.withdraw()
+
+    def silence(self) -> None:
+        """Call no handler any more."""
+        self._bus.declared.discard(self)
+        if self._lane is not None:
+            self._lane.close()
+
+    def withdraw(self) -> None:
+        """Tell Zenoh; from any thread."""
+        for entity in self._entities:
+            try:
+                entity.undeclare()
+            except zenoh.ZError as error:
+                log.debug("undeclaring failed", reason=reason(error))
+
+
+class _Publisher(_Declared):
+    """A declared publisher, and the lane of its changes."""
+
+    def __init__(self, bus: ZenohBus, lane: Lane[Any] | None, publisher: zenoh.Publisher, *others: _Entity) -> None:
+        super().__init__(bus, lane, *others, publisher)
+        self._publisher = publisher
+
+    @property
+    def matching(self) -> bool:
+        """Whether any subscriber's key intersects this publisher's."""
+        if self not in self._bus.declared:
+            raise trio.ClosedResourceError("this publisher is undeclared, or its bus is closed")
+        status: Any = self._publisher.matching_status  # annotated as bool and is none
+        return bool(status.matching)

@@ -1,0 +1,220 @@
+"""Commands that are agents: up, coordinator, runtime, gateway, router, and agent run for those of others.
+
+They share most of their options, which stand here once, as the parameters of functions that are never called: ``_command`` makes
+commands of them. What an option means is said in wattle/settings.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wattle.errors import InvalidRequest, StoreError, WattleError
+
+ROLES = ("coordinator", "gateway", "runtime")
+"""What ``up`` runs."""
+
+EMBEDDED_STOP_TIMEOUT = 1.0
+"""Seconds that tasks get once nobody uses an embedded network any more; their run is cancelled or given up by then."""
+
+Flags = dict[str, Any]
+
+
+def _shared(
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Store, logs, files and the socket.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="This peer's name. Default: the host's.")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", metavar="NAME", help="Default: default.")] = None,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen",
+            metavar="ENDPOINT",
+            help="Where to listen; may be repeated. Default: DIR/wattle.sock alone. Whoever reaches a TCP endpoint can run commands.",
+        ),
+    ] = None,
+    connect: Annotated[
+        list[str] | None, typer.Option("--connect", metavar="ENDPOINT", help="A peer or router; may be repeated.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings (TOML). Default: WATTLE_CONFIG.")
+    ] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="peer, client or router.")] = None,
+    multicast: Annotated[
+        bool | None, typer.Option("--multicast/--no-multicast", help="Find peers on the local network.")
+    ] = None,
+    zenoh_config: Annotated[
+        Path | None,
+        typer.Option("--zenoh-config", metavar="FILE", help="Zenoh's own configuration (JSON5), for TLS and access."),
+    ] = None,
+    lease: Annotated[
+        float | None, typer.Option("--lease", metavar="SECONDS", help="Silence until a link is dead.")
+    ] = None,
+    synchronous: Annotated[
+        str | None, typer.Option("--synchronous", help="normal, or full to survive power cuts.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="auto, human or json.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Append logs to this file. Default: stderr.")
+    ] = None,
+) -> None:
+    """Options of every agent."""
+
+
+def _of_runtimes(
+    slots: Annotated[int | None, typer.Option("--slots", help="Tasks at a time. Default: the number of CPUs.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of this node; may be repeated.")
+    ] = None,
+    resources: Annotated[
+        list[str] | None,
+        typer.Option("--resource", metavar="NAME=AMOUNT", help="A resource of this node; may be repeated."),
+    ] = None,
+    stop_timeout: Annotated[
+        float | None, typer.Option("--stop-timeout", metavar="SECONDS", help="What running tasks get at SIGTERM.")
+    ] = None,
+) -> None:
+    """Options of runtimes."""
+
+
+def _of_up(
+    embedded_lock: Annotated[int | None, typer.Option("--embedded-lock", hidden=True)] = None,
+) -> None:
+    """The sign of an embedded network: the descriptor of its data folder's lock."""
+
+
+_RUNTIME_FLAGS = frozenset(inspect.signature(_of_runtimes).parameters)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("up")(_command(up, _shared, _of_runtimes, _of_up))
+    app.command("coordinator")(_command(_agent("coordinator", "decides what runs where, and keeps runs"), _shared))
+    app.command("runtime")(_command(_agent("runtime", "executes tasks on this machine"), _shared, _of_runtimes))
+    app.command("gateway")(_command(_agent("gateway", "answers the public keys"), _shared))
+    app.command("router")(_command(_agent("router", "joins networks, and runs nothing"), _shared))
+    agent = typer.Typer(help="Run agents by name, or your own.", no_args_is_help=True)
+    agent.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(agent_run)
+    app.add_typer(agent, name="agent")
+
+
+def _command(handler: Callable[[Flags], int], *groups: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of ``groups``, which hands them to ``handler`` as a dictionary."""
+
+    def command(**flags: Any) -> None:
+        raise typer.Exit(handler(flags))
+
+    parameters = [one for group in groups for one in inspect.signature(group, eval_str=True).parameters.values()]
+    command.__doc__ = handler.__doc__
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    return command
+
+
+def _agent(role: str, does: str) -> Callable[[Flags], int]:
+    def handler(flags: Flags) -> int:
+        return _run([role], flags, lambda endpoints: _say_ready(endpoints))
+
+    handler.__doc__ = f"Run a {role}: it {does}."
+    return handler
+
+
+def up(flags: Flags) -> int:
+    """Run a coordinator, a gateway and a runtime on one data folder."""
+    descriptor = flags.pop("embedded_lock")
+    if descriptor is not None:
+        return _up_embedded(descriptor, flags)
+    from wattle.network import HOLD_NAME, take_lock
+    from wattle.settings import ClientSettings, load_settings
+
+    data = load_settings(ClientSettings, config=flags["config"], flags={"data": flags["data"]}).data
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = take_lock(data)
+    if lock is None:
+        raise StoreError(
+            f"another wattle up or wattle run uses the data folder {data}: stop it, or choose another with --data",
+            code="STORE_IN_USE",
+        )
+    with lock:
+        (data / HOLD_NAME).unlink(missing_ok=True)  # an embedded network's; this one lasts
+        return _run(ROLES, flags, lambda endpoints: _say_up(endpoints, flags["data"]))
+
+
+def _up_embedded(lock: int, flags: Flags) -> int:
+    from wattle.cli.holders import Holders, say
+
+    os.set_inheritable(lock, False)
+    flags["stop_timeout"] = EMBEDDED_STOP_TIMEOUT if flags["stop_timeout"] is None else flags["stop_timeout"]
+    flags["die_with_runtime"] = True
+    Holders(flags["data"]).start()
+    try:
+        return _run(ROLES, flags, lambda endpoints: say(" ".join(["ready", *endpoints])))
+    except WattleError as error:
+        say(f"error {json.dumps(error.as_dict())}")
+        raise
+
+
+def _run(roles: tuple[str, ...] | list[str], flags: Flags, ready: Callable[[list[str]], None]) -> int:
+    from wattle.host import run_agents
+    from wattle.settings import load_settings
+    from wattle.settings.agents import (
+        AgentSettings,
+        CoordinatorSettings,
+        GatewaySettings,
+        RouterSettings,
+        RuntimeSettings,
+    )
+
+    kinds: dict[str, type[AgentSettings]] = {
+        kind.role: kind for kind in (CoordinatorSettings, GatewaySettings, RuntimeSettings, RouterSettings)
+    }
+    config = flags.pop("config")
+    runtime_only = _RUNTIME_FLAGS | {"die_with_runtime"}
+    settings: dict[str, AgentSettings] = {
+        role: load_settings(
+            kinds[role],
+            config=config,
+            flags={name: value for name, value in flags.items() if role == "runtime" or name not in runtime_only},
+        )
+        for role in roles
+    }
+    run_agents(settings, ready=ready)
+    return 0
+
+
+def _say_ready(endpoints: list[str]) -> None:
+    print(" ".join(["ready", *endpoints]), flush=True)
+
+
+def _say_up(endpoints: list[str], data: Path | None) -> None:
+    _say_ready(endpoints)
+    where = "" if data is None else f" --data {data}"
+    print(
+        f"use it from another terminal: wattle run FILE{where}, wattle status{where}; Ctrl-C here stops it", flush=True
+    )
+
+
+def agent_run(
+    ctx: typer.Context,
+    agent: Annotated[str, typer.Argument(metavar="PATH_OR_NAME", help="A program, or one of Wattle's agents by name.")],
+) -> None:
+    """Run an agent: agent run runtime is runtime; a path is run as a Python program. Further arguments are the agent's."""
+    if agent in (*ROLES, "router", "up"):
+        root = ctx.find_root()
+        root.command.main([agent, *ctx.args], prog_name=root.info_name)
+    path = Path(agent)
+    if not path.is_file():
+        raise InvalidRequest(f"agent {agent!r} is no file and none of {', '.join((*ROLES, 'router', 'up'))}")
+    sys.argv = [agent, *ctx.args]
+    sys.path.insert(0, str(path.resolve().parent))
+    runpy.run_path(agent, run_name="__main__")

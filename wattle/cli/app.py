@@ -1,0 +1,86 @@
+"""The ``wattle`` command: its parts, and what becomes of errors.
+
+Exit statuses: 0 done or succeeded, 1 failed, 2 invalid input, 3 no network or timed out, 4 cancelled; 130 interrupted where there was
+nothing to cancel. Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from wattle import __version__
+from wattle.cli import agents, documents, nodes, raw, runs, workflows
+from wattle.cli.output import print_json_line, styled
+from wattle.errors import InternalError, StoreError, Unavailable, WattleError
+
+FAILED, INVALID, NO_NETWORK, CANCELLED, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class _Group(TyperGroup):
+    """The commands, with the one place where errors become messages and exit statuses."""
+
+    def invoke(self, ctx: Any) -> Any:
+        as_json = "--json" in sys.argv or "--json" in ctx.args
+        try:
+            return super().invoke(ctx)
+        except WattleError as error:
+            _report(error, as_json)
+            raise typer.Exit(exit_status(error)) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read our output has enough. Python would complain about the unwritten rest at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+def exit_status(error: WattleError) -> int:
+    """The exit status that an error stands for."""
+    if isinstance(error, Unavailable | StoreError):
+        return NO_NETWORK
+    return FAILED if isinstance(error, InternalError) or type(error) is WattleError else INVALID
+
+
+def _report(error: WattleError, as_json: bool) -> None:
+    if as_json:
+        print_json_line({"error": error.as_dict()})
+    sys.stderr.write(f"{styled('error:', fg=typer.colors.RED)} {error.message}\n")
+
+
+app = typer.Typer(
+    name="wattle",
+    cls=_Group,
+    help="A workflow scheduler without a server: run DAGs of commands here or on a network of peers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # or rich would be imported to print help
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"wattle {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _part in (runs, workflows, nodes, documents, agents, raw):
+    _part.register(app)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

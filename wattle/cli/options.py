@@ -1,0 +1,56 @@
+"""Options that many commands share, as annotated types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wattle.cli.complete import complete_node, complete_run, complete_worker, complete_workflow
+
+if TYPE_CHECKING:
+    from wattle.client.blocking import Client
+
+Connect = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--connect",
+        metavar="ENDPOINT",
+        help="A peer to connect to, such as tcp/host:7447; may be repeated. Default: WATTLE_CONNECT, else the socket in --data.",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="The data folder. Default: WATTLE_DATA, else ~/.local/share/wattle."),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", metavar="NAME", help="The namespace. Default: WATTLE_NAMESPACE, else default."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time (exit status 3).")
+]
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", autocompletion=complete_run)]
+Worker = Annotated[
+    str | None, typer.Argument(metavar="[WORKER]", help="A worker of it.", autocompletion=complete_worker)
+]
+Workflow = Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.", autocompletion=complete_workflow)]
+Node = Annotated[str, typer.Argument(metavar="NODE", help="The node's name.", autocompletion=complete_node)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A workflow document, YAML or JSON; - is standard input.")]
+
+Param = Annotated[
+    list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter's value; may be repeated.")
+]
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params-file", metavar="FILE", help="Parameters as a JSON or YAML mapping.")
+]
+
+
+def open_client(connect: list[str] | None, data: Path | None, namespace: str | None) -> Client:
+    """The client that these options describe, not yet entered."""
+    from wattle.client.blocking import Client
+
+    return Client(connect, data=data, namespace=namespace)

@@ -1,0 +1,43 @@
+"""Where a client connects to, and in which namespace it speaks: arguments first, then ``WATTLE_*`` variables, then defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wattle.bus.config import ZenohOptions
+from wattle.client.steps import Policy
+from wattle.protocol.keys import Keys
+from wattle.settings import ClientSettings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What both clients need to know before they open."""
+
+    settings: ClientSettings
+    keys: Keys
+
+    @property
+    def options(self) -> ZenohOptions:
+        """A client session on the first of the endpoints that answers."""
+        return ZenohOptions(mode="client", connect=self.settings.endpoints)
+
+    def policy(self, clock: Callable[[], float], patience: float) -> Policy:
+        """How patient the client is."""
+        where = ", ".join(self.settings.endpoints)
+        return Policy(clock, where, timeout=self.settings.timeout, patience=patience)
+
+
+def connection(
+    connect: str | Sequence[str] | None = None,
+    namespace: str | None = None,
+    data: str | Path | None = None,
+    timeout: float | None = None,
+) -> Connection:
+    """The connection that arguments, variables and defaults describe; raises SettingsError."""
+    endpoints = [connect] if isinstance(connect, str) else list(connect or ()) or None
+    flags = {"connect": endpoints, "namespace": namespace, "data": data, "timeout": timeout}
+    settings = load_settings(ClientSettings, flags=flags)
+    return Connection(settings, Keys(settings.namespace))

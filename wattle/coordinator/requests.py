@@ -1,0 +1,335 @@
+"""Requests that gateways pass on: ``cmd/<coordinator>/<verb>`` with a JSON object, answered with a public shape.
+
+A gateway asks all coordinators at once; one that does not know the run or workflow says nothing. Reads come straight from the store, which
+has everything that was ever acknowledged. What changes something is answered after its commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+from pydantic_core import to_json
+
+from wattle.bus.base import Query
+from wattle.coordinator.views import run_view, worker_view, workflow_view
+from wattle.core import events as on
+from wattle.core.membership import why_waiting
+from wattle.core.placement import NodeStatus
+from wattle.document.compile import compile_document
+from wattle.document.compile import to_json as document_json
+from wattle.document.load import load
+from wattle.document.model import Document
+from wattle.errors import Conflict, InternalError, InvalidRequest, Unavailable, WattleError
+from wattle.logs import get_logger
+from wattle.names import check_name, new_run_id
+from wattle.peer.asking import refuse
+from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
+from wattle.store.coordinator import Runs, Submission
+
+if TYPE_CHECKING:
+    from wattle.coordinator.agent import CoordinatorAgent
+
+INLINE = 32 * 1024
+"""Bytes of a submission that are checked on the spot; a larger one is checked in a thread, so that others are served meanwhile."""
+
+log = get_logger("wattle.coordinator")
+
+Args = Mapping[str, Any]
+
+
+class Requests:
+    """The verbs, one method each. A method answers now (returns a JSON value), not at all (None: not mine), or later (_LATER)."""
+
+    def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
+        self._agent, self._nursery, self._store = agent, nursery, agent.store
+        self._waiting: dict[str, list[Query]] = {}  # run -> long polls that end with it
+        self._submitting: dict[str, trio.Event] = {}  # runs on their way through the loop
+        self._verbs: dict[str, Callable[[Query, Args], Any]] = {
+            "run": self._run,
+            "runs": self._runs,
+            "workers": self._workers,
+            "worker": self._worker,
+            "workflow": self._workflow,
+            "workflows": self._workflows,
+            "delete_workflow": self._delete_workflow,
+            "cancel": self._cancel,
+            "retry": self._retry,
+            "nodes": self._nodes,
+        }
+        self._tasks = {"submit": self._submit, "put_workflow": self._put_workflow, "start": self._start}
+
+    def handle(self, query: Query) -> None:
+        """Answer one query; what goes wrong becomes an error reply."""
+        verb = self._agent.keys.cmd_verb(query.key)
+        if verb in self._tasks:
+            self._nursery.start_soon(self._guarded, verb, query)
+            return
+        try:
+            answer = self._verbs[verb](query, _args(query)) if verb in self._verbs else None
+        except Exception as error:  # noqa: BLE001  # the boundary of one request: the peer goes on
+            refuse(query, _known(error, verb))
+            return
+        if answer is not _LATER:
+            self._answer(query, answer)
+
+    async def _guarded(self, verb: str, query: Query) -> None:
+        try:
+            answer = await self._tasks[verb](query)
+        except Exception as error:  # noqa: BLE001  # as above
+            refuse(query, _known(error, verb))
+            return
+        if answer is not _LATER:
+            self._answer(query, answer)
+
+    def _answer(self, query: Query, answer: Any) -> None:
+        if answer is not None:
+            verb = self._agent.keys.cmd_verb(query.key)
+            query.reply(to_json(answer), key=self._agent.keys.cmd(self._agent.name, verb))
+        query.finish()
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    async def _submit(self, query: Query) -> Any:
+        """``{"document", "params", "run"}``, the document as an object or as text (JSON or YAML)."""
+        body = query.payload or b""
+        if len(body) <= INLINE:
+            request = _Submit.parse(body)
+        else:
+            request = await trio.to_thread.run_sync(_Submit.parse, body)
+        run_id = request.run or new_run_id(request.document.name, time.time(), secrets.token_hex(2))
+        return await self._begin(query, run_id, request)
+
+    async def _begin(self, query: Query, run_id: str, request: _Submit) -> Any:
+        while run_id in self._submitting:
+            await self._submitting[run_id].wait()
+        existing = self._store.run(run_id)
+        if existing is not None:
+            if existing.document == request.digest and json.loads(existing.params) == request.params:
+                return as_json(run_view(existing))  # told twice
+            raise Conflict(
+                f"run {run_id!r} exists already, with another document or other parameters; choose another id"
+            )
+        if len(self._agent.core.runs) + len(self._submitting) >= self._agent.max_runs:
+            raise Unavailable(
+                f"{self._agent.max_runs} runs are unfinished here, and no more are taken (max_runs)", code="BUSY"
+            )
+        compiled = compile_document(request.document, request.params)
+        committed = self._submitting[run_id] = trio.Event()
+        submission = Submission(request.json, request.digest, request.params)
+        self._agent.post(on.Submit(run_id, compiled, submission), committed.set)
+        try:
+            await committed.wait()
+        finally:
+            del self._submitting[run_id]
+        return as_json(self._view(run_id))
+
+    def _view(self, run_id: str) -> RunView:
+        row = self._store.run(run_id)
+        assert row is not None, run_id
+        return run_view(row)
+
+    def _mine(self, args: Args) -> Runs | None:
+        row = self._store.run(str(args.get("run")))
+        return row if row is not None and row.owner == self._agent.name else None
+
+    def _run(self, query: Query, args: Args) -> Any:
+        row = self._mine(args)
+        if row is None:
+            return None
+        view = run_view(row)
+        wait = float(args.get("wait") or 0)
+        if view.final or wait <= 0:
+            return as_json(view)
+        self._waiting.setdefault(row.id, []).append(query)
+        self._nursery.start_soon(self._answer_after, wait, row.id, query)
+        return _LATER
+
+    async def _answer_after(self, wait: float, run_id: str, query: Query) -> None:
+        await trio.sleep(wait)
+        waiting = self._waiting.get(run_id, [])
+        if query in waiting:
+            waiting.remove(query)
+            if not waiting:
+                del self._waiting[run_id]
+            self._answer(query, as_json(self._view(run_id)))
+
+    def release(self, run_id: str) -> None:
+        """Answer the long polls of a run that is final now."""
+        waiting = self._waiting.pop(run_id, None)
+        if waiting:
+            view = as_json(self._view(run_id))
+            for query in waiting:
+                self._answer(query, view)
+
+    def _runs(self, query: Query, args: Args) -> Any:
+        after = args.get("after")
+        rows = self._store.runs(
+            args.get("workflow"), args.get("status"), (after[0], after[1]) if after else None, int(args["limit"])
+        )
+        return {"runs": [as_json(run_view(row)) for row in rows if row.owner == self._agent.name]}
+
+    def _cancel(self, query: Query, args: Args) -> Any:
+        row = self._mine(args)
+        if row is None:
+            return None
+        if row.status in ("succeeded", "failed"):
+            raise Conflict(f"run {row.id!r} has {row.status} already: there is nothing to cancel", code="RUN_FINAL")
+        if row.status == "cancelled":
+            return as_json(run_view(row))
+        self._agent.post(on.CancelRun(row.id), lambda: self._answer(query, as_json(self._view(row.id))))
+        return _LATER
+
+    def _retry(self, query: Query, args: Args) -> Any:
+        row = self._mine(args)
+        if row is None:
+            return None
+        if row.status == "succeeded":
+            raise Conflict(f"run {row.id!r} has succeeded: there is nothing to retry", code="RUN_FINAL")
+        if row.status not in ("failed", "cancelled"):
+            raise Conflict(f"run {row.id!r} is {row.status}: it can be retried once it has ended", code="RUN_NOT_FINAL")
+        snapshot = self._agent.snapshot(row.id, row.document, row.params)
+        self._agent.post(on.RetryRun(snapshot), lambda: self._answer(query, as_json(self._view(row.id))))
+        return _LATER
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def _workers(self, query: Query, args: Args) -> Any:
+        row = self._mine(args)
+        if row is None:
+            return None
+        limit = int(args["limit"])
+        rows = self._store.workers(row.id, args.get("status"), int(args.get("after", -1)), limit)
+        tasks = self._store.tasks(row.id, [w.name for w in rows] if len(rows) < 500 else None)
+        views = [
+            as_json(worker_view(w, tasks.get(w.name, ()), self._out_of_sight, self._why_waiting(row.id))) for w in rows
+        ]
+        return {"workers": views, "next": str(rows[-1].position) if len(rows) == limit else None}
+
+    def _worker(self, query: Query, args: Args) -> Any:
+        row = self._mine(args)
+        worker = self._store.worker(row.id, str(args.get("worker"))) if row is not None else None
+        if row is None or worker is None:
+            return None
+        tasks = self._store.tasks(row.id, [worker.name])
+        return as_json(worker_view(worker, tasks.get(worker.name, ()), self._out_of_sight, self._why_waiting(row.id)))
+
+    def _out_of_sight(self, node: str) -> bool:
+        known = self._agent.core.nodes.get(node)
+        return known is None or known.status in (NodeStatus.UNREACHABLE, NodeStatus.LOST)
+
+    def _why_waiting(self, run_id: str) -> Callable[[str], str | None]:
+        core = self._agent.core
+        run = core.runs.get(run_id)
+        return lambda name: why_waiting(core, run, run.workers[name]) if run is not None else None
+
+    # --- workflows ----------------------------------------------------------------------------------------------------
+
+    async def _put_workflow(self, query: Query) -> Any:
+        request = await trio.to_thread.run_sync(_Submit.parse, query.payload or b"")
+        with self._store.transaction():
+            self._store.put_workflow(request.json, request.digest, time.time())
+        return as_json(self._workflow_view(request.document.name))
+
+    async def _start(self, query: Query) -> Any:
+        args = _args(query)
+        row = self._store.workflow(str(args.get("name")))
+        if row is None:
+            return None
+        document = self._store.document(row.document)
+        request = _Submit.parse(
+            to_json({"document": document, "params": args.get("params") or {}, "run": args.get("run")})
+        )
+        run_id = request.run or new_run_id(row.name, time.time(), secrets.token_hex(2))
+        return await self._begin(query, run_id, request)
+
+    def _workflow_view(self, name: str) -> WorkflowView:
+        row = self._store.workflow(name)
+        assert row is not None, name
+        latest = self._store.run(row.latest_run) if row.latest_run else None
+        return workflow_view(row, self._store.document(row.document), latest)
+
+    def _workflow(self, query: Query, args: Args) -> Any:
+        name = str(args.get("name"))
+        return None if self._store.workflow(name) is None else as_json(self._workflow_view(name))
+
+    def _workflows(self, query: Query, args: Args) -> Any:
+        rows = self._store.workflows(args.get("status"), args.get("after"), int(args["limit"]))
+        return {"workflows": [as_json(workflow_view(row)) for row in rows]}
+
+    def _delete_workflow(self, query: Query, args: Args) -> Any:
+        name = str(args.get("name"))
+        if self._store.workflow(name) is None:
+            return None
+        view = as_json(self._workflow_view(name))
+        with self._store.transaction():
+            self._store.delete_workflow(name, time.time())
+        return view
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    def _nodes(self, query: Query, args: Args) -> Any:
+        return {
+            "nodes": [
+                as_json(node_view(n.info, n.status.value))
+                for n in self._agent.core.nodes.values()
+                if n.info.incarnation
+            ]
+        }
+
+
+_LATER = object()
+
+
+class _Submit:
+    """A submission, parsed and checked: the document, its JSON form and that form's digest, parameters, and the wished-for run id."""
+
+    def __init__(self, document: Document, params: Mapping[str, Any], run: str | None) -> None:
+        self.document, self.params, self.run = document, dict(params), run
+        self.json = document_json(document)
+        self.digest = hashlib.sha256(to_json(self.json)).hexdigest()
+
+    @classmethod
+    def parse(cls, body: bytes) -> _Submit:
+        """Raises InvalidRequest, or InvalidDocument with every problem of the document."""
+        request = _object(body)
+        unknown = sorted(set(request) - {"document", "params", "run"})
+        if unknown:
+            raise InvalidRequest(f"a submission has no {unknown[0]!r}; it has document, params and run")
+        document = request.get("document")
+        if not isinstance(document, str | dict):
+            raise InvalidRequest("a submission needs a 'document': the workflow as an object, or as JSON or YAML text")
+        params = request.get("params") or {}
+        if not isinstance(params, dict):
+            raise InvalidRequest("'params' must be an object of parameter values by name")
+        run = request.get("run")
+        if run is not None:
+            check_name(run, "run")
+        text = document if isinstance(document, str) else to_json(document)
+        return cls(load(text), params, run)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the payload is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the payload must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _args(query: Query) -> dict[str, Any]:
+    return _object(query.payload) if query.payload else {}
+
+
+def _known(error: Exception, verb: str) -> WattleError:
+    if isinstance(error, WattleError):
+        return error
+    log.error("request failed", verb=verb, exc_info=error)
+    return InternalError(f"the coordinator failed at {verb!r}: {error!r}; its log says more")

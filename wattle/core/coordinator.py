@@ -1,0 +1,390 @@
+"""The coordinator's mind: owns runs, decides what starts where, and learns from facts how it went. Pure: no I/O, no clock, no chance.
+
+``handle(events, now)`` is the whole interface. What must survive comes out as Save effects, which the shell commits before it performs any
+of the others. All work is O(1) per event and per placed worker, but for what is rare: a node lost, a run cancelled, files lost.
+
+The parts: this file is the life of runs and workers, core/attempts.py that of their attempts, core/files.py knows where outputs are,
+core/membership.py follows nodes coming and going. core/run.py keeps a run's counters, core/placement.py ranks nodes, core/states.py has
+the tables.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.attempts import Attempts
+from wattle.core.effects import CoordinatorEffect
+from wattle.core.files import Files
+from wattle.core.membership import Membership
+from wattle.core.model import RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.placement import ANYTHING, Node, ReadyQueue
+from wattle.core.run import Run, Worker
+from wattle.core.states import WORKER_TABLE, WorkerEvent, next_state
+
+FEW_HEADS = 4
+"""Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """``lost_after``: seconds out of sight until a node's tasks go to others. ``prefetch_window``: seconds of short tasks sent ahead."""
+
+    lost_after: float = 30.0
+    prefetch_window: float = 0.25
+    max_losses: int = 10  # attempts of one worker whose nodes vanished, before it is taken for the cause
+    max_reproduced: int = 3  # times a succeeded worker runs again because its files are gone
+
+
+class CoordinatorCore:
+    """See the module's docstring. ``share`` returns random numbers from [0, 1) for the jitter of retries.
+
+    ``runs`` are the unfinished ones. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
+    nobody listens may set ``announcing`` to False: AnnounceWorker effects, a good part of the work, are then left out.
+    """
+
+    def __init__(self, name: str, options: CoordinatorOptions, share: Callable[[], float]) -> None:
+        self.name = name
+        self.options = options
+        self.share = share
+        self.announcing = True
+        self.runs: dict[str, Run] = {}
+        self.now = 0.0  # the time of the batch being handled
+        self.members = Membership(self)
+        self.attempts = Attempts(self)
+        self.files = Files(self)
+        self.saves: list[CoordinatorEffect] = []
+        self.acts: list[CoordinatorEffect] = []
+        self._ready = ReadyQueue()
+        self._delayed: list[tuple[float, str, str]] = []  # heap of (not_before, run, worker)
+        self._order = 0
+        self._new: list[tuple[Run, object]] = []
+        self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
+        self._workers: dict[tuple[str, str], Worker] = {}
+        self._tasks: dict[TaskId, TaskRecord] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            on.Submit: self._submit,
+            on.Restore: self._restore,
+            on.RetryRun: self._retry_run,
+            on.CancelRun: self._cancel_run,
+            on.NodeSeen: self.members.seen,
+            on.NodeChanged: self.members.changed,
+            on.NodeUnreachable: self.members.unreachable,
+            on.FactsLearned: self.members.facts,
+            on.Delivered: self.members.delivered,
+            on.CancelAnswered: self.members.cancel_answered,
+            on.Refused: self.members.refused,
+            on.Undelivered: self.members.undelivered,
+            on.Tick: lambda _: None,  # the clocks are looked at after every batch anyway
+        }
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """Every runtime seen since the start, by name."""
+        return self.members.pool.nodes
+
+    # --- in and out ---------------------------------------------------------------------------------------------------
+
+    def handle(self, events: Iterable[on.CoordinatorEvent], now: float) -> list[CoordinatorEffect]:
+        """Everything that follows from ``events``: first what to save, then what to do.
+
+        Raises IllegalTransition when an event cannot have happened: a fault of Wattle's own.
+        """
+        self.now = now
+        for event in events:
+            self._handlers[type(event)](event)
+        self.members.check_clocks()
+        self._release_delayed()
+        self._place()
+        self.acts.append(do.SetTimer(self._next_moment()))
+        return self._flush()
+
+    def _flush(self) -> list[CoordinatorEffect]:
+        out: list[CoordinatorEffect] = []
+        for run, submission in self._new:
+            records = tuple(w.record(run.id) for w in run.workers.values())
+            out.append(do.CreateRun(run.record(), run.workflow, records, submission))
+            self._runs.pop(run.id, None)
+        fresh = {run.id for run, _ in self._new}
+        out += [do.SaveRun(run.record()) for run in self._runs.values()]
+        out += [do.SaveWorker(w.record(run)) for (run, _), w in self._workers.items() if run not in fresh]
+        out += [do.SaveTask(task) for task in self._tasks.values()]
+        out += self.saves + self.acts
+        self._new, self._runs, self._workers, self._tasks = [], {}, {}, {}
+        self.saves, self.acts = [], []
+        return out
+
+    def _next_moment(self) -> float | None:
+        moments = [self._delayed[0][0]] if self._delayed else []
+        moments += self.members.moments()
+        return min(moments, default=None)
+
+    def _touch(self, run: Run) -> None:
+        self._runs[run.id] = run
+
+    def save_task(self, record: TaskRecord) -> None:
+        """Have an attempt's record stored with this batch."""
+        self._tasks[record.id] = record
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    def _submit(self, event: on.Submit) -> None:
+        if event.run in self.runs:
+            return  # told twice
+        run = Run(event.run, event.workflow, self.name, 1, self.now, self._next_order())
+        self.runs[run.id] = run
+        self._new.append((run, event.submission))
+        self.acts.append(do.AnnounceRun(run.record()))
+        self._open_created(run)
+        self.end_if_done(run)
+
+    def _recalled(self, snapshot: on.Snapshot, epoch: int) -> Run:
+        kept = snapshot.run
+        run = Run(kept.id, snapshot.workflow, kept.owner, epoch, kept.created_at, self._next_order())
+        run.recall(kept, snapshot.workers)
+        run.holders = {digest: set(nodes) for digest, nodes in snapshot.holders.items()}
+        self.runs[run.id] = run
+        return run
+
+    def _restore(self, event: on.Restore) -> None:
+        kept = event.snapshot
+        if kept.run.id in self.runs or kept.run.status.final:
+            return  # told twice
+        run = self._recalled(kept, kept.run.epoch)
+        for task in kept.tasks:
+            worker = run.workers[task.worker]
+            if task.status is TaskStatus.LOST:
+                worker.lost[task.attempt] = task
+            elif not task.status.final:
+                worker.open[task.attempt] = task
+                self.members.expect(task.node).take(task.id, worker.spec.resources)
+        for worker in run.workers.values():
+            if worker.status is WorkerStatus.READY and not worker.open:
+                self._enqueue(run, worker)
+            for record in worker.open.values():
+                if _unwanted(run, worker, record):  # the order to end it was not stored
+                    self.members.cancel(record.node, record.id, run.epoch)
+        self._open_created(run)
+        self.end_if_done(run)
+
+    def _retry_run(self, event: on.RetryRun) -> None:
+        """A final run goes on from its failures; what succeeded keeps its results. The new epoch fences off old commands."""
+        kept = event.snapshot.run
+        if kept.id in self.runs or not kept.status.final or kept.status is RunStatus.SUCCEEDED:
+            return  # told twice, or nothing to retry
+        run = self._recalled(event.snapshot, kept.epoch + 1)
+        run.owner, run.cancel_requested, run.error, run.completed_at = self.name, False, None, None
+        run.status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
+        for worker in run.workers.values():
+            if worker.status is not WorkerStatus.SUCCEEDED:
+                self.move(run, worker, WorkerEvent.REOPENED)
+                worker.failures = worker.losses = 0
+                worker.not_before = None
+        run.recount()
+        self._touch(run)
+        self.acts.append(do.AnnounceRun(run.record()))
+        self._open_created(run)
+
+    def _cancel_run(self, event: on.CancelRun) -> None:
+        run = self.runs.get(event.run)
+        if run is None or run.cancel_requested:
+            return
+        run.cancel_requested = True
+        self._touch(run)
+        self._wind_down(run, WorkerEvent.CANCELLED, "the run was cancelled")
+        self.end_if_done(run)
+
+    def _wind_down(self, run: Run, event: WorkerEvent, reason: str) -> None:
+        """End every worker that has no open attempt, and have the open attempts ended that should not go on."""
+        for worker in run.workers.values():
+            if worker.status.final:
+                continue
+            if not worker.open:
+                self.move(run, worker, event, reason)
+            for record in worker.open.values():
+                if _unwanted(run, worker, record):
+                    self.members.cancel(record.node, record.id, run.epoch)
+
+    def start_run(self, run: Run, at: float) -> None:
+        """Note that the first of its tasks runs."""
+        if run.status is RunStatus.CREATED:
+            run.status, run.started_at = RunStatus.RUNNING, at
+            self._touch(run)
+            self.acts.append(do.AnnounceRun(run.record()))
+
+    def end_if_done(self, run: Run) -> None:
+        """Give the run its final state once all its workers have theirs; it then leaves the memory."""
+        if run.left or run.id not in self.runs:
+            return
+        run.status, run.error = run.outcome()
+        run.completed_at = self.now
+        self._touch(run)
+        self.acts.append(do.AnnounceRun(run.record()))
+        del self.runs[run.id]
+
+    def step_down(self, run: Run, owner: str, epoch: int) -> None:
+        """Let go of a run that another coordinator owns now, in a higher epoch."""
+        run.owner, run.epoch = owner, epoch
+        self._touch(run)
+        for worker in run.workers.values():
+            for record in worker.open.values():
+                self.nodes[record.node].release(record.id)
+        del self.runs[run.id]
+
+    def _next_order(self) -> int:
+        self._order += 1
+        return self._order
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def move(self, run: Run, worker: Worker, event: WorkerEvent, error: str | None = None) -> bool:
+        """Advance a worker by the table and let everything follow that hangs on it; False when the event is late."""
+        status = next_state(WORKER_TABLE, worker.status, event, lambda: worker.story(run.id))
+        if status is None:
+            return False
+        run.change(worker, status)
+        worker.error = error
+        self._workers[run.id, worker.spec.name] = worker
+        self._touch(run)
+        self._stamp(worker, status)
+        self.announce(run, worker)
+        if status is WorkerStatus.READY:
+            self._enqueue(run, worker)
+        elif status is WorkerStatus.SUCCEEDED:
+            for name in worker.dependents:
+                dependent = run.workers[name]
+                if dependent.status is WorkerStatus.CREATED:
+                    dependent.waiting -= 1
+                    self._open(run, dependent)
+        elif status is WorkerStatus.FAILED:
+            self._after_failure(run, worker)
+        if status.final:
+            for record in worker.open.values():  # the first recorded finish wins
+                self.members.cancel(record.node, record.id, run.epoch)
+            for waiting in run.open_stages():
+                self._open(run, waiting)
+        return True
+
+    def _stamp(self, worker: Worker, status: WorkerStatus) -> None:
+        if status.final:
+            worker.completed_at = self.now
+            worker.not_before = None
+            return
+        worker.completed_at = None
+        if status is WorkerStatus.READY:
+            worker.ready_at = self.now
+
+    def announce(self, run: Run, worker: Worker, unreachable: bool = False) -> None:
+        """Publish where a worker stands."""
+        if not self.announcing:
+            return
+        record = worker.open.get(worker.attempts)
+        self.acts.append(do.AnnounceWorker(worker.record(run.id), record.node if record else None, unreachable))
+
+    def _open_created(self, run: Run) -> None:
+        for worker in run.workers.values():
+            self._open(run, worker)
+
+    def _open(self, run: Run, worker: Worker) -> None:
+        """Make a worker ready when nothing keeps it."""
+        if worker.status is not WorkerStatus.CREATED or worker.waiting or worker.stage > run.stage or run.winding_down:
+            return
+        self.move(run, worker, WorkerEvent.MET)
+        if any(record.status is TaskStatus.RUNNING for record in worker.open.values()):
+            self.move(run, worker, WorkerEvent.STARTED)  # an attempt given up before its files were lost has come back
+
+    def reopen(self, run: Run, worker: Worker, event: WorkerEvent, error: str | None) -> None:
+        """Send a worker back to ``created``: it waits for what it needs, unless that has failed meanwhile."""
+        worker.waiting = run.unmet(worker)
+        self.move(run, worker, event, error)
+        failed = run.failed_need(worker)
+        if failed is not None:
+            self.skip(run, worker, failed)
+        self._open(run, worker)
+
+    def _after_failure(self, run: Run, failed: Worker) -> None:
+        """What can no longer run is skipped and says why; with ``on_failure: stop`` that is everything that has not started."""
+        self._skip_dependents(run, failed, failed.spec.name)
+        if failed.spec.on_failure == "stop" and run.stopped_by is None:
+            run.stopped_by = failed.spec.name
+            self._wind_down(run, WorkerEvent.SKIPPED, run.not_started)
+
+    def skip(self, run: Run, worker: Worker, failed: str) -> None:
+        """Skip a worker, and with it all that waits for it, because ``failed`` has failed."""
+        self.move(run, worker, WorkerEvent.SKIPPED, f"needs {failed!r}, which failed")
+        self._skip_dependents(run, worker, failed)
+
+    def _skip_dependents(self, run: Run, worker: Worker, failed: str) -> None:
+        doomed = list(worker.dependents)
+        while doomed:
+            dependent = run.workers[doomed.pop()]
+            if dependent.status is WorkerStatus.CREATED:
+                self.move(run, dependent, WorkerEvent.SKIPPED, f"needs {failed!r}, which failed")
+                doomed.extend(dependent.dependents)
+
+    # --- placing ------------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, run: Run, worker: Worker) -> None:
+        if worker.not_before is not None and worker.not_before > self.now:
+            heapq.heappush(self._delayed, (worker.not_before, run.id, worker.spec.name))
+        elif not worker.open:
+            self._ready.push(worker.requirement, run.entry(worker))
+
+    def _release_delayed(self) -> None:
+        while self._delayed and self._delayed[0][0] <= self.now:
+            _, run_id, name = heapq.heappop(self._delayed)
+            run = self.runs.get(run_id)
+            if run is not None and run.workers[name].status is WorkerStatus.READY:
+                self._enqueue(run, run.workers[name])
+
+    def waiting(self) -> set[tuple[str, str]]:
+        """The (run, worker) pairs in a queue: for a node, or for their time. Some may be out of date."""
+        ready = {(entry[3], entry[4]) for entry in self._ready.entries()}
+        return ready | {(run, worker) for _, run, worker in self._delayed}
+
+    def _place(self) -> None:
+        """Give ready workers to nodes with room, by priority and age, until there is no room or nothing ready."""
+        pool, window = self.members.pool, self.options.prefetch_window
+        heads = self._ready.heads()
+        if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
+            return  # no node has room for anything: no need to ask for each kind
+        while heads:
+            entry, requirement = heapq.heappop(heads)
+            found = self._waiting_worker(entry[3], entry[4])
+            if found is not None:
+                run, worker = found
+                node = pool.best(requirement, run.near(worker), window)
+                if node is None:
+                    continue  # no room for its kind: the others of this requirement wait too
+                self._assign(run, worker, node)
+            following = self._ready.drop(requirement)
+            if following is not None:
+                heapq.heappush(heads, (following, requirement))
+
+    def _waiting_worker(self, run_id: str, name: str) -> tuple[Run, Worker] | None:
+        run = self.runs.get(run_id)
+        if run is None:
+            return None
+        worker = run.workers[name]
+        due = worker.not_before is None or worker.not_before <= self.now
+        return (run, worker) if worker.status is WorkerStatus.READY and not worker.open and due else None
+
+    def _assign(self, run: Run, worker: Worker, node: Node) -> None:
+        worker.attempts += 1
+        record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)
+        worker.open[worker.attempts] = record
+        node.take(record.id, worker.spec.resources)
+        self.save_task(record)
+        self._workers[run.id, worker.spec.name] = worker
+        self.acts.append(do.Assign(node.info.name, run.assignment(worker, worker.attempts)))
+
+
+def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:
+    """Whether an open attempt is to be ended; one that runs when another worker's failure stops the run may finish."""
+    if run.cancel_requested or worker.status.final:
+        return True
+    return run.stopped_by is not None and record.status is not TaskStatus.RUNNING

@@ -1,0 +1,258 @@
+"""What the cores want done. The shell saves first, in one transaction per batch, and does the rest only after the commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wattle.core.model import Assignment, Fact, RunRecord, TaskId, TaskRecord, WorkerRecord, Workflow
+from wattle.core.states import Phase
+
+# --- to be saved by a coordinator -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRun:
+    """Store a new run with all its workers."""
+
+    run: RunRecord
+    workflow: Workflow
+    workers: tuple[WorkerRecord, ...]
+    submission: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SaveRun:
+    """Store a run's row."""
+
+    run: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveWorker:
+    """Store what changed of a worker."""
+
+    worker: WorkerRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTask:
+    """Store an attempt."""
+
+    task: TaskRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCursor:
+    """Remember up to which entry a node's feed has been learned; ``store`` is the identity of the node's data folder."""
+
+    node: str
+    store: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SaveHolder:
+    """Remember that a node has a copy of some content that a run passes around."""
+
+    run: str
+    digest: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveLateFact:
+    """Note in the history how an attempt ended whose run is over: it becomes ``superseded`` where it was open or lost."""
+
+    node: str
+    fact: Fact
+
+
+# --- to be done by a coordinator after the commit -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Give a task to a node."""
+
+    node: str
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Have a node end a task."""
+
+    node: str
+    task: TaskId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceRun:
+    """Publish a run's new status."""
+
+    run: RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceWorker:
+    """Publish a worker's new status, and the node of its newest attempt."""
+
+    worker: WorkerRecord
+    node: str | None
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Call again with a Tick at this time (either core); a later SetTimer replaces an earlier one."""
+
+    at: float | None
+
+
+CoordinatorEffect = (
+    CreateRun
+    | SaveRun
+    | SaveWorker
+    | SaveTask
+    | SaveCursor
+    | SaveHolder
+    | SaveLateFact
+    | Assign
+    | Cancel
+    | AnnounceRun
+    | AnnounceWorker
+    | SetTimer
+)
+
+
+# --- to be saved by a runtime ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTask:
+    """One row of the runtime's ``tasks``: the assignment, by whom, and how far it has come.
+
+    ``ending`` is set once the task is to be stopped (see core/runtime.py: Ending); ``accepted`` orders the queue.
+    """
+
+    assignment: Assignment
+    owner: str
+    phase: Phase
+    accepted: int
+    pid: int | None = None
+    started_at: float | None = None
+    ending: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    cpu_seconds: float = 0.0
+    memory_peak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SaveHeldTask:
+    """Store a task's row."""
+
+    task: HeldTask
+
+
+@dataclass(frozen=True, slots=True)
+class SaveFence:
+    """Remember the highest (epoch, owner) seen for a run."""
+
+    run: str
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append a fact to the feed. All facts of one batch make one numbered entry."""
+
+    fact: Fact
+
+
+# --- to be done by a runtime after the commit -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer one task of a command: ``code`` is OK, FENCED, DRAINING or UNFIT; for FENCED, epoch and owner are the current ones."""
+
+    token: int
+    task: TaskId
+    code: str = "OK"
+    reason: str = ""
+    epoch: int = 0
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Put a task's inputs in place; ends in Prepared or PrepareFailed."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Stop preparing or collecting for a task: it has ended."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Start a task's process; ends in ProcessStarted or SpawnFailed."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send a signal to a task's whole process group."""
+
+    task: TaskId
+    signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Tell the spawner that a task's exit is stored."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Hash a task's outputs; ends in Collected or CollectFailed."""
+
+    assignment: Assignment
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUpdate:
+    """Publish what this node says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Nothing is left to do here: the runtime may go."""
+
+
+RuntimeEffect = (
+    SaveHeldTask
+    | SaveFence
+    | Append
+    | Answer
+    | Prepare
+    | Abandon
+    | Spawn
+    | Kill
+    | Acknowledge
+    | Collect
+    | NodeUpdate
+    | Left
+    | SetTimer
+)

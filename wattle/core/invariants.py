@@ -1,0 +1,175 @@
+"""What always holds between two batches of events, as code that tests and the simulator run after every step.
+
+Each check raises InvariantBroken, which says what is wrong and where.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from wattle.core import effects as do
+from wattle.core.coordinator import CoordinatorCore
+from wattle.core.model import RunRecord, RunStatus, TaskStatus, WorkerRecord, WorkerStatus
+from wattle.core.placement import Node, NodeStatus
+from wattle.core.run import Run, Worker
+from wattle.core.runtime import RuntimeCore
+from wattle.core.states import Phase
+
+
+class InvariantBroken(AssertionError):
+    """Something that always holds does not: a fault of Wattle's own."""
+
+
+def _require(true: bool, *what: object) -> None:
+    if not true:
+        raise InvariantBroken(" ".join(str(part) for part in what))
+
+
+# --- a coordinator ----------------------------------------------------------------------------------------------------
+
+
+def check_coordinator(core: CoordinatorCore) -> None:
+    """The counters agree with the states, nothing that could go on is forgotten, and every open attempt is booked."""
+    waiting = core.waiting()
+    for run in core.runs.values():
+        _check_counters(run)
+        for worker in run.workers.values():
+            where = f"run {run.id}, worker {worker.spec.name} ({worker.status}):"
+            _check_dependencies(run, worker, where)
+            _check_progress(run, worker, where, queued=(run.id, worker.spec.name) in waiting)
+            _check_attempts(core.nodes, worker, where)
+    for node in core.nodes.values():
+        _check_node(core, node)
+
+
+def _check_counters(run: Run) -> None:
+    where = f"run {run.id}:"
+    workers = run.workers.values()
+    counts = Counter(worker.status for worker in workers)
+    left = Counter(worker.stage for worker in workers if not worker.status.final)
+    _require(not run.status.final and run.left > 0, where, "is over and still in memory")
+    _require({s: n for s, n in run.counts.items() if n} == counts, where, "counts", run.counts, "for", counts)
+    _require(run.left == left.total(), where, "left", run.left, "for", left.total())
+    _require(+run.left_in_stage == left, where, "left in stages", run.left_in_stage, "for", left)
+    _require(run.stage <= min(left), where, "is at stage", run.stage, "with all before", min(left), "ended")
+
+
+def _check_dependencies(run: Run, worker: Worker, where: str) -> None:
+    needs = [run.workers[name] for name in worker.spec.needs]
+    unmet = sum(need.status is not WorkerStatus.SUCCEEDED for need in needs)
+    if worker.status is WorkerStatus.CREATED:
+        _require(worker.waiting == unmet, where, "waits for", worker.waiting, "of", unmet)
+    elif worker.status in (WorkerStatus.READY, WorkerStatus.RUNNING, WorkerStatus.SUCCEEDED):
+        early = [n.spec.name for n in needs if n.status is not WorkerStatus.SUCCEEDED and not n.reproduced]
+        _require(not early, where, "did not wait for", early)
+
+
+def _check_progress(run: Run, worker: Worker, where: str, *, queued: bool) -> None:
+    """Whatever has not ended waits for something that will come."""
+    if worker.status.final or worker.open:
+        return
+    _require(worker.status is not WorkerStatus.RUNNING, where, "has no attempt that runs")
+    _require(not run.winding_down, where, "has not ended with its run")
+    if worker.status is WorkerStatus.READY:
+        _require(queued, where, "is in no queue")
+    else:
+        blocked = worker.waiting > 0 or worker.stage > run.stage
+        _require(blocked, where, "waits for nothing")
+        _require(run.failed_need(worker) is None, where, "waits for", run.failed_need(worker), "which has ended")
+
+
+def _check_attempts(nodes: Mapping[str, Node], worker: Worker, where: str) -> None:
+    for record in worker.open.values():
+        _require(not record.status.final, where, "holds as open", record)
+        _require(record.id in nodes[record.node].tasks, where, "has an open attempt not booked on its node", record)
+    for record in worker.lost.values():
+        _require(record.status is TaskStatus.LOST, where, "holds as lost", record)
+    newest = max((*worker.open, *worker.lost), default=0)
+    _require(newest <= worker.attempts, where, "has attempt", newest, "of", worker.attempts)
+
+
+def _check_node(core: CoordinatorCore, node: Node) -> None:
+    where = f"node {node.info.name} ({node.status}):"
+    _check_sum(where, node.used, node.tasks.values())
+    _require(not (node.status is NodeStatus.LOST and node.tasks), where, "is given up and has tasks", node.tasks)
+    for task in node.tasks:
+        found = core.attempts.find(task)
+        _require(found is None or found[2].status is not TaskStatus.LOST, where, "is booked for lost", task)
+
+
+def _check_sum(where: str, used: Mapping[str, float], parts: Iterable[Mapping[str, float]]) -> None:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in part.items():
+            total[name] = total.get(name, 0.0) + amount
+    for name in {*used, *total}:
+        difference = abs(used.get(name, 0.0) - total.get(name, 0.0))
+        _require(difference <= 1e-6 * max(1.0, total.get(name, 0.0)), where, "uses", used, "for", total)
+
+
+# --- a runtime --------------------------------------------------------------------------------------------------------
+
+
+def check_runtime(core: RuntimeCore, name: str = "") -> None:
+    """Slots and resources are never exceeded, and no two tasks of one worker are open at once."""
+    where = f"runtime {name}:"
+    busy = [task for task in core.tasks.values() if task.held.phase is not Phase.QUEUED]
+    _require(core.running == len(busy), where, core.running, "slots taken for", len(busy), "tasks")
+    _require(core.running <= core.options.slots, where, core.running, "of", core.options.slots, "slots taken")
+    _check_sum(where, core.used, (task.held.assignment.resources for task in busy))
+    for resource, amount in core.used.items():
+        have = core.options.resources.get(resource, 0.0)
+        _require(-1e-6 <= amount <= have + 1e-6, where, "uses", amount, resource, "of", have)
+    twice = [w for w, n in Counter((t.id.run, t.id.worker) for t in core.tasks.values()).items() if n > 1]
+    _require(not twice, where, "has two open tasks of", twice)
+    for task in core.tasks.values():
+        _require(task.held.phase is not Phase.DONE, where, "holds ended", task)
+
+
+# --- between them -------------------------------------------------------------------------------------------------------
+
+
+def check_together(coordinator: CoordinatorCore, runtimes: Iterable[RuntimeCore]) -> None:
+    """Every task a runtime holds in a coordinator's current epoch is one that the coordinator has stored."""
+    for runtime in runtimes:
+        for task in runtime.tasks.values():
+            run = coordinator.runs.get(task.id.run)
+            if run is not None and run.epoch == task.held.assignment.epoch:
+                attempts = run.workers[task.id.worker].attempts
+                _require(task.id.attempt <= attempts, "task", task.id, "of", attempts, "attempts")
+
+
+class History:
+    """What was final once: later records of it must say the same, short of a retry or of files that were lost."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, RunRecord] = {}
+        self._workers: dict[tuple[str, str], WorkerRecord] = {}
+
+    def check(self, effects: Iterable[do.CoordinatorEffect]) -> None:
+        """Look at what a coordinator saves."""
+        for effect in effects:
+            match effect:
+                case do.CreateRun():
+                    _require(effect.run.id not in self._runs, "run", effect.run.id, "is created twice")
+                    self._see_run(effect.run)
+                case do.SaveRun():
+                    self._see_run(effect.run)
+                case do.SaveWorker():
+                    self._see_worker(effect.worker)
+
+    def _see_run(self, run: RunRecord) -> None:
+        before = self._runs.get(run.id)
+        if before is not None:
+            _require(run.epoch >= before.epoch, "run", run.id, "went back to epoch", run.epoch)
+            kept = (before.status, before.completed_at) == (run.status, run.completed_at)
+            _require(kept or not before.status.final or run.epoch > before.epoch, before, "became", run)
+            _require(kept or before.status is not RunStatus.SUCCEEDED, before, "became", run)
+        self._runs[run.id] = run
+
+    def _see_worker(self, worker: WorkerRecord) -> None:
+        before = self._workers.get((worker.run, worker.name))
+        if before is not None and before.status is WorkerStatus.SUCCEEDED and worker.reproduced == before.reproduced:
+            _require((worker.status, worker.results) == (before.status, before.results), before, "became", worker)
+        self._workers[worker.run, worker.name] = worker

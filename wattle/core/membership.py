@@ -1,0 +1,289 @@
+"""Nodes coming and going, as the coordinator core follows them: in sight, unreachable, lost, back again.
+
+A liveliness token that goes is suspicion, not death (design rule 5): the node is ``unreachable`` for ``lost_after`` seconds, then ``lost``,
+and its open attempts become lost attempts of workers that are tried elsewhere. A node that comes back tells what it still holds: what is
+wanted goes on, what is not is cancelled, what it never received is sent again with the same identity.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.model import NodeInfo, TaskId, TaskStatus, WorkerStatus
+from wattle.core.placement import Node, NodeStatus, Pool, has_room
+from wattle.core.run import Run, Worker
+from wattle.core.states import TaskEvent, WorkerEvent
+
+if TYPE_CHECKING:
+    from wattle.core.coordinator import CoordinatorCore
+
+RESEND_FIRST, RESEND_MOST = 0.5, 5.0
+"""Seconds until a command that nobody answered is sent again, doubling from the first to the most."""
+
+HOLD_FIRST, HOLD_MOST = 0.5, 60.0
+"""Seconds a node that handed work back is given no more, doubling from the first to the most until it finishes something."""
+
+IN_SIGHT = (NodeStatus.READY, NodeStatus.DRAINING)
+
+
+class Membership:
+    """The nodes of one coordinator core, and what follows from their coming and going."""
+
+    def __init__(self, core: CoordinatorCore) -> None:
+        self.core = core
+        self.pool = Pool()
+        self._clocked: set[str] = set()  # nodes for which something becomes due at some time
+
+    # --- in and out of sight ------------------------------------------------------------------------------------------
+
+    def expect(self, name: str) -> Node:
+        """The node of that name; one not seen yet counts as out of sight until it shows itself."""
+        node = self.pool.nodes.get(name)
+        if node is None:
+            node = self._new(NodeInfo(name, incarnation="", store="", slots=0), NodeStatus.UNREACHABLE)
+            self._give_time(node)
+        return node
+
+    def _new(self, info: NodeInfo, status: NodeStatus) -> Node:
+        node = self.pool.nodes[info.name] = Node(info, status, self.pool.changed)
+        return node
+
+    def _give_time(self, node: Node) -> None:
+        node.lost_at = self.core.now + self.core.options.lost_after
+        self._clocked.add(node.info.name)
+
+    def seen(self, event: on.NodeSeen) -> None:
+        """A node is in sight: settle with it who holds what."""
+        node = self.pool.nodes.get(event.info.name) or self._new(event.info, NodeStatus.READY)
+        if node.info.store not in ("", event.info.store):
+            self._give_up(node, "its node came back with an empty data folder")
+        self._update(node, event.info)
+        node.lost_at = node.resend_at = node.hold_until = None
+        node.hold_delay = node.resend_delay = 0.0
+        for task, epoch in event.held.items():
+            self._still_held(node, task, epoch)
+        for task in [t for t in node.tasks if t not in event.held]:
+            self._not_held(node, task)
+        self._send_cancels(node)
+
+    def _still_held(self, node: Node, task: TaskId, epoch: int) -> None:
+        found = self.core.attempts.find(task)
+        if found is None or found[1].status.final or found[0].cancel_requested or found[2].node != node.info.name:
+            current = self.core.runs.get(task.run)
+            node.cancels[task] = epoch if current is None else current.epoch
+            return
+        run, worker, record = found
+        if record.status is TaskStatus.LOST:
+            self.core.attempts.advance(worker, record, TaskEvent.FOUND)
+            node.take(task, worker.spec.resources)
+            if not self.core.move(run, worker, WorkerEvent.STARTED):
+                self.core.announce(run, worker)
+            return
+        if record.status is TaskStatus.ASSIGNED:
+            self.core.attempts.advance(worker, record, TaskEvent.ACCEPTED)
+        self.core.announce(run, worker)
+
+    def _not_held(self, node: Node, task: TaskId) -> None:
+        found = self.core.attempts.find(task)
+        if found is None:
+            node.release(task)
+            return
+        self._send_again(node, task)
+        self.core.announce(found[0], found[1])
+
+    def changed(self, event: on.NodeChanged) -> None:
+        """A node in sight says something new of itself."""
+        node = self.pool.nodes.get(event.info.name)
+        if node is not None and node.status in IN_SIGHT and node.info.incarnation == event.info.incarnation:
+            self._update(node, event.info)
+
+    def _update(self, node: Node, info: NodeInfo) -> None:
+        before = node.info
+        node.info = info
+        node.status = NodeStatus.DRAINING if info.draining else NodeStatus.READY
+        if (before.resources, before.labels) != (info.resources, info.labels):
+            self.pool.refit()
+        self.pool.changed.append(info.name)
+
+    def unreachable(self, event: on.NodeUnreachable) -> None:
+        """A node's token is gone: suspicion."""
+        node = self.pool.nodes.get(event.node)
+        if node is None or node.info.incarnation != event.incarnation or node.status not in IN_SIGHT:
+            return
+        node.status = NodeStatus.UNREACHABLE
+        node.resend_at = None
+        self._give_time(node)
+        for task in node.tasks:
+            found = self.core.attempts.find(task)
+            if found is not None:
+                self.core.announce(found[0], found[1], unreachable=True)
+
+    def in_sight(self, name: str) -> bool:
+        """Whether a node can be talked to now."""
+        node = self.pool.nodes.get(name)
+        return node is not None and node.status in IN_SIGHT
+
+    def may_return(self, name: str) -> bool:
+        """Whether a node is out of sight and not given up."""
+        node = self.pool.nodes.get(name)
+        return node is not None and node.status is NodeStatus.UNREACHABLE
+
+    def _give_up(self, node: Node, reason: str) -> None:
+        node.cancels.clear()  # should it come back, it tells what it holds
+        for task in list(node.tasks):
+            node.release(task)
+            found = self.core.attempts.find(task)
+            if found is None:
+                continue
+            run, worker, record = found
+            if self.core.attempts.advance(worker, record, TaskEvent.LOST, error_message=reason) is not None:
+                self.core.attempts.lost(run, worker, reason)
+
+    # --- facts ----------------------------------------------------------------------------------------------------------
+
+    def facts(self, event: on.FactsLearned) -> None:
+        """One entry of a node's feed."""
+        node = self.expect(event.node)
+        for fact in event.facts:
+            self.core.attempts.learn(node, fact)
+        if any(fact.status is TaskStatus.SUCCEEDED for fact in event.facts):
+            node.hold_delay = 0.0
+        self.core.saves.append(do.SaveCursor(event.node, event.store, event.number))
+
+    # --- commands and their answers -----------------------------------------------------------------------------------
+
+    def cancel(self, name: str, task: TaskId, epoch: int) -> None:
+        """Have a task ended, now or when its node is back in sight; once is enough."""
+        node = self.expect(name)
+        if task in node.cancels:
+            return
+        node.cancels[task] = epoch
+        if node.status in IN_SIGHT:
+            self.core.acts.append(do.Cancel(name, task, epoch))
+
+    def _send_cancels(self, node: Node) -> None:
+        for task, epoch in node.cancels.items():
+            self.core.acts.append(do.Cancel(node.info.name, task, epoch))
+
+    def _send_again(self, node: Node, task: TaskId) -> None:
+        found = self.core.attempts.find(task)
+        if found is not None and task not in node.cancels:
+            run, worker, _ = found
+            self.core.acts.append(do.Assign(node.info.name, run.assignment(worker, task.attempt)))
+
+    def delivered(self, event: on.Delivered) -> None:
+        """A node has stored tasks."""
+        self.expect(event.node).resend_delay = 0.0
+        for task in event.tasks:
+            found = self.core.attempts.find(task)
+            if found is not None:
+                self.core.attempts.advance(found[1], found[2], TaskEvent.ACCEPTED)
+
+    def cancel_answered(self, event: on.CancelAnswered) -> None:
+        """A node has taken note of orders to end tasks."""
+        node = self.expect(event.node)
+        node.resend_delay = 0.0
+        for task in event.tasks:
+            node.cancels.pop(task, None)
+
+    def undelivered(self, event: on.Undelivered) -> None:
+        """A command got no answer."""
+        self._resend_later(self.expect(event.node))
+
+    def _resend_later(self, node: Node) -> None:
+        if node.status in IN_SIGHT and node.resend_at is None:
+            node.resend_delay = min(max(2 * node.resend_delay, RESEND_FIRST), RESEND_MOST)
+            node.resend_at = self.core.now + node.resend_delay
+            self._clocked.add(node.info.name)
+
+    def refused(self, event: on.Refused) -> None:
+        """A node did not take a task."""
+        node = self.expect(event.node)
+        run = self.core.runs.get(event.task.run)
+        if event.code == "FENCED":
+            if run is not None and (event.epoch, event.owner) > (run.epoch, run.owner):
+                self.core.step_down(run, event.owner, event.epoch)
+            else:
+                self._resend_later(node)  # it was sent in an earlier epoch of our own
+            return
+        found = self.core.attempts.find(event.task)
+        if found is None:
+            return
+        run, worker, record = found
+        self.core.attempts.advance(
+            worker, record, TaskEvent.RETURNED, completed_at=self.core.now, error_message=event.reason
+        )
+        node.release(record.id)
+        self.hold_back(node)
+        self.core.attempts.returned(run, worker, event.reason)
+
+    def hold_back(self, node: Node) -> None:
+        """Give a node that handed work back some time, longer each time."""
+        node.hold_delay = min(max(2 * node.hold_delay, HOLD_FIRST), HOLD_MOST)
+        node.hold_until = self.core.now + node.hold_delay
+        node.mean_seconds = None  # and nothing ahead of time until tasks are seen to be short again
+        self._clocked.add(node.info.name)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def check_clocks(self) -> None:
+        """Do what has become due: give nodes up, send again what got no answer, end the time a node was held back."""
+        now = self.core.now
+        for name in sorted(self._clocked):
+            node = self.pool.nodes[name]
+            if node.hold_until is not None and now >= node.hold_until:
+                node.hold_until = None
+                self.pool.changed.append(name)
+            if node.lost_at is not None and now >= node.lost_at:
+                node.status, node.lost_at = NodeStatus.LOST, None
+                self._give_up(node, f"its node {name} was out of sight for {self.core.options.lost_after:g} s")
+            if node.resend_at is not None and now >= node.resend_at:
+                node.resend_at = None
+                for task in [t for t in node.tasks if self._unanswered(t)]:
+                    self._send_again(node, task)
+                self._send_cancels(node)
+            if not _due(node):
+                self._clocked.discard(name)
+
+    def _unanswered(self, task: TaskId) -> bool:
+        found = self.core.attempts.find(task)
+        return found is not None and found[2].status is TaskStatus.ASSIGNED
+
+    def moments(self) -> Iterable[float]:
+        """When ``check_clocks`` has something to do."""
+        return (moment for name in self._clocked for moment in _due(self.pool.nodes[name]))
+
+
+def _due(node: Node) -> list[float]:
+    return [moment for moment in (node.hold_until, node.lost_at, node.resend_at) if moment is not None]
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+NODES_SHOWN = 5
+
+
+def why_waiting(core: CoordinatorCore, run: Run, worker: Worker) -> str | None:
+    """Why a ready worker has not been given to a node; None when it has, or is not ready. At most NODES_SHOWN nodes are named."""
+    if worker.status is not WorkerStatus.READY or worker.open or run.id not in core.runs:
+        return None
+    if worker.not_before is not None and worker.not_before > core.now:
+        return f"tried again in {worker.not_before - core.now:.1f} s"
+    nodes = [node for node in core.nodes.values() if node.info.incarnation and node.status is not NodeStatus.LOST]
+    if not nodes:
+        return "no node is in sight"
+    misfits = {node.info.name: worker.requirement.misfit(node.info) for node in nodes}
+    fitting = [node for node in nodes if misfits[node.info.name] is None]
+    if not fitting:
+        reasons = [f"{name} {reason}" for name, reason in list(misfits.items())[:NODES_SHOWN]]
+        more = f"; and {len(nodes) - NODES_SHOWN} more" if len(nodes) > NODES_SHOWN else ""
+        return f"no node fits: {'; '.join(reasons)}{more}"
+    if any(has_room(node, worker.requirement, core.options.prefetch_window) for node in fitting):
+        return "is about to be placed"
+    closed = Counter(node.status.value for node in fitting if node.status is not NodeStatus.READY)
+    count = f"{len(fitting)} node" + ("s" if len(fitting) > 1 else "")
+    return f"waits for room on {count}" + "".join(f", {n} of them {status}" for status, n in sorted(closed.items()))

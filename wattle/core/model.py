@@ -1,0 +1,313 @@
+"""The words of the system as plain values: what a workflow is once compiled, what a run records, what a task says.
+
+Everything here is immutable and free of I/O. Times are seconds since the epoch (UTC) as floats, sizes are bytes,
+durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; the last three are final."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can change it any more (short of a retry that the user asks for)."""
+        return self in _FINAL_RUN
+
+
+class WorkerStatus(StrEnum):
+    """Where a worker of a run stands; the last four are final."""
+
+    CREATED = "created"  # waits for workers it depends on
+    READY = "ready"  # may start: waits for a node, for its retry delay, or in a node's queue
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def final(self) -> bool:
+        """Whether the worker is done with, one way or another."""
+        return self in _FINAL_WORKER
+
+
+class TaskStatus(StrEnum):
+    """Where one attempt stands, as the coordinator records it; all but the first three are final."""
+
+    ASSIGNED = "assigned"  # committed here, not yet answered for by the runtime
+    ACCEPTED = "accepted"  # in the runtime's store
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"  # its node is gone, or its process was lost sight of: nobody knows how it ended
+    RETURNED = "returned"  # handed back by its runtime, which could not or would not carry it out: no retry is used up
+    SUPERSEDED = "superseded"  # another attempt's finish was recorded first
+
+    @property
+    def final(self) -> bool:
+        """Whether this attempt has ended for the coordinator."""
+        return self not in _OPEN_TASK
+
+
+_FINAL_RUN = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
+_FINAL_WORKER = frozenset({WorkerStatus.SUCCEEDED, WorkerStatus.FAILED, WorkerStatus.CANCELLED, WorkerStatus.SKIPPED})
+_OPEN_TASK = frozenset({TaskStatus.ASSIGNED, TaskStatus.ACCEPTED, TaskStatus.RUNNING})
+
+
+class TaskId(NamedTuple):
+    """Identity of one attempt; every message about it is idempotent by this triple. Attempts count from 1."""
+
+    run: str
+    worker: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.run}/{self.worker}/{self.attempt}"
+
+
+# --- a compiled workflow ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often and when a failed worker is tried again.
+
+    The n-th retry waits ``min(delay * backoff ** (n - 1), max_delay)`` seconds, give or take a random share of it of up to
+    ``jitter``.
+    """
+
+    max: int = 0
+    delay: float = 1.0
+    backoff: float = 2.0
+    max_delay: float = 300.0
+    jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker, checked and complete. Texts may still hold ``${...}`` references (see core/template.py)."""
+
+    name: str
+    argv: tuple[str, ...] = ()  # the command split into words, then args; empty when there is a script
+    script: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)  # key -> (worker, output)
+    outputs: dict[str, str] = field(default_factory=dict)  # name -> path as written
+    needs: tuple[str, ...] = ()  # every worker it waits for: those of its inputs and of `needs`, each once
+    params: dict[str, str] = field(default_factory=dict)  # the parameters its texts refer to, as text
+    retries: Retries = Retries()
+    timeout: float | None = None
+    kill_after: float = 10.0
+    resources: dict[str, float] = field(default_factory=dict)  # cpus, memory (bytes), gpus, and the site's own
+    labels: dict[str, str] = field(default_factory=dict)  # what a node's labels must hold
+    node: str | None = None
+    priority: int = 0
+    on_failure: str = "stop"  # stop | continue
+    on_disconnect: str = "continue"  # continue | stop
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A compiled workflow: workers in the order of the document, the graph known to be free of cycles."""
+
+    name: str
+    workers: dict[str, WorkerSpec]
+    mode: str = "dependency"  # dependency | levels | sequential
+
+
+# --- what runtimes and coordinators tell each other ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output file of a succeeded task: its path as the document gives it (parameters filled in), content digest and size."""
+
+    path: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a task: which file of which worker, and the content it must have."""
+
+    worker: str
+    output: str
+    path: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a task used, from wait4(2): CPU seconds (user and system), peak resident memory of its largest process in bytes."""
+
+    cpu_seconds: float = 0.0
+    memory_peak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Everything a runtime needs to execute one task; self-contained, so that it can start while cut off."""
+
+    run: str
+    worker: str
+    attempt: int
+    epoch: int
+    workflow: str
+    argv: tuple[str, ...] = ()
+    script: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    working_dir: str | None = None
+    inputs: dict[str, Input] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    kill_after: float = 10.0
+    resources: dict[str, float] = field(default_factory=dict)
+    priority: int = 0
+    on_disconnect: str = "continue"
+
+    @property
+    def id(self) -> TaskId:
+        """The task's identity."""
+        return TaskId(self.run, self.worker, self.attempt)
+
+
+class FactKind(StrEnum):
+    """What a runtime's feed can say about a task."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a runtime's feed says about one task. All fields after ``pid`` belong to ``finished`` alone.
+
+    ``status`` is succeeded, failed, cancelled, lost or returned. ``exit_code`` and ``signal`` exclude each other; both are None
+    when no process ran. ``missing`` names inputs that no node in reach could deliver; ``fetched`` the digests this node now
+    holds copies of.
+    """
+
+    kind: FactKind
+    run: str
+    worker: str
+    attempt: int
+    at: float
+    pid: int | None = None
+    started_at: float | None = None
+    status: TaskStatus | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+    outputs: dict[str, Output] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    fetched: tuple[str, ...] = ()
+    usage: Usage | None = None
+
+    @property
+    def id(self) -> TaskId:
+        """The task's identity."""
+        return TaskId(self.run, self.worker, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """What a runtime says of itself: how many tasks at once, what they may use together, and where it stands.
+
+    ``store`` identifies its data folder (a new folder means a new feed); ``feed`` is the number of the feed's newest entry.
+    """
+
+    name: str
+    incarnation: str
+    store: str
+    feed: int = 0
+    slots: int = 1
+    resources: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    draining: bool = False
+    queued: int = 0
+    running: int = 0
+    version: str = ""
+    protocol: int = 1
+
+
+# --- what a coordinator records -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One row of the coordinator's ``runs``; ``counts`` are workers by status."""
+
+    id: str
+    workflow: str
+    status: RunStatus
+    owner: str
+    epoch: int
+    created_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    error_message: str | None = None
+    cancel_requested: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """The part of one row of the coordinator's ``workers`` that changes while a run goes on.
+
+    ``attempts`` is the number of the newest attempt; ``failures`` counts those that used up a retry;
+    ``not_before`` is when the next one may start.
+    """
+
+    run: str
+    name: str
+    status: WorkerStatus
+    error_message: str | None = None
+    attempts: int = 0
+    failures: int = 0
+    losses: int = 0  # attempts whose end nobody saw
+    reproduced: int = 0  # how often it ran again after success, because every copy of its files was lost
+    not_before: float | None = None
+    results: dict[str, Output] = field(default_factory=dict)
+    ready_at: float | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One row of the coordinator's ``tasks``: one attempt, on one node."""
+
+    run: str
+    worker: str
+    attempt: int
+    node: str
+    status: TaskStatus
+    assigned_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error_message: str | None = None
+    usage: Usage | None = None
+
+    @property
+    def id(self) -> TaskId:
+        """The task's identity."""
+        return TaskId(self.run, self.worker, self.attempt)

@@ -1,0 +1,455 @@
+"""The runtime's mind: takes assignments, decides when each task starts and how it ends, and says so in facts. Pure: no I/O, no clock.
+
+``handle(events, now)`` is the whole interface: what happened goes in, what is to be done comes out (core/effects.py). The shell
+saves the Save and Append effects in one transaction before it does anything else, so a crash between any two lines repeats messages and
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from signal import SIGKILL, SIGTERM
+from typing import Any, TypeVar
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.effects import HeldTask, RuntimeEffect
+from wattle.core.model import Assignment, Fact, FactKind, Output, TaskId, TaskStatus, Usage
+from wattle.core.states import PHASE_TABLE, Phase, PhaseEvent, next_state
+from wattle.core.task import ENDINGS, Ending, Task, deadline_of, verdict
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+REMEMBERED_MOST = 100_000
+"""Ended tasks, and runs with their owners, that are remembered to know late messages by; the oldest are forgotten first."""
+
+KILL_AGAIN_LEAST = 1.0
+"""Seconds between two SIGKILLs to one task, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """``slots`` tasks at once, sharing ``resources``; a task that has waited ``queue_patience`` seconds here for room is handed back."""
+
+    slots: int
+    resources: dict[str, float] = field(default_factory=dict)
+    queue_patience: float = 2.0
+
+
+class RuntimeCore:
+    """See the module's docstring. ``running`` and ``queued`` count tasks for what the node says of itself."""
+
+    def __init__(self, options: RuntimeOptions) -> None:
+        self.options = options
+        self.draining = False
+        self.tasks: dict[TaskId, Task] = {}
+        self.fences: dict[str, tuple[int, str]] = {}
+        self.used: dict[str, float] = {}
+        self._queue: list[tuple[int, int, TaskId]] = []  # heap of (-priority, accepted, id); ended ones are skipped
+        self._occupied: set[TaskId] = set()
+        self._workers: dict[tuple[str, str], int] = {}  # (run, worker) -> the attempt that is open here
+        self._done: dict[tuple[str, str], int] = {}  # (run, worker) -> the newest attempt that ended here
+        self._accepted = 0
+        self._leave_at: float | None = None
+        self._left = False
+        self._coordinators: frozenset[str] | None = None
+        self._now = 0.0
+        self._dirty: dict[TaskId, HeldTask] = {}
+        self._saves: list[RuntimeEffect] = []
+        self._acts: list[RuntimeEffect] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            on.Assigned: self._assigned,
+            on.CancelAsked: self._cancel_asked,
+            on.Prepared: self._prepared,
+            on.PrepareFailed: self._prepare_failed,
+            on.ProcessStarted: self._started,
+            on.SpawnFailed: self._spawn_failed,
+            on.ProcessExited: self._exited,
+            on.ProcessesLost: self._processes_lost,
+            on.Collected: self._collected,
+            on.CollectFailed: self._collect_failed,
+            on.Drain: self._drain,
+            on.Resume: self._resume,
+            on.CoordinatorsInSight: self._coordinators_in_sight,
+            on.Tick: lambda _: None,  # the clocks are looked at after every batch anyway
+        }
+
+    @property
+    def running(self) -> int:
+        """Tasks that hold a slot."""
+        return len(self._occupied)
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait for a slot."""
+        return len(self.tasks) - len(self._occupied)
+
+    # --- in and out ---------------------------------------------------------------------------------------------------
+
+    def restore(
+        self, tasks: Iterable[HeldTask], done: Iterable[TaskId], fences: dict[str, tuple[int, str]], now: float
+    ) -> None:
+        """Take up what the store remembers, before the first ``handle``.
+
+        Tasks that were with the spawner stay so: its word on them comes in as events. Preparing and collecting start over.
+        """
+        for name, fence in fences.items():
+            _remember(self.fences, name, fence)
+        for task_id in done:
+            self._note_done(task_id)
+        for held in sorted(tasks, key=lambda t: t.accepted):
+            if held.phase is Phase.PREPARING:
+                held = replace(held, phase=Phase.QUEUED)
+            task = Task(held, queued_at=now)
+            self._hold(task)
+            self._accepted = max(self._accepted, held.accepted)
+            if held.phase is Phase.QUEUED:
+                heapq.heappush(self._queue, (-held.assignment.priority, held.accepted, task.id))
+            else:
+                self._occupy(task)
+                if held.ending is not None:
+                    task.kill_at = now + held.assignment.kill_after
+
+    def resume_collecting(self) -> list[RuntimeEffect]:
+        """What to do once after ``restore``: collect for commands that had succeeded, signal again those that are to stop."""
+        collect = [do.Collect(t.held.assignment) for t in self.tasks.values() if t.held.phase is Phase.COLLECTING]
+        stopping = [t.id for t in self.tasks.values() if t.held.phase is Phase.RUNNING and t.held.ending is not None]
+        return [*collect, *(do.Kill(task_id, SIGTERM) for task_id in stopping)]
+
+    def handle(self, events: Iterable[on.RuntimeEvent], now: float) -> list[RuntimeEffect]:
+        """Everything that follows from ``events``, in order: first what to save, then what to do."""
+        self._now = now
+        self._dirty, self._saves, self._acts = {}, [], []
+        for event in events:
+            self._handlers[type(event)](event)
+        self._check_clocks()
+        self._start_what_fits()
+        self._hand_back_impatient()
+        if self._leave_at is not None and not self.tasks and not self._left:
+            self._left = True
+            self._acts.append(do.Left())
+        self._acts.append(do.SetTimer(self._next_moment()))
+        return [*(do.SaveHeldTask(held) for held in self._dirty.values()), *self._saves, *self._acts]
+
+    # --- commands -------------------------------------------------------------------------------------------------------
+
+    def _assigned(self, event: on.Assigned) -> None:
+        for assignment in event.tasks:
+            self._answer(event.token, assignment.id, self._accept(assignment, event.owner))
+
+    def _accept(self, assignment: Assignment, owner: str) -> tuple[str, str]:
+        refusal = self._fence(assignment.run, assignment.epoch, owner)
+        if refusal is not None:
+            return refusal
+        newest_done = self._done.get((assignment.run, assignment.worker), 0)
+        if assignment.id in self.tasks or assignment.attempt == newest_done:
+            return "OK", ""  # told twice
+        if assignment.attempt < newest_done:  # never to be started: one that was given up must not wait for it for ever
+            return "UNFIT", f"attempt {newest_done} of this worker has ended here already"
+        if self.draining:
+            return "DRAINING", "the node takes no new work"
+        unfit = self._unfit(assignment)
+        if unfit:
+            return "UNFIT", unfit
+        self._accepted += 1
+        held = HeldTask(assignment, owner, Phase.QUEUED, self._accepted)
+        self._hold(Task(held, queued_at=self._now))
+        self._dirty[assignment.id] = held
+        heapq.heappush(self._queue, (-assignment.priority, self._accepted, assignment.id))
+        return "OK", ""
+
+    def _unfit(self, assignment: Assignment) -> str:
+        for name, amount in assignment.resources.items():
+            have = self.options.resources.get(name, 0.0)
+            if amount > have:
+                return f"the task needs {amount:g} {name}, the node has {have:g}"
+        open_attempt = self._workers.get((assignment.run, assignment.worker))
+        if open_attempt is not None:  # design.md, invariant 4: one runtime never runs two tasks of one worker at once
+            return f"attempt {open_attempt} of this worker has not ended here yet"
+        return ""
+
+    def _fence(self, run: str, epoch: int, owner: str) -> tuple[str, str] | None:
+        """None when (epoch, owner) may command the run; else the refusal. Keeps the highest pair."""
+        current = self.fences.get(run)
+        if current is not None and (epoch, owner) < current:
+            return "FENCED", f"run {run} belongs to {current[1]} in epoch {current[0]}"
+        _remember(self.fences, run, (epoch, owner))
+        if current != (epoch, owner):
+            self._saves.append(do.SaveFence(run, epoch, owner))
+        return None
+
+    def _cancel_asked(self, event: on.CancelAsked) -> None:
+        for task_id, epoch in event.tasks:
+            refusal = self._fence(task_id.run, epoch, event.owner)
+            if refusal is None and task_id in self.tasks:
+                self._stop(self.tasks[task_id], Ending.CANCELLED)
+            elif refusal is None and task_id.attempt > self._done.get((task_id.run, task_id.worker), 0):
+                self._never_start(task_id, epoch, event.owner)
+            self._answer(event.token, task_id, refusal or ("OK", ""))
+
+    def _never_start(self, task_id: TaskId, epoch: int, owner: str) -> None:
+        """An order to end a task has overtaken its assignment: the task is over before it is known."""
+        self._accepted += 1
+        assignment = Assignment(*task_id, epoch=epoch, workflow="")
+        self._dirty[task_id] = HeldTask(assignment, owner, Phase.DONE, self._accepted)
+        status, error = ENDINGS[Ending.CANCELLED]
+        self._saves.append(do.Append(Fact(FactKind.FINISHED, *task_id, at=self._now, status=status, error=error)))
+        self._note_done(task_id)
+
+    def _answer(self, token: int, task: TaskId, verdict: tuple[str, str]) -> None:
+        epoch, owner = self.fences.get(task.run, (0, ""))
+        self._acts.append(do.Answer(token, task, *verdict, epoch, owner))
+
+    # --- a task's way ---------------------------------------------------------------------------------------------------
+
+    def _start_what_fits(self) -> None:
+        """Give room to waiting tasks by priority, then by age; one that does not fit now lets smaller ones pass."""
+        if len(self._queue) > 2 * len(self.tasks) + 100:  # mostly entries of tasks that ended while they waited
+            self._queue = [entry for entry in self._queue if entry[2] in self.tasks]
+            heapq.heapify(self._queue)
+        waiting: list[tuple[int, int, TaskId]] = []
+        while self._queue and len(self._occupied) < self.options.slots:
+            entry = heapq.heappop(self._queue)
+            task = self.tasks.get(entry[2])
+            if task is None or task.held.phase is not Phase.QUEUED:
+                continue
+            if not self._fits(task.held.assignment):
+                waiting.append(entry)
+                continue
+            self._occupy(task)
+            if task.held.assignment.inputs:
+                self._move(task, PhaseEvent.PREPARE)
+                self._acts.append(do.Prepare(task.held.assignment))
+            else:
+                self._spawn(task)
+        for entry in waiting:
+            heapq.heappush(self._queue, entry)
+
+    def _spawn(self, task: Task) -> None:
+        self._move(task, PhaseEvent.SPAWN)
+        self._acts.append(do.Spawn(task.held.assignment))
+
+    def _prepared(self, event: on.Prepared) -> None:
+        task = self.tasks.get(event.task)
+        if task is None or task.held.phase is not Phase.PREPARING:
+            return  # cancelled meanwhile
+        self._spawn(task)
+
+    def _prepare_failed(self, event: on.PrepareFailed) -> None:
+        task = self.tasks.get(event.task)
+        if task is None or task.held.phase is not Phase.PREPARING:
+            return
+        status = TaskStatus.RETURNED if event.missing else TaskStatus.FAILED
+        self._end(task, status, error=event.error, missing=event.missing)
+
+    def _started(self, event: on.ProcessStarted) -> None:
+        task = self.tasks.get(event.task)
+        if task is None or not self._move(task, PhaseEvent.STARTED, pid=event.pid, started_at=event.at):
+            return
+        self._saves.append(do.Append(Fact(FactKind.STARTED, *task.id, at=event.at, pid=event.pid)))
+        if task.held.ending is not None:  # asked to stop while the spawner was at it
+            self._acts.append(do.Kill(task.id, SIGTERM))
+
+    def _spawn_failed(self, event: on.SpawnFailed) -> None:
+        task = self.tasks.get(event.task)
+        self._acts.append(do.Acknowledge(event.task))
+        if task is not None and task.held.phase is Phase.STARTING:
+            self._end(task, TaskStatus.FAILED, error=event.error)
+
+    def _exited(self, event: on.ProcessExited) -> None:
+        self._acts.append(do.Acknowledge(event.task))
+        task = self.tasks.get(event.task)
+        if task is None or task.held.phase not in (Phase.STARTING, Phase.RUNNING):
+            return  # told twice
+        held = replace(
+            task.held,
+            exit_code=event.exit_code,
+            signal=event.signal,
+            cpu_seconds=event.usage.cpu_seconds,
+            memory_peak=event.usage.memory_peak,
+        )
+        task.held = held
+        if event.exit_code == 0 and held.ending is None and held.assignment.outputs:
+            self._move(task, PhaseEvent.COLLECT)
+            self._acts.append(do.Collect(held.assignment))
+            return
+        self._end(task, *verdict(held), at=event.at)
+
+    def _collected(self, event: on.Collected) -> None:
+        task = self.tasks.get(event.task)
+        if task is not None and task.held.phase is Phase.COLLECTING:
+            self._end(task, TaskStatus.SUCCEEDED, outputs=dict(event.outputs))
+
+    def _collect_failed(self, event: on.CollectFailed) -> None:
+        task = self.tasks.get(event.task)
+        if task is not None and task.held.phase is Phase.COLLECTING:
+            self._end(task, TaskStatus.FAILED, error=event.error)
+
+    def _processes_lost(self, event: on.ProcessesLost) -> None:
+        for task_id in event.tasks:
+            task = self.tasks.get(task_id)
+            if task is not None and task.held.phase in (Phase.STARTING, Phase.RUNNING):
+                self._end(
+                    task,
+                    TaskStatus.LOST,
+                    error="the spawner that held its process ended; how the process ended is unknown",
+                )
+
+    def _end(
+        self,
+        task: Task,
+        status: TaskStatus,
+        error: str | None = None,
+        *,
+        at: float | None = None,
+        outputs: dict[str, Output] | None = None,
+        missing: tuple[str, ...] = (),
+    ) -> None:
+        """Finish a task: the fact, the room it held, the memory of it."""
+        held = task.held
+        self._move(task, PhaseEvent.END)
+        fact = Fact(
+            FactKind.FINISHED,
+            *task.id,
+            at=self._now if at is None else at,
+            pid=held.pid,
+            started_at=held.started_at,
+            status=status,
+            exit_code=held.exit_code,
+            signal=held.signal,
+            error=error,
+            outputs=outputs or {},
+            missing=missing,
+            fetched=tuple(i.digest for i in held.assignment.inputs.values()) if held.started_at is not None else (),
+            usage=Usage(held.cpu_seconds, held.memory_peak) if held.started_at is not None else None,
+        )
+        self._saves.append(do.Append(fact))
+        self._free(task)
+        del self.tasks[task.id]
+        del self._workers[task.id.run, task.id.worker]
+        self._note_done(task.id)
+
+    def _note_done(self, task: TaskId) -> None:
+        worker = (task.run, task.worker)
+        _remember(self._done, worker, max(task.attempt, self._done.get(worker, 0)))
+
+    def _hold(self, task: Task) -> None:
+        self.tasks[task.id] = task
+        self._workers[task.id.run, task.id.worker] = task.id.attempt
+
+    # --- stopping -------------------------------------------------------------------------------------------------------
+
+    def _stop(self, task: Task, ending: Ending) -> None:
+        """End a task that has not ended by itself: at once where no process runs, else TERM and after ``kill_after`` KILL."""
+        phase = task.held.phase
+        if phase is Phase.COLLECTING:
+            if ending is not Ending.CANCELLED:
+                return  # its command has succeeded: let it have its result
+            self._acts.append(do.Abandon(task.id))
+            self._end(task, TaskStatus.CANCELLED, "cancelled")
+        elif phase in (Phase.QUEUED, Phase.PREPARING):
+            if phase is Phase.PREPARING:
+                self._acts.append(do.Abandon(task.id))
+            self._end(task, *ENDINGS[ending])
+        elif task.held.ending is None:
+            task.held = replace(task.held, ending=ending)
+            self._dirty[task.id] = task.held
+            task.kill_at = self._now + task.held.assignment.kill_after
+            self._acts.append(do.Kill(task.id, SIGTERM))
+
+    def _drain(self, event: on.Drain) -> None:
+        if event.leave_at is not None:
+            self._leave_at = event.leave_at if self._leave_at is None else min(self._leave_at, event.leave_at)
+        if not self.draining:
+            self.draining = True
+            self._acts.append(do.NodeUpdate())
+        for task in [t for t in self.tasks.values() if t.held.phase is Phase.QUEUED]:
+            self._end(task, TaskStatus.RETURNED, "the node takes no new work")
+
+    def _resume(self, event: on.Resume) -> None:
+        if self.draining and self._leave_at is None:
+            self.draining = False
+            self._acts.append(do.NodeUpdate())
+
+    def _coordinators_in_sight(self, event: on.CoordinatorsInSight) -> None:
+        lost_sight = bool(self._coordinators) and not event.names
+        self._coordinators = event.names
+        if lost_sight:
+            for task in list(self.tasks.values()):
+                if task.held.assignment.on_disconnect == "stop":
+                    self._stop(task, Ending.DISCONNECTED)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _check_clocks(self) -> None:
+        now = self._now
+        leaving = self._leave_at is not None and now >= self._leave_at
+        for task in list(self.tasks.values()):
+            deadline = deadline_of(task)
+            if leaving:
+                self._stop(task, Ending.LEAVING)
+            elif deadline is not None and now >= deadline:
+                self._stop(task, Ending.TIMEOUT)
+            if task.kill_at is not None and now >= task.kill_at and task.id in self.tasks:
+                # and once more after that, should it sit in an uninterruptible wait
+                task.kill_at = now + max(task.held.assignment.kill_after, KILL_AGAIN_LEAST)
+                self._acts.append(do.Kill(task.id, SIGKILL))
+
+    def _hand_back_impatient(self) -> None:
+        latest = self._now - self.options.queue_patience
+        for task in list(self.tasks.values()):
+            if task.held.phase is Phase.QUEUED and task.queued_at <= latest:
+                self._end(task, TaskStatus.RETURNED, "no room on the node for longer than its queue_patience")
+
+    def _next_moment(self) -> float | None:
+        moments: list[float] = [] if self._leave_at is None or self._left else [self._leave_at]
+        for task in self.tasks.values():
+            if task.kill_at is not None:
+                moments.append(task.kill_at)
+            elif task.held.phase is Phase.QUEUED:
+                moments.append(task.queued_at + self.options.queue_patience)
+            elif (deadline := deadline_of(task)) is not None:
+                moments.append(deadline)
+        return min((m for m in moments if m > self._now), default=None)
+
+    # --- room ---------------------------------------------------------------------------------------------------------
+
+    def _fits(self, assignment: Assignment) -> bool:
+        return all(
+            self.used.get(name, 0.0) + amount <= self.options.resources.get(name, 0.0) + 1e-9
+            for name, amount in assignment.resources.items()
+        )
+
+    def _occupy(self, task: Task) -> None:
+        self._occupied.add(task.id)
+        for name, amount in task.held.assignment.resources.items():
+            self.used[name] = self.used.get(name, 0.0) + amount
+
+    def _free(self, task: Task) -> None:
+        if task.id in self._occupied:
+            self._occupied.discard(task.id)
+            for name, amount in task.held.assignment.resources.items():
+                self.used[name] -= amount
+        if not self._occupied:
+            self.used.clear()  # so that rounding errors never add up
+
+    def _move(self, task: Task, event: PhaseEvent, **started: Any) -> bool:
+        """Advance a task's phase by the table, with what ``started`` says of its process; False when the event is late."""
+        held = task.held
+        phase = next_state(PHASE_TABLE, held.phase, event, lambda: (f"task {task.id}", f"held: {held}"))
+        if phase is None:
+            return False
+        held = replace(held, phase=phase, **started)
+        task.held = held
+        self._dirty[task.id] = held
+        return True
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> None:
+    memory.pop(key, None)
+    memory[key] = value  # last in order: the newest
+    if len(memory) > REMEMBERED_MOST:
+        del memory[next(iter(memory))]

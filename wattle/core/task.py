@@ -1,0 +1,76 @@
+"""A task on its runtime: what is kept of it in memory, why it may be stopped, and what its end means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from signal import Signals
+
+from wattle.core.effects import HeldTask
+from wattle.core.model import TaskId, TaskStatus
+from wattle.core.states import Phase
+
+
+class Ending(StrEnum):
+    """Why a task is being stopped before its own end."""
+
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    LEAVING = "leaving"  # the runtime is told to go
+    DISCONNECTED = "disconnected"  # no coordinator in sight and the worker asked for `on_disconnect: stop`
+
+
+@dataclass(slots=True)
+class Task:
+    """A task in memory: what is stored of it, and the moments that matter next."""
+
+    held: HeldTask
+    queued_at: float
+    kill_at: float | None = None  # when SIGKILL follows the SIGTERM
+
+    @property
+    def id(self) -> TaskId:
+        return self.held.assignment.id
+
+
+ENDINGS: dict[Ending, tuple[TaskStatus, str]] = {
+    Ending.CANCELLED: (TaskStatus.CANCELLED, "cancelled"),
+    Ending.TIMEOUT: (TaskStatus.FAILED, "timed out"),
+    Ending.LEAVING: (TaskStatus.RETURNED, "its node was told to leave"),
+    Ending.DISCONNECTED: (TaskStatus.RETURNED, "no coordinator was in sight and the worker says on_disconnect: stop"),
+}
+
+
+def verdict(held: HeldTask) -> tuple[TaskStatus, str | None]:
+    """How a task whose process has exited ended, and why.
+
+    A process that was told to stop has not succeeded even with exit status 0: many programs end so on SIGTERM, midway.
+    """
+    if held.ending is not None:
+        status, reason = ENDINGS[Ending(held.ending)]
+        return status, f"timed out after {held.assignment.timeout:g} s" if held.ending == Ending.TIMEOUT else reason
+    if held.signal is not None:
+        return TaskStatus.FAILED, f"killed by signal {_signal_name(held.signal)}"
+    if held.exit_code != 0:
+        return TaskStatus.FAILED, f"exit status {held.exit_code}"
+    return TaskStatus.SUCCEEDED, None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:  # real-time signals have no name
+        return str(number)
+
+
+def deadline_of(task: Task) -> float | None:
+    """When a running task is over its timeout; None when it has none, has not started, or is being stopped already."""
+    held = task.held
+    if (
+        held.started_at is None
+        or held.ending is not None
+        or held.assignment.timeout is None
+        or held.phase is Phase.COLLECTING
+    ):
+        return None
+    return held.started_at + held.assignment.timeout

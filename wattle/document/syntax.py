@@ -1,0 +1,62 @@
+"""From text to plain values, and from values back to the lines they stand on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wattle.document.jsontext import json_steps, parse_json
+from wattle.document.places import Mark, Path, Place, SyntaxProblem, mark_at, walk
+from wattle.document.yamltext import parse_yaml, yaml_steps
+
+MAX_BYTES = 64 * 1024 * 1024
+
+Format = Literal["auto", "json", "yaml"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A text and the value it stands for. ``repeated`` tells that some mapping has a key twice (the last one is in ``value``)."""
+
+    text: str
+    format: Literal["json", "yaml"]
+    value: Any
+    repeated: bool
+
+    def locate(self, wanted: Collection[Path]) -> tuple[dict[Path, Place], list[tuple[Path, Mark]]]:
+        """The places of those paths that stand in the text, and every key that its mapping has already."""
+        return walk(json_steps(self.text) if self.format == "json" else yaml_steps(self.text), wanted)
+
+
+def parse(data: bytes | str, format: Format = "auto") -> Parsed:
+    """Read a text. ``auto`` takes what starts with ``{`` or ``[`` for JSON, unless only YAML can read it. Raises SyntaxProblem."""
+    if len(data) > MAX_BYTES:
+        raise SyntaxProblem(f"the document is larger than {MAX_BYTES // 2**20} MiB", fix="Split the workflow.")
+    text = _decode(data)
+    if not text.strip():
+        raise SyntaxProblem("the document is empty", Mark(1, 1), "Write a workflow: a name and workers.")
+    if format == "json" or (format == "auto" and text.lstrip()[0] in "{["):
+        try:
+            return Parsed(text, "json", *parse_json(text))
+        except SyntaxProblem:
+            if format == "json":
+                raise
+            with contextlib.suppress(SyntaxProblem):  # it looks like JSON: what is wrong with it as JSON helps more
+                return Parsed(text, "yaml", *parse_yaml(text))
+            raise
+    return Parsed(text, "yaml", *parse_yaml(text))
+
+
+def _decode(data: bytes | str) -> str:
+    try:
+        if isinstance(data, bytes):
+            return data.decode("utf-8-sig")
+        data.encode()
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8", "replace")
+        raise SyntaxProblem("the document is not UTF-8", mark_at(before, len(before)), "Save it as UTF-8.") from None
+    except UnicodeEncodeError as error:
+        raise SyntaxProblem("half of a surrogate pair is no character", mark_at(error.object, error.start)) from None
+    return data.removeprefix("\ufeff")

@@ -1,0 +1,447 @@
+"""The public API, one line per request in ``TABLE`` and one function each. docs/api.md is checked against this table by a test.
+
+Paths are what follows ``api/v1/``; ``<name>`` parts follow the grammar of names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import trio
+from pydantic_core import to_json
+
+from wattle import __version__
+from wattle.bus.base import Sample
+from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
+from wattle.document.model import json_schema
+from wattle.errors import InvalidRequest, NotFound, Unavailable
+from wattle.gateway.backend import Backend
+from wattle.names import check_name
+from wattle.peer.asking import parse_number, parse_seconds
+from wattle.peer.presence import Presence
+from wattle.protocol.keys import STREAMS
+from wattle.protocol.messages import decode
+from wattle.protocol.records import PeerView, as_json, node_view, seconds
+from wattle.settings import GatewaySettings
+
+MAX_LOG = 1 << 20
+"""Bytes of a log in one answer, at most."""
+
+
+class Method(StrEnum):
+    """How a request came: a get without or with a payload, a put, a delete."""
+
+    GET = "get"
+    POST = "get with a payload"
+    PUT = "put"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A parsed request: the names in its path, its parameters, its payload."""
+
+    names: Mapping[str, str]
+    parameters: dict[str, str]
+    payload: bytes | None
+
+    def only(self, *allowed: str) -> None:
+        """Raise InvalidRequest for a parameter the request does not have."""
+        for name in self.parameters:
+            if name not in allowed:
+                close = get_close_matches(name, allowed, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(allowed) or 'none'}"
+                raise InvalidRequest(f"this request has no parameter {name!r}{hint}")
+
+    def choice(self, name: str, allowed: type[StrEnum]) -> str | None:
+        """A parameter that is one of an enumeration's values."""
+        value = self.parameters.get(name)
+        if value is not None and value not in list(allowed):
+            raise InvalidRequest(f"parameter {name}={value[:40]!r} must be one of {', '.join(allowed)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body, JSON unless it is a log's bytes, with an attachment."""
+
+    body: bytes
+    attachment: bytes | None = None
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class Routes:
+    """Finds and carries out requests."""
+
+    def __init__(self, backend: Backend, presence: Presence, settings: GatewaySettings) -> None:
+        self._backend, self._presence, self._settings = backend, presence, settings
+        get, post, put, delete = Method.GET, Method.POST, Method.PUT, Method.DELETE
+        self.table: list[tuple[Method, str, Handler]] = [
+            (get, "workflows", self._list_workflows),
+            (post, "workflows", self._create_workflow),
+            (get, "workflows/<workflow>", self._workflow),
+            (put, "workflows/<workflow>", self._put_workflow),
+            (delete, "workflows/<workflow>", self._delete_workflow),
+            (get, "workflows/<workflow>/start", self._start),
+            (post, "workflows/<workflow>/start", self._start),
+            (get, "runs", self._list_runs),
+            (post, "runs", self._submit),
+            (get, "runs/<run>", self._run),
+            (put, "runs/<run>", self._submit),
+            (post, "runs/<run>", self._submit),
+            (delete, "runs/<run>", self._cancel),
+            (get, "runs/<run>/cancel", self._cancel),
+            (get, "runs/<run>/retry", self._retry),
+            (get, "runs/<run>/workers", self._list_workers),
+            (get, "runs/<run>/workers/<worker>", self._worker),
+            (get, "runs/<run>/workers/<worker>/logs/<stream>", self._log),
+            (get, "nodes", self._list_nodes),
+            (get, "nodes/<node>", self._node),
+            (get, "nodes/<node>/drain", partial(self._order, "drain")),
+            (get, "nodes/<node>/resume", partial(self._order, "resume")),
+            (get, "health", self._health),
+            (get, "schema", self._schema),
+        ]
+
+    def find(self, method: Method, path: str) -> tuple[Handler, dict[str, str]] | None:
+        """The function for a request and the names in its path; None when there is no such request."""
+        for m, pattern, handler in self.table:
+            if m is method and _matches(pattern, path):
+                pairs = list(zip(pattern.split("/"), path.split("/"), strict=True))
+                return handler, {p[1:-1]: check_name(q, p[1:-1]) for p, q in pairs if p[0] == "<"}
+        return None
+
+    def near(self, path: str) -> str:
+        """A hint for a request that does not exist."""
+        known = sorted({p for _, p, _ in self.table})
+        same = [str(m) for m, p, _ in self.table if _matches(p, path)]
+        if same:
+            return f"it has: {', '.join(same)}"
+        close = get_close_matches(path, known, 1, 0.4)
+        return f"did you mean {close[0]!r}?" if close else "see docs/api.md"
+
+    # --- workflows ----------------------------------------------------------------------------------------------------
+
+    async def _list_workflows(self, request: Request) -> Answer:
+        request.only("limit", "after", "status")
+        limit = parse_number(request.parameters, "limit", 100, 1, 1000)
+        after = request.parameters.get("after")
+        if after is not None:
+            check_name(after, "parameter after")
+        args = {"limit": limit + 1, "after": after, "status": request.choice("status", RunStatus)}
+        found = {
+            w["name"]: w for answer in await self._backend.everyone("workflows", args) for w in answer["workflows"]
+        }
+        names = sorted(found)
+        shown = names[:limit]
+        return _json({"workflows": [found[n] for n in shown], "next": shown[-1] if len(names) > limit else None})
+
+    async def _create_workflow(self, request: Request) -> Answer:
+        request.only()
+        submission = _submission(request.payload, None)
+        name = await trio.to_thread.run_sync(_document_name, submission["document"])
+        return _json(await self._backend.chosen("put_workflow", name, to_json(submission)))
+
+    async def _put_workflow(self, request: Request) -> Answer:
+        name = request.names["workflow"]
+        submission = _submission(request.payload, None)
+        told = await trio.to_thread.run_sync(_document_name, submission["document"])
+        if told and told != name:
+            raise InvalidRequest(f"the document is named {told!r}, the key says {name!r}; make them the same")
+        return _json(await self._backend.chosen("put_workflow", name, to_json(submission)))
+
+    async def _workflow(self, request: Request) -> Answer:
+        request.only()
+        return _json(await self._backend.owner("workflow", {"name": request.names["workflow"]}, _no_workflow(request)))
+
+    async def _delete_workflow(self, request: Request) -> Answer:
+        return _json(
+            await self._backend.owner("delete_workflow", {"name": request.names["workflow"]}, _no_workflow(request))
+        )
+
+    async def _start(self, request: Request) -> Answer:
+        request.only()
+        asked = _json_object(request.payload) if request.payload else {}
+        unknown = sorted(set(asked) - {"params", "run"})
+        if unknown:
+            raise InvalidRequest(f"start takes 'params' and 'run', not {unknown[0]!r}")
+        args = {"name": request.names["workflow"], "params": asked.get("params") or {}, "run": asked.get("run")}
+        return _json(await self._backend.owner("start", args, _no_workflow(request)))
+
+    # --- runs ---------------------------------------------------------------------------------------------------------
+
+    async def _list_runs(self, request: Request) -> Answer:
+        request.only("limit", "after", "status", "workflow")
+        limit = parse_number(request.parameters, "limit", 100, 1, 1000)
+        workflow = request.parameters.get("workflow")
+        if workflow is not None:
+            check_name(workflow, "parameter workflow")
+        args = {
+            "workflow": workflow,
+            "status": request.choice("status", RunStatus),
+            "limit": limit + 1,
+            "after": await self._place_of(request.parameters.get("after")),
+        }
+        found = {r["id"]: r for answer in await self._backend.everyone("runs", args) for r in answer["runs"]}
+        runs = sorted(found.values(), key=lambda r: (r["created_at"], r["id"]), reverse=True)
+        shown = runs[:limit]
+        token = f"{shown[-1]['created_at']}~{shown[-1]['id']}" if len(runs) > limit else None
+        return _json({"runs": shown, "next": token})
+
+    async def _place_of(self, after: str | None) -> tuple[float, str] | None:
+        """Where a listing goes on: after a token of an earlier answer, or after a run named by its id."""
+        if after is None:
+            return None
+        at, tilde, run_id = after.partition("~")
+        if not tilde:
+            at, run_id = "", after
+        check_name(run_id, "parameter after")
+        if not at:
+            missing = NotFound(f"parameter after={after[:70]!r}: there is no such run", code="RUN_NOT_FOUND")
+            at = (await self._backend.owner("run", {"run": run_id}, missing))["created_at"]
+        try:
+            place = seconds(at)
+        except ValueError:
+            raise InvalidRequest(
+                f"parameter after={after[:100]!r} must be the 'next' of an earlier answer, or a run's id"
+            ) from None
+        assert place is not None
+        return place, run_id
+
+    async def _submit(self, request: Request) -> Answer:
+        request.only()
+        run = request.names.get("run")
+        submission = _submission(request.payload, run)
+        run = submission.get("run")
+        name = check_name(run, "run") if run is not None else await trio.to_thread.run_sync(_document_name, submission["document"])
+        return _json(await self._backend.chosen("submit", name, to_json(submission)))
+
+    async def _run(self, request: Request) -> Answer:
+        request.only("wait")
+        wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
+        return _json(
+            await self._backend.owner("run", {"run": request.names["run"], "wait": wait}, _no_run(request), wait=wait)
+        )
+
+    async def _cancel(self, request: Request) -> Answer:
+        request.only()
+        return _json(await self._backend.owner("cancel", {"run": request.names["run"]}, _no_run(request)))
+
+    async def _retry(self, request: Request) -> Answer:
+        request.only()
+        return _json(await self._backend.owner("retry", {"run": request.names["run"]}, _no_run(request)))
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    async def _list_workers(self, request: Request) -> Answer:
+        request.only("limit", "after", "status")
+        args = {
+            "run": request.names["run"],
+            "status": request.choice("status", WorkerStatus),
+            "limit": parse_number(request.parameters, "limit", 200, 1, 1000),
+            "after": parse_number(request.parameters, "after", -1, 0, 10**9),
+        }
+        return _json(await self._backend.owner("workers", args, _no_run(request)))
+
+    async def _worker(self, request: Request) -> Answer:
+        request.only()
+        return _json(await self._find_worker(request))
+
+    async def _find_worker(self, request: Request) -> Any:
+        run, worker = request.names["run"], request.names["worker"]
+        missing = NotFound(f"run {run!r} has no worker {worker!r}, or there is no such run", code="WORKER_NOT_FOUND")
+        return await self._backend.owner("worker", {"run": run, "worker": worker}, missing)
+
+    async def _log(self, request: Request) -> Answer:
+        request.only("offset", "limit", "attempt", "wait", "tail")
+        stream = request.names["stream"]
+        if stream not in STREAMS:
+            raise InvalidRequest(f"a log is stdout or stderr, not {stream!r}")
+        limit = parse_number(request.parameters, "limit", MAX_LOG, 1, MAX_LOG)
+        wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
+        place = {"limit": limit, "wait": wait, "offset": parse_number(request.parameters, "offset", 0, 0, 2**62)}
+        if "tail" in request.parameters:
+            place["tail"] = parse_number(request.parameters, "tail", 0, 0, 2**62)
+        wanted = parse_number(request.parameters, "attempt", 0, 1, 10**9)
+        worker = await self._with_attempt(request, wait)
+        numbers = [a["attempt"] for a in worker["attempts"]]
+        if not numbers and not wanted:
+            return _no_log_yet(worker)
+        attempt = wanted or numbers[-1]
+        if attempt not in numbers:
+            raise NotFound(
+                f"worker {worker['name']!r} has no attempt {attempt}; it has {numbers or 'none'}", code="LOG_NOT_FOUND"
+            )
+        node = next(a["node"] for a in worker["attempts"] if a["attempt"] == attempt)
+        return await self._read_log(TaskId(worker["run"], worker["name"], attempt), stream, place, node, worker)
+
+    async def _with_attempt(self, request: Request, wait: float) -> Any:
+        """The worker, once it has an attempt, or after ``wait`` seconds."""
+        worker = await self._find_worker(request)
+        if worker["attempts"] or wait <= 0 or worker["completed_at"] is not None:
+            return worker
+        changed = trio.Event()
+
+        def on_event(sample: Sample) -> None:
+            changed.set()
+
+        key = self._backend.keys.event_worker(worker["run"], worker["name"])
+        subscription = self._backend.bus.subscribe(key, on_event)
+        try:
+            worker = await self._find_worker(request)  # it may have started before the subscription was there
+            if not worker["attempts"]:
+                with trio.move_on_after(wait):
+                    await changed.wait()
+                worker = await self._find_worker(request)
+        finally:
+            subscription.undeclare()
+        return worker
+
+    async def _read_log(self, task: TaskId, stream: str, place: dict[str, Any], node: str, worker: Any) -> Answer:
+        parameters = ";".join(f"{name}={value}" for name, value in place.items())
+        timeout = self._backend.timeout + place["wait"]
+        replies = await self._backend.bus.get(
+            self._backend.keys.log(task, stream), parameters=parameters, timeout=timeout, everyone=True
+        )
+        for reply in replies:
+            if reply.ok:
+                about = json.loads(reply.attachment or b"{}")
+                return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))
+        if self._presence.incarnation("runtime", node) is None:
+            raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
+        status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
+        if status in ("assigned", "accepted"):
+            return _no_log_yet(worker)
+        raise NotFound(
+            f"node {node!r} has no {stream} of {task}: its command was not started there", code="LOG_NOT_FOUND"
+        )
+
+    # --- nodes --------------------------------------------------------------------------------------------------------
+
+    async def _nodes(self) -> dict[str, Any]:
+        """Every node by name: those in sight speak for themselves, of others the coordinators tell what they remember."""
+        bus, keys = self._backend.bus, self._backend.keys
+        nodes: dict[str, Any] = {}
+        if self._presence.names("coordinator"):
+            for answer in await self._backend.everyone("nodes", {}):
+                for node in answer["nodes"]:
+                    nodes.setdefault(node["name"], node)
+        for reply in await bus.get(keys.state("runtime"), timeout=self._backend.timeout, everyone=True):
+            if reply.ok:
+                info = decode(NodeInfo, reply.payload)
+                nodes[info.name] = as_json(node_view(info, "draining" if info.draining else "ready"))
+        return nodes
+
+    async def _list_nodes(self, request: Request) -> Answer:
+        request.only()
+        nodes = await self._nodes()
+        return _json({"nodes": [nodes[name] for name in sorted(nodes)]})
+
+    async def _node(self, request: Request) -> Answer:
+        request.only()
+        nodes, name = await self._nodes(), request.names["node"]
+        if name not in nodes:
+            known = f"known are {', '.join(sorted(nodes)[:10])}" if nodes else "there are none"
+            raise NotFound(f"there is no node named {name!r}; {known}", code="NODE_NOT_FOUND")
+        return _json(nodes[name])
+
+    async def _order(self, verb: str, request: Request) -> Answer:
+        request.only()
+        return _json(await self._backend.runtime(request.names["node"], verb))
+
+    # --- about the network --------------------------------------------------------------------------------------------
+
+    async def _health(self, request: Request) -> Answer:
+        request.only()
+        peers = [as_json(PeerView(role=p.role, name=p.peer, incarnation=p.incarnation)) for p in self._presence.peers()]
+        whole = all(self._presence.names(role) for role in ("coordinator", "runtime"))
+        namespace = self._backend.keys.namespace
+        return _json(
+            {"status": "ok" if whole else "degraded", "namespace": namespace, "version": __version__, "peers": peers}
+        )
+
+    async def _schema(self, request: Request) -> Answer:
+        request.only()
+        return _json(json_schema())
+
+
+# --- small parts --------------------------------------------------------------------------------------------------------
+
+
+def _matches(pattern: str, path: str) -> bool:
+    wanted, given = pattern.split("/"), path.split("/")
+    return len(wanted) == len(given) and all(w[0] == "<" or w == g for w, g in zip(wanted, given, strict=True))
+
+
+def _json(value: Any) -> Answer:
+    return Answer(to_json(value))
+
+
+def _json_object(payload: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the payload is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the payload must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _submission(payload: bytes | None, run: str | None) -> dict[str, Any]:
+    """``{"document", "params", "run"}`` from a payload: that very object, or a bare document in JSON or YAML.
+
+    A document is handed on as the text it came as, so that errors name its lines. ``run`` is the id in the key, if any.
+    """
+    if not payload:
+        raise InvalidRequest("the payload is empty; it must be a workflow document")
+    try:
+        value = json.loads(payload) if payload.lstrip()[:1] == b"{" else None
+    except (ValueError, RecursionError):
+        value = None  # the coordinator says what is wrong with it, and where
+    if isinstance(value, dict) and "document" in value:
+        submission = value
+    else:
+        try:
+            submission = {"document": payload.decode()}
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the payload is no text in UTF-8: {error.reason} at byte {error.start}") from None
+    told = submission.get("run")
+    if run is not None and told is not None and told != run:
+        raise InvalidRequest(f"the payload names run {told!r}, the key says {run!r}; make them the same")
+    return submission if run is None else {**submission, "run": run}
+
+
+def _document_name(document: Any) -> str:
+    """The name in a document that has not been checked yet, or nothing: to choose a coordinator, which then checks it."""
+    if isinstance(document, dict):
+        return str(document.get("name", ""))
+    try:
+        value = json.loads(document)
+        return str(value.get("name", "")) if isinstance(value, dict) else ""
+    except (TypeError, ValueError, RecursionError):
+        lines = str(document).splitlines()
+        return next((line[5:].strip().strip("'\"") for line in lines if line.startswith("name:")), "")
+
+
+def _no_run(request: Request) -> NotFound:
+    return NotFound(f"there is no run {request.names['run']!r}; wattle runs lists them", code="RUN_NOT_FOUND")
+
+
+def _no_workflow(request: Request) -> NotFound:
+    return NotFound(
+        f"there is no workflow {request.names['workflow']!r}; wattle workflows lists them", code="WORKFLOW_NOT_FOUND"
+    )
+
+
+def _no_log_yet(worker: Any) -> Answer:
+    """The empty log of a worker that has not been started; ``running`` says whether one may still come."""
+    about = {"attempt": 0, "node": None, "offset": 0, "next": 0, "size": 0, "running": worker["completed_at"] is None}
+    return Answer(b"", to_json(about))

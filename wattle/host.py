@@ -1,0 +1,177 @@
+"""One process that hosts agents: a data folder, a bus, and one or more agents started and stopped together.
+
+A SIGTERM or SIGINT makes a runtime hand back what waits and finish what runs within its ``stop_timeout``; a second one ends everything
+at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+
+import trio
+from pydantic_core import to_json
+
+from wattle import __version__, logs
+from wattle.bus.base import Bus, Query
+from wattle.bus.config import ZenohOptions
+from wattle.bus.zenoh import open_zenoh_bus
+from wattle.coordinator.agent import CoordinatorAgent
+from wattle.errors import WattleError
+from wattle.gateway.agent import GatewayAgent
+from wattle.peer.presence import claim_name, new_incarnation
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import PROTOCOL
+from wattle.protocol.records import timestamp
+from wattle.runtime.agent import RuntimeAgent
+from wattle.settings import AgentSettings
+from wattle.settings.agents import CoordinatorSettings, GatewaySettings, RuntimeSettings
+from wattle.store.base import FolderLock
+from wattle.store.coordinator import CoordinatorStore
+from wattle.store.runtime import RuntimeStore
+
+SWITCH_INTERVAL = 1e-4
+"""Seconds a thread may keep the interpreter while another waits for it. A message passes several threads (Zenoh's, trio's, the senders'),
+and Python's own 5 ms each would be most of its way."""
+
+log = logs.get_logger("wattle.host")
+
+Life = Callable[..., Awaitable[None]]
+
+
+class Host:
+    """The agents of one process."""
+
+    def __init__(self, settings: Mapping[str, AgentSettings]) -> None:
+        self._settings = settings
+        self._first = next(iter(settings.values()))
+        self._runtime: RuntimeAgent | None = None
+
+    def name(self, role: str) -> str:
+        """A peer's name: the setting, but for agents that share a process with a runtime, which has it for itself."""
+        name = self._settings[role].name
+        return name if len(self._settings) == 1 or role == "runtime" else f"{name[:52]}-{role}"
+
+    async def run(self, ready: Callable[[list[str]], None]) -> None:
+        """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
+        with ExitStack() as stack:
+            stack.callback(FolderLock(self._first.data).close)
+            bus = await open_zenoh_bus(_zenoh_options(self._first))
+            try:
+                await self._serve(bus, stack, ready)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await bus.close()
+
+    async def _serve(self, bus: Bus, stack: ExitStack, ready: Callable[[list[str]], None]) -> None:
+        keys = Keys(self._first.namespace)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_on_signal, nursery)
+            for role in self._settings:
+                await claim_name(bus, keys, role, self.name(role))
+                await nursery.start(self._live, self._life(role, bus, stack), nursery.cancel_scope)
+            ready(list(self._first.endpoints))
+
+    @staticmethod
+    async def _live(life: Life, scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        """One agent's life; when it ends by itself the others end too."""
+        await life(task_status=task_status)
+        scope.cancel()
+
+    def _life(self, role: str, bus: Bus, stack: ExitStack) -> Life:
+        settings, name = self._settings[role], self.name(role)
+        match settings:
+            case CoordinatorSettings():
+                store = CoordinatorStore(settings.data / "coordinator.db", synchronous=settings.synchronous)
+                stack.callback(store.close)
+                return CoordinatorAgent(name, settings, bus, store).run
+            case RuntimeSettings():
+                kept = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
+                stack.callback(kept.close)
+                self._runtime = RuntimeAgent(name, settings, bus, kept)
+                return self._runtime.run
+            case GatewaySettings():
+                return GatewayAgent(name, settings, bus).run
+            case _:
+                return partial(_router, name, bus, Keys(settings.namespace))
+
+    async def _stop_on_signal(self, nursery: trio.Nursery) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                log.info("told to stop", signal=signal.Signals(number).name)
+                if self._runtime is None:
+                    break
+                runtime, self._runtime = self._runtime, None  # a second signal does not wait
+                runtime.leave()
+        nursery.cancel_scope.cancel()
+
+
+async def _router(name: str, bus: Bus, keys: Keys, task_status: trio.TaskStatus[None]) -> None:
+    """A router is its session; Wattle adds a name to be seen by."""
+    incarnation = new_incarnation()
+
+    def answer_state(query: Query) -> None:
+        state = {
+            "role": "router",
+            "name": name,
+            "incarnation": incarnation,
+            "namespace": keys.namespace,
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "time": timestamp(time.time()),
+        }
+        query.reply(to_json(state), key=keys.state("router", name))
+        query.finish()
+
+    declarations = [
+        bus.serve(keys.state("router", name), answer_state),
+        bus.declare_alive(keys.alive("router", name, incarnation)),
+    ]
+    log.info("router ready")
+    task_status.started()
+    try:
+        await trio.sleep_forever()
+    finally:
+        for declaration in reversed(declarations):
+            declaration.undeclare()
+
+
+def run_agents(settings: Mapping[str, AgentSettings], *, ready: Callable[[list[str]], None]) -> None:
+    """Run agents, one per role, until a signal stops them.
+
+    The first role's settings say where the data is and how to join the network. ``ready`` is called with the endpoints once all
+    agents serve. Raises WattleError when they cannot start, or cannot go on.
+    """
+    host = Host(settings)
+    first = next(iter(settings.values()))
+    role = "+".join(settings)
+    logs.configure(level=first.log_level, format=first.log_format, file=first.log_file, role=role, peer=first.name)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    try:
+        trio.run(host.run, ready)
+    except* WattleError as group:
+        raise next(_leaves(group)) from None
+
+
+def _leaves(group: BaseExceptionGroup[WattleError]) -> Iterator[WattleError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _zenoh_options(settings: AgentSettings) -> ZenohOptions:
+    given = settings.model_fields_set
+    return ZenohOptions(
+        mode=settings.mode if settings.zenoh_config is None or "mode" in given else None,
+        listen=settings.endpoints if settings.zenoh_config is None or "listen" in given else (),
+        connect=settings.connect,
+        multicast=settings.multicast if settings.zenoh_config is None or "multicast" in given else None,
+        lease_ms=round(settings.lease * 1000) if settings.zenoh_config is None or "lease" in given else None,
+        config_file=settings.zenoh_config,
+    )

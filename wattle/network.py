@@ -1,0 +1,242 @@
+"""The embedded network: found, started and stopped by ``wattle run``; one child process ``wattle up`` on the data folder.
+
+Who uses an embedded network *holds* it: the process that started it by the pipe on the child's stdin, any later ``wattle run``
+by a connection to ``hold.sock`` in the data folder. The kernel ends either when its process ends, in whatever way. When the last
+hold is gone the child stops, and all tasks with it. So no run pulls the network from under another, and nothing outlives its user.
+
+At most one network is on a data folder: ``up.lock`` is locked from before the child starts until it is gone (the lock is
+handed on with its descriptor). A network that a person started with ``wattle up`` has no ``hold.sock`` and is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from wattle.errors import InternalError, StoreError, Unavailable, error_from_dict
+from wattle.settings import ClientSettings
+from wattle.settings.values import SOCKET_NAME, socket_endpoint
+
+HOLD_NAME = "hold.sock"
+LOCK_NAME = "up.lock"
+LOG_NAME = "wattle.log"
+HELD = b"+"  # what the child greets a holder with: from then on it stays
+KEPT = "kept"  # what it says to its parent when others still hold it
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 20.0
+_LOG_MAX = 10 << 20
+_GREETING_TIMEOUT = 5.0
+
+
+class Network:
+    """The network that a command uses, as a context manager; leaving it gives up the hold, or stops what it started.
+
+    Made by ``find_network``. A child that is starting is waited for by ``ready``, so that the caller can do other things first.
+    """
+
+    def __init__(
+        self, endpoints: tuple[str, ...], child: Child | None = None, hold: socket.socket | None = None
+    ) -> None:
+        self.endpoints = endpoints
+        self._child = child
+        self._hold = hold
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the network ends with those who use it."""
+        return self._child is not None or self._hold is not None
+
+    def ready(self) -> tuple[str, ...]:
+        """Where to connect to, once somebody listens there; raises what kept the embedded network from starting."""
+        if self._child is not None:
+            self._child.wait_ready(START_TIMEOUT)
+        return self.endpoints
+
+    def close(self) -> None:
+        """Let go of the network; waits for the child's end, unless others hold it still."""
+        if self._hold is not None:
+            self._hold.close()
+        if self._child is not None:
+            self._child.stop(STOP_TIMEOUT)
+
+    def abandon(self) -> None:
+        """Let go without waiting: the child kills everything by itself."""
+        if self._child is not None:
+            self._child.close_pipe()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def find_network(settings: ClientSettings) -> Network:
+    """The endpoints that were named, else the network on the data folder, else an embedded one, just started."""
+    if settings.connect:
+        return Network(settings.connect)
+    data, endpoints = settings.data, (socket_endpoint(settings.data),)
+    _make_folder(data)
+    ends = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < ends:
+        if _listening(data / SOCKET_NAME):
+            if not (data / HOLD_NAME).exists():
+                return Network(endpoints)
+            hold = _hold(data / HOLD_NAME)
+            if hold is not None:
+                return Network(endpoints, hold=hold)
+        elif (lock := take_lock(data)) is not None:
+            with lock:
+                return Network(endpoints, child=Child(data, settings.namespace, lock.fileno()))
+        time.sleep(0.05)  # another one is starting or ending there
+    raise Unavailable(
+        f"another wattle process has {data} locked and does not answer; see {data / LOG_NAME}", code="NO_NETWORK"
+    )
+
+
+def _make_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the data folder {data}: {error.strerror}; choose another with --data") from None
+
+
+def _listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _hold(path: Path) -> socket.socket | None:
+    """A hold on an embedded network, or None when it is ending."""
+    hold = socket.socket(socket.AF_UNIX)
+    hold.settimeout(_GREETING_TIMEOUT)
+    try:
+        hold.connect(str(path))
+        if hold.recv(1) == HELD:
+            return hold
+    except OSError:
+        pass
+    hold.close()
+    return None
+
+
+def take_lock(data: Path) -> BinaryIO | None:
+    """The lock that says whose network the data folder is, held while the file is open (in a child too); None when taken."""
+    try:
+        lock = (data / LOCK_NAME).open("ab")
+    except OSError as error:
+        raise StoreError(f"cannot use the data folder {data}: {error.strerror}; choose another with --data") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+class Child:
+    """``wattle up`` as a child process: in a session of its own, so that a terminal's Ctrl-C does not reach it."""
+
+    def __init__(self, data: Path, namespace: str, lock: int) -> None:
+        self._log = data / LOG_NAME
+        self._ready = False
+        self._unread = b""
+        arguments = ["up", "--data", str(data), "--namespace", namespace, "--listen", socket_endpoint(data)]
+        with self._open_log() as log:
+            self._log_start = log.tell()
+            self._process = subprocess.Popen(
+                [*_python(), "-m", "wattle", *arguments, "--embedded-lock", str(lock)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+
+    def _open_log(self) -> BinaryIO:
+        if self._log.exists() and self._log.stat().st_size > _LOG_MAX:
+            self._log.replace(self._log.with_suffix(".log.1"))
+        return self._log.open("ab")
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait for the child's first line; raises the error it tells, or says what its log ends with."""
+        if self._ready:
+            return
+        line = self._line(timeout)
+        word, _, rest = (line or "").partition(" ")
+        if word == "ready":
+            self._ready = True
+        elif word == "error":
+            raise error_from_dict(json.loads(rest))
+        else:
+            what = "ended" if line is not None else f"was not ready after {timeout:g} s"
+            raise Unavailable(f"the embedded network {what}; {self._last_words()}", code="NO_NETWORK")
+
+    def stop(self, timeout: float) -> None:
+        """Close the pipe and wait for the end; a child that others hold is left to them, one that does not end is killed."""
+        self.close_pipe()
+        ends = time.monotonic() + timeout
+        while (line := self._line(max(0.0, ends - time.monotonic()))) is not None:
+            if line == KEPT:
+                return
+            if not line:  # closed: it is ending
+                break
+        try:
+            self._process.wait(max(0.1, ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise InternalError(f"the embedded network did not stop within {timeout:g} s and was killed") from None
+
+    def close_pipe(self) -> None:
+        """Give up the hold."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def _line(self, timeout: float) -> str | None:
+        """The next line without its end; "" at the end of the output, None after ``timeout``."""
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        ends = time.monotonic() + timeout
+        while b"\n" not in self._unread:
+            readable, _, _ = select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))
+            if not readable:
+                return None
+            data = os.read(descriptor, 65536)
+            if not data:
+                return ""
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def _last_words(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read(1 << 20).decode(errors="replace").splitlines()
+        said = "".join(f"\n  {line}" for line in lines[-5:]) or " (it says nothing)"
+        return f"its log is {self._log}:{said}"
+
+
+def _python() -> Sequence[str]:
+    """This interpreter. ``-P`` keeps a folder that happens to be called wattle where the user stands from being run instead."""
+    package = Path(__file__).resolve().parent
+    here = package.parent == Path.cwd()
+    return [sys.executable] if here else [sys.executable, "-P"]

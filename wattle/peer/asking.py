@@ -1,0 +1,72 @@
+"""Small manners of questions and answers that every agent shares: parameters, refusals, one answer from one peer."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from pydantic_core import to_json
+
+from wattle.bus.base import Bus, Priority, Query, Reply
+from wattle.errors import InvalidRequest, Unavailable, WattleError
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """``a=1;b=x%20y`` as a dict; ``&`` separates too. Raises InvalidRequest for a parameter given twice or without a name."""
+    found: dict[str, str] = {}
+    for part in text.replace("&", ";").split(";"):
+        if not part:
+            continue
+        name, _, value = part.partition("=")
+        if not name or name in found:
+            raise InvalidRequest(
+                f"parameter {name!r} is {'given twice' if name else 'without a name'} in {text[:200]!r}"
+            )
+        found[name] = unquote(value)
+    return found
+
+
+def parse_number(parameters: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    """A whole number among the parameters; raises InvalidRequest outside ``least``..``most``."""
+    text = parameters.get(name)
+    if text is None:
+        return default
+    number = int(text) if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20 else None
+    if number is None or not least <= number <= most:
+        raise InvalidRequest(f"parameter {name}={text[:40]!r} must be a whole number from {least} to {most}")
+    return number
+
+
+def parse_seconds(parameters: dict[str, str], name: str, most: float) -> float:
+    """A duration among the parameters, 0 when absent, cut to ``most``; raises InvalidRequest for anything else."""
+    text = parameters.get(name, "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise InvalidRequest(f"parameter {name}={text[:40]!r} must be seconds, 0 or more")
+    return min(seconds, most)
+
+
+def refuse(query: Query, error: WattleError) -> None:
+    """Answer with an error, and nothing more."""
+    query.reply_error(to_json(error.as_dict()))
+    query.finish()
+
+
+async def ask(
+    bus: Bus,
+    key: str,
+    payload: bytes | None = None,
+    *,
+    parameters: str = "",
+    timeout: float,
+    priority: Priority = Priority.CONTROL,
+) -> Reply:
+    """The first answer from the one peer behind ``key``; raises Unavailable when none comes in time."""
+    replies = await bus.get(key, payload, parameters=parameters, timeout=timeout, priority=priority)
+    for reply in replies:
+        if reply.ok:
+            return reply
+    said = replies[0].payload.decode(errors="replace") if replies else "nobody serves it"
+    raise Unavailable(f"no answer on {key}: {said}", code="NODE_UNREACHABLE")

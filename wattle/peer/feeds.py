@@ -1,0 +1,166 @@
+"""Feeds: a peer's facts told to those who follow it. Publishing is a hint; the query ``feed/<peer>?after=N`` is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from wattle.bus.base import Bus, Declaration, Priority, Query, Sample
+from wattle.core.model import Fact
+from wattle.errors import InvalidRequest
+from wattle.logs import get_logger
+from wattle.peer.asking import parse_number, parse_parameters, refuse
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import FeedEntry, FeedPage, decode, encode
+
+PAGE = 500
+"""Entries in one answer, at most."""
+
+log = get_logger("wattle.feeds")
+
+
+class FeedPublisher:
+    """One's own feed: published when new, served to those who ask. ``read(after, limit)`` gives entries from the store."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        keys: Keys,
+        peer: str,
+        store: str,
+        head: Callable[[], int],
+        read: Callable[[int, int], list[tuple[int, tuple[Fact, ...]]]],
+    ) -> None:
+        self._bus, self._key, self._store, self._head, self._read = bus, keys.feed(peer), store, head, read
+        self._declaration: Declaration = bus.serve(self._key, self._answer)
+
+    def publish(self, number: int, facts: tuple[Fact, ...]) -> None:
+        """Tell followers of a new entry; the caller has committed it."""
+        page = FeedPage(self._store, number, (FeedEntry(number, facts),))
+        self._bus.put(self._key, encode(page), priority=Priority.CONTROL)
+
+    def _answer(self, query: Query) -> None:
+        try:
+            after = parse_number(parse_parameters(query.parameters), "after", 0, 0, 2**62)
+        except InvalidRequest as error:
+            refuse(query, error)
+            return
+        entries = tuple(FeedEntry(number, facts) for number, facts in self._read(after, PAGE))
+        query.reply(encode(FeedPage(self._store, self._head(), entries)))
+        query.finish()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._declaration.undeclare()
+
+
+@dataclass(slots=True)
+class _Followed:
+    store: str
+    number: int
+    behind: bool = False  # a hint told of entries that were missed
+    catching_up: bool = False
+
+
+class FeedFollower:
+    """Follows many feeds. ``learn(peer, store, number, facts)`` gets every entry exactly once, in order."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        keys: Keys,
+        nursery: trio.Nursery,
+        cursors: dict[str, tuple[str, int]],
+        learn: Callable[[str, str, int, tuple[Fact, ...]], None],
+        *,
+        timeout: float,
+    ) -> None:
+        self._bus, self._keys, self._nursery, self._learn, self._timeout = bus, keys, nursery, learn, timeout
+        self._followed = {peer: _Followed(store, number) for peer, (store, number) in cursors.items()}
+        self._joined: set[str] = set()
+        self._declaration = bus.subscribe(keys.feed(), self._hint)
+
+    def _hint(self, sample: Sample) -> None:
+        peer = self._keys.feed_peer(sample.key)
+        if peer not in self._joined or sample.payload is None:
+            return  # before its joining everything is read by query
+        try:
+            page = decode(FeedPage, sample.payload)
+        except InvalidRequest as error:
+            log.warning("feed hint not understood", peer=peer, problem=error.message)
+            return
+        state = self._followed[peer]
+        if page.store != state.store:
+            return  # another life of its data folder: joining will find out
+        if not state.catching_up:
+            self._take(peer, page)
+        state.behind = state.behind or page.head > state.number
+        if state.behind and not state.catching_up:
+            self._nursery.start_soon(self._catch_up, peer)
+
+    def _take(self, peer: str, page: FeedPage) -> None:
+        state = self._followed[peer]
+        for entry in page.entries:
+            if entry.number == state.number + 1:
+                state.number = entry.number
+                self._learn(peer, page.store, entry.number, entry.facts)
+
+    async def _catch_up(self, peer: str) -> bool:
+        """Read on until nothing is missing; False when the peer does not answer: its rejoining reads on then."""
+        state = self._followed[peer]
+        state.catching_up = True
+        try:
+            while True:
+                state.behind = False
+                if not await self._read_on(peer, state.store):
+                    return False
+                if not state.behind or peer not in self._joined:
+                    return True
+        finally:
+            state.catching_up = False
+
+    def check(self, peer: str) -> None:
+        """Ask a peer whether its feed has gone on: for hints that were lost with none following them."""
+        if peer in self._joined and not self._followed[peer].catching_up:
+            self._nursery.start_soon(self._catch_up, peer)
+
+    async def join(self, peer: str, store: str) -> bool:
+        """Read a peer's feed up to its head and follow it from there; False when it does not answer.
+
+        ``store`` is the identity of its data folder: another one than before means a new feed, from 1.
+        """
+        state = self._followed.get(peer)
+        if state is None or state.store != store:
+            state = self._followed[peer] = _Followed(store, 0)
+        self._joined.add(peer)
+        return await self._catch_up(peer)
+
+    def leave(self, peer: str) -> None:
+        """Follow a peer no more until it joins again."""
+        self._joined.discard(peer)
+
+    async def _read_on(self, peer: str, store: str) -> bool:
+        """Query page after page until the head; False when no usable answer comes."""
+        state = self._followed[peer]
+        while True:
+            replies = await self._bus.get(
+                self._keys.feed(peer),
+                parameters=f"after={state.number}",
+                timeout=self._timeout,
+                priority=Priority.CONTROL,
+            )
+            answer = next((r for r in replies if r.ok), None)
+            if answer is None:
+                return False
+            page = decode(FeedPage, answer.payload)
+            if page.store != store:
+                return False
+            self._take(peer, page)
+            if state.number >= page.head or not page.entries:
+                return True
+
+    def close(self) -> None:
+        """Follow nobody any more."""
+        self._declaration.undeclare()

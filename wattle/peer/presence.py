@@ -1,0 +1,84 @@
+"""Who is in sight: liveliness tokens, said and seen."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import trio
+
+from wattle.bus.base import Bus, Declaration
+from wattle.errors import Conflict
+from wattle.protocol.keys import Alive, Keys
+
+
+def new_incarnation() -> str:
+    """An identity for one life of one process."""
+    return uuid.uuid4().hex[:12]
+
+
+class Presence:
+    """The peers in sight, by (role, name), each with the incarnation seen last. ``changed`` hears of every coming and going."""
+
+    def __init__(self, bus: Bus, keys: Keys, changed: Callable[[Alive, bool], None] | None = None) -> None:
+        self._keys = keys
+        self._changed = changed
+        self._seen: dict[tuple[str, str], dict[str, None]] = {}
+        self._declaration: Declaration = bus.watch_alive(keys.alive(), self._token)
+
+    def _token(self, key: str, alive: bool) -> None:
+        peer = self._keys.parse_alive(key)
+        lives = self._seen.setdefault((peer.role, peer.peer), {})
+        if alive:
+            lives[peer.incarnation] = None
+        elif lives.pop(peer.incarnation, peer) is peer:
+            return  # was not there
+        if not lives:
+            del self._seen[peer.role, peer.peer]
+        if self._changed is not None:
+            self._changed(peer, alive)
+
+    def names(self, role: str) -> list[str]:
+        """Peers of a role in sight, sorted."""
+        return sorted(name for r, name in self._seen if r == role)
+
+    def peers(self) -> list[Alive]:
+        """Everyone in sight, sorted."""
+        return sorted(Alive(role, name, life) for (role, name), lives in self._seen.items() for life in lives)
+
+    def incarnation(self, role: str, name: str) -> str | None:
+        """The newest life of a peer that is in sight."""
+        lives = self._seen.get((role, name))
+        return next(reversed(lives)) if lives else None
+
+    def close(self) -> None:
+        """Look no more."""
+        self._declaration.undeclare()
+
+
+NAME_WAIT = 3.0
+"""Seconds a starting peer waits for its own name to become free: longer than a lease, for a predecessor that was killed."""
+
+
+async def claim_name(bus: Bus, keys: Keys, role: str, name: str) -> None:
+    """Make sure nobody else in sight has this name; raises Conflict when it is still taken after NAME_WAIT seconds."""
+    changed = trio.Event()
+
+    def on_change(peer: Alive, alive: bool) -> None:
+        changed.set()
+
+    presence = Presence(bus, keys, on_change)
+    try:
+        with trio.move_on_after(0.05):  # tokens that are there arrive within a round trip
+            await changed.wait()
+        with trio.move_on_after(NAME_WAIT):
+            while any(peer.peer == name for peer in presence.peers()):
+                changed = trio.Event()
+                await changed.wait()
+            return
+    finally:
+        presence.close()
+    raise Conflict(
+        f"a {role} named {name!r} is on this network already; give this one another name with --name",
+        code="NAME_IN_USE",
+    )

@@ -1,0 +1,135 @@
+"""The internal messages: what peers tell each other below the public API. One encode, one decode, both here.
+
+Messages are plain dataclasses; pydantic checks them once, at the edge of a batch. Fields at their defaults are left out of the JSON, so a
+message may gain fields without a new protocol number; anything else needs ``PROTOCOL`` raised, which keeps unlike peers apart on joining.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from wattle.core.model import Assignment, Fact, TaskId
+from wattle.errors import InvalidRequest
+
+PROTOCOL = 1
+"""Raised when peers of different versions could misunderstand each other."""
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class AssignBatch:
+    """``cmd/<runtime>/assign``: store these tasks and execute them. Answered by TaskAnswers."""
+
+    owner: str
+    tasks: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRef:
+    """A task, and the epoch of its run's owner."""
+
+    run: str
+    worker: str
+    attempt: int
+    epoch: int
+
+    @property
+    def id(self) -> TaskId:
+        """The task's identity."""
+        return TaskId(self.run, self.worker, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelBatch:
+    """``cmd/<runtime>/cancel``: end these tasks. Answered by TaskAnswers."""
+
+    owner: str
+    tasks: tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswer:
+    """A runtime's word on one task of a command: OK, FENCED (with the current epoch and owner), DRAINING or UNFIT."""
+
+    run: str
+    worker: str
+    attempt: int
+    code: str = "OK"
+    reason: str = ""
+    epoch: int = 0
+    owner: str = ""
+
+    @property
+    def id(self) -> TaskId:
+        """The task's identity."""
+        return TaskId(self.run, self.worker, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAnswers:
+    """The answer to a command, one entry per task in the order asked."""
+
+    tasks: tuple[TaskAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldQuestion:
+    """``cmd/<runtime>/held``: which of this owner's tasks are open there? Answered by HeldTasks."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTasks:
+    """The open tasks of one owner."""
+
+    tasks: tuple[TaskRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEntry:
+    """The facts of one commit. Entries of a feed are numbered from 1 without gaps."""
+
+    number: int
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """A stretch of a feed: published when new, or answering ``feed/<peer>?after=N``. ``head`` is the newest entry's number."""
+
+    store: str
+    head: int
+    entries: tuple[FeedEntry, ...]
+
+
+_adapters: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    """The one adapter of a message type, made at first use: making one costs a millisecond."""
+    adapter = _adapters.get(kind)
+    if adapter is None:
+        adapter = _adapters[kind] = TypeAdapter(kind)
+    return adapter
+
+
+def encode(message: Any) -> bytes:
+    """The JSON of a message."""
+    return _adapter(type(message)).dump_json(message, exclude_defaults=True)
+
+
+def decode(kind: type[M], payload: bytes | None) -> M:
+    """The message in ``payload``; raises InvalidRequest naming the first fields that are wrong."""
+    if payload is None:
+        raise InvalidRequest(f"a {kind.__name__} must carry a payload")
+    try:
+        message: M = _adapter(kind).validate_json(payload)
+    except ValidationError as error:
+        places = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors(include_url=False)[:5]]
+        raise InvalidRequest(f"this is no {kind.__name__}: " + "; ".join(places), detail=places) from None
+    return message

@@ -1,0 +1,353 @@
+"""The runtime agent: trio, bus, store, spawner and files around RuntimeCore.
+
+What happens goes into the loop's mailbox; a batch is handled by the core, committed together with the feed entry it makes, and
+only then acted upon: commands answered, facts published, processes started.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+import trio
+from pydantic_core import to_json
+
+from wattle import __version__
+from wattle.bus.base import Bus, Priority, Query
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.effects import RuntimeEffect
+from wattle.core.events import RuntimeEvent
+from wattle.core.model import Assignment, NodeInfo, Output, TaskId
+from wattle.core.runtime import RuntimeCore, RuntimeOptions
+from wattle.core.states import Phase
+from wattle.errors import InvalidRequest, WattleError
+from wattle.logs import get_logger
+from wattle.peer.asking import refuse
+from wattle.peer.feeds import FeedPublisher
+from wattle.peer.loop import Loop, wall_clock
+from wattle.peer.presence import Presence, new_incarnation
+from wattle.protocol.keys import Alive, Keys
+from wattle.protocol.messages import (
+    PROTOCOL,
+    AssignBatch,
+    CancelBatch,
+    HeldQuestion,
+    HeldTasks,
+    TaskAnswer,
+    TaskAnswers,
+    TaskRef,
+    decode,
+    encode,
+)
+from wattle.protocol.records import as_json, node_view
+from wattle.runtime.capacity import detect
+from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
+from wattle.runtime.layout import Folders, Layout, declared_outputs, layout
+from wattle.runtime.output import Logs
+from wattle.runtime.processes import (
+    Exited,
+    Held,
+    ProcessEvent,
+    SpawnerLost,
+    SpawnFailed,
+    SpawnRequest,
+    Started,
+    kill_orphans,
+    open_processes,
+)
+from wattle.settings import RuntimeSettings
+from wattle.store.runtime import BlobRow, RuntimeStore
+
+LEAVE_LINGER = 0.5
+"""Seconds a leaving runtime still answers, so that followers who missed its last facts can ask for them."""
+
+log = get_logger("wattle.runtime")
+
+
+class RuntimeAgent:
+    """One runtime; ``run`` is its life."""
+
+    def __init__(self, name: str, settings: RuntimeSettings, bus: Bus, store: RuntimeStore) -> None:
+        self.name, self.bus, self.store = name, bus, store
+        self.keys = Keys(settings.namespace)
+        self.incarnation = new_incarnation()
+        resources = {**detect(), **settings.resources}
+        self._slots, self._resources, self._labels = settings.slots, resources, settings.labels
+        self.core = RuntimeCore(RuntimeOptions(self._slots, resources, settings.queue_patience))
+        self._settings = settings
+        self._folders = Folders(settings.data)
+        self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
+        self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
+        self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
+        self._blobs: list[BlobRow] = []  # to be saved with the events that tell of them
+        self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
+        self._log_folders: set[Path] = set()
+        self._held_once = False
+        self._left = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take up what was running, then serve until cancelled or told to leave."""
+        self.core.restore(self.store.open_tasks(), self.store.done_tasks(), self.store.fences(), time.time())
+        die = self._settings.die_with_runtime
+        async with (
+            trio.open_nursery() as nursery,
+            open_processes(self._folders.data, self._process_events, die_with_runtime=die) as processes,
+        ):
+            self._nursery, self._processes = nursery, processes
+            self._files = Files(self.bus, self.keys, self.name, self._folders, self.store)
+            self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks)
+            self._feed = FeedPublisher(
+                self.bus, self.keys, self.name, self.store.id, lambda: self.store.head, self.store.feed
+            )
+            nursery.start_soon(self._loop.run)
+            nursery.start_soon(self._logs.run)
+            self._act(self.core.resume_collecting())
+            declarations = [
+                self._files.serve(),
+                self.bus.serve(self.keys.state("runtime", self.name), self._answer_state),
+                *(self.bus.serve(self.keys.cmd(self.name, verb), self._command) for verb in self._verbs),
+            ]
+            self._presence = Presence(self.bus, self.keys, self._peer_changed)
+            declarations.append(self.bus.declare_alive(self.keys.alive("runtime", self.name, self.incarnation)))
+            log.info("runtime ready", slots=self._slots, resources=self._resources, held=len(self.core.tasks))
+            task_status.started()
+            try:
+                await self._left.wait()
+                await trio.sleep(LEAVE_LINGER)
+                log.info("runtime left")
+            finally:
+                for declaration in reversed(declarations):
+                    declaration.undeclare()
+                self._presence.close()
+                self._feed.close()
+                self._loop.stop()
+                nursery.cancel_scope.cancel()
+
+    def leave(self) -> None:
+        """Take nothing new, give what runs ``stop_timeout`` seconds, hand back the rest; ``run`` returns when that is done."""
+        self._loop.post(on.Drain(leave_at=time.time() + self._settings.stop_timeout))
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def _step(self, events: list[RuntimeEvent], now: float) -> None:
+        effects = self.core.handle(events, now)
+        spawns = [(e.assignment, layout(e.assignment, self._folders)) for e in effects if isinstance(e, do.Spawn)]
+        blobs, self._blobs = self._blobs, []
+        with self.store.transaction():
+            facts = self.store.save(effects)
+            self.store.save_logs(row for assignment, at in spawns for row in _log_rows(assignment, at, now))
+            self.store.save_blobs(blobs)
+        if facts:
+            self.store.head += 1
+            self._feed.publish(self.store.head, facts)
+        self._spawn(spawns)
+        self._act(effects)
+        for event in events:
+            if isinstance(event, on.Assigned | on.CancelAsked):
+                self._answer_command(event.token)
+            elif isinstance(event, on.Drain | on.Resume):
+                self._answer_order()
+
+    def _act(self, effects: Iterable[RuntimeEffect]) -> None:
+        acknowledged: list[TaskId] = []
+        for effect in effects:
+            match effect:
+                case do.Answer(token, task, code, reason, epoch, owner):
+                    self._questions[token][1].append(TaskAnswer(*task, code, reason, epoch, owner))
+                case do.Acknowledge(task):
+                    acknowledged.append(task)
+                case do.Prepare(assignment):
+                    self._start_work(assignment.id, self._prepare, assignment)
+                case do.Collect(assignment):
+                    self._start_work(assignment.id, self._collect, assignment)
+                case do.Abandon(task):
+                    self._work[task].cancel()
+                case do.Kill(task, signal):
+                    self._processes.kill([(task, signal)])
+                case do.SetTimer(at):
+                    self._loop.set_timer(at)
+                case do.NodeUpdate():
+                    self.bus.put(self.keys.state("runtime", self.name), encode(self.info()), priority=Priority.CONTROL)
+                case do.Left():
+                    self._left.set()
+        if acknowledged:
+            self._processes.acknowledge(acknowledged)
+
+    def _answer_command(self, token: int) -> None:
+        query, answers = self._questions.pop(token)
+        query.reply(encode(TaskAnswers(tuple(answers))))
+        query.finish()
+
+    def _answer_order(self) -> None:
+        """Answer the oldest drain or resume, if it came from somebody who waits."""
+        if self._orders:
+            query = self._orders.popleft()
+            query.reply(to_json(as_json(node_view(self.info(), "draining" if self.core.draining else "ready"))))
+            query.finish()
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, spawns: list[tuple[Assignment, Layout]]) -> None:
+        requests = []
+        for assignment, at in spawns:
+            try:
+                self._make_folders(assignment, at)
+            except OSError as error:
+                problem = f"cannot make {error.filename}: {error.strerror}; correct working_dir or outputs"
+                self._loop.post(on.SpawnFailed(assignment.id, problem))
+                continue
+            requests.append(SpawnRequest(assignment.id, at.argv, at.env, at.cwd, at.stdout, at.stderr))
+        if requests:
+            self._processes.spawn(requests)
+
+    def _make_folders(self, assignment: Assignment, at: Layout) -> None:
+        if at.stdout.parent not in self._log_folders:
+            at.stdout.parent.mkdir(parents=True, exist_ok=True)
+            self._log_folders.add(at.stdout.parent)
+        at.cwd.mkdir(parents=True, exist_ok=True)
+        for path in at.outputs.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _process_events(self, events: list[ProcessEvent]) -> None:
+        for event in events:
+            match event:
+                case Started(id, pid, at):
+                    self._loop.post(on.ProcessStarted(id, pid, at))
+                case SpawnFailed(id, error):
+                    self._loop.post(on.SpawnFailed(id, error))
+                case Exited(id, exit_code, signal, usage, at):
+                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at))
+                case SpawnerLost(tasks):
+                    log.error("spawner lost", tasks=len(tasks))
+                    self._loop.post(on.ProcessesLost(tasks))
+                case Held():
+                    self._take_up(event)
+
+    def _take_up(self, held: Held) -> None:
+        """Match what the spawner holds with what the store remembers; at the start, what it does not know is lost."""
+        self._process_events([*held.running, *held.exited])
+        if self._held_once:
+            return
+        self._held_once = True
+        known = {e.id for e in (*held.running, *held.exited)}
+        lost = [
+            t.held
+            for id, t in self.core.tasks.items()
+            if t.held.phase in (Phase.STARTING, Phase.RUNNING) and id not in known
+        ]
+        if lost:
+            log.warning("tasks lost with their spawner", tasks=[str(t.assignment.id) for t in lost])
+            kill_orphans([(t.pid, t.started_at) for t in lost if t.pid is not None and t.started_at is not None])
+            self._loop.post(on.ProcessesLost(tuple(t.assignment.id for t in lost)))
+
+    def _running_tasks(self) -> list[TaskId]:
+        return [id for id, t in self.core.tasks.items() if t.held.phase in (Phase.STARTING, Phase.RUNNING)]
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _start_work(self, task: TaskId, work: Callable[[Assignment], Awaitable[None]], assignment: Assignment) -> None:
+        scope = self._work[task] = trio.CancelScope()
+
+        async def until_done() -> None:
+            with scope:
+                await work(assignment)
+            if self._work.get(task) is scope:
+                del self._work[task]
+
+        self._nursery.start_soon(until_done)
+
+    async def _prepare(self, assignment: Assignment) -> None:
+        try:
+            at = layout(assignment, self._folders)
+            at.cwd.mkdir(parents=True, exist_ok=True)
+            fetched = await self._files.place(assignment, at)
+        except InputsMissing as error:
+            self._loop.post(on.PrepareFailed(assignment.id, str(error), tuple(error.keys)))
+        except (WattleError, OSError) as error:
+            self._loop.post(on.PrepareFailed(assignment.id, f"its inputs cannot be put in place: {error}"))
+        else:
+            self._blobs.extend(map(_row, fetched))
+            self._loop.post(on.Prepared(assignment.id, tuple(b.digest for b in fetched)))
+
+    async def _collect(self, assignment: Assignment) -> None:
+        at = layout(assignment, self._folders)
+        written = declared_outputs(assignment)
+        try:
+            blobs = await self._files.collect(at.outputs)
+        except (OutputMissing, OSError) as error:
+            self._loop.post(on.CollectFailed(assignment.id, str(error)))
+            return
+        self._blobs.extend(map(_row, blobs.values()))
+        outputs = {name: Output(written[name], blob.digest, blob.size) for name, blob in blobs.items()}
+        self._loop.post(on.Collected(assignment.id, outputs))
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    _verbs = ("assign", "cancel", "held", "drain", "resume")
+
+    def _command(self, query: Query) -> None:
+        try:
+            self._take_command(self.keys.cmd_verb(query.key), query)
+        except InvalidRequest as error:
+            log.warning("command refused", key=query.key, cause=error.message)
+            refuse(query, error)
+
+    def _take_command(self, verb: str, query: Query) -> None:
+        token = id(query)
+        match verb:
+            case "assign":
+                batch = decode(AssignBatch, query.payload)
+                self._questions[token] = (query, [])
+                self._loop.post(on.Assigned(token, batch.owner, batch.tasks))
+            case "cancel":
+                orders = decode(CancelBatch, query.payload)
+                self._questions[token] = (query, [])
+                self._loop.post(on.CancelAsked(token, orders.owner, tuple((ref.id, ref.epoch) for ref in orders.tasks)))
+            case "held":
+                owner = decode(HeldQuestion, query.payload).owner
+                tasks = [t.held for t in self.core.tasks.values() if t.held.owner == owner]
+                refs = tuple(TaskRef(*t.assignment.id, t.assignment.epoch) for t in tasks)
+                query.reply(encode(HeldTasks(refs)))
+                query.finish()
+            case "drain" | "resume":
+                self._orders.append(query)
+                self._loop.post(on.Drain() if verb == "drain" else on.Resume())
+
+    # --- about itself -------------------------------------------------------------------------------------------------
+
+    def _peer_changed(self, peer: Alive, alive: bool) -> None:
+        if peer.role == "coordinator":
+            self._loop.post(on.CoordinatorsInSight(frozenset(self._presence.names("coordinator"))))
+
+    def info(self) -> NodeInfo:
+        """What this node says of itself."""
+        return NodeInfo(
+            name=self.name,
+            incarnation=self.incarnation,
+            store=self.store.id,
+            feed=self.store.head,
+            slots=self._slots,
+            resources=self._resources,
+            labels=self._labels,
+            draining=self.core.draining,
+            queued=self.core.queued,
+            running=self.core.running,
+            version=__version__,
+            protocol=PROTOCOL,
+        )
+
+    def _answer_state(self, query: Query) -> None:
+        query.reply(encode(self.info()), key=self.keys.state("runtime", self.name))
+        query.finish()
+
+
+def _log_rows(assignment: Assignment, at: Layout, now: float) -> Iterable[tuple[str, str, str, int, str, str, float]]:
+    for stream, path in (("stdout", at.stdout), ("stderr", at.stderr)):
+        yield assignment.workflow, assignment.worker, assignment.run, assignment.attempt, stream, str(path), now
+
+
+def _row(blob: Blob) -> BlobRow:
+    return BlobRow(blob.digest, str(blob.path), blob.size, blob.mtime_ns)

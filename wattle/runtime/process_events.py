@@ -1,0 +1,95 @@
+"""What is asked of the spawner and what it tells, as values; and their reading from its messages (wattle/runtime/spawner.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wattle.core.model import TaskId, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRequest:
+    """One process to start. ``env`` is added to the runtime's own environment; the files are made or appended to."""
+
+    id: TaskId
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    stdout: Path
+    stderr: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """Something that happened to one task's process."""
+
+    id: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class Started(TaskEvent):
+    """A task's process runs. May be told again."""
+
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed(TaskEvent):
+    """A task's process could not be started; ``error`` names the file and the fix."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(TaskEvent):
+    """A task's process ended, and its group with it. Told again after a reconnection until acknowledged.
+
+    Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or
+    because the runtime it was to die with was gone. Peak memory is at least the spawner's own, about 11 MB: the kernel counts
+    from the fork.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    usage: Usage
+    at: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """All that the spawner knows, at the start of every connection."""
+
+    running: tuple[Started, ...]
+    exited: tuple[Exited, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnerLost:
+    """The spawner was killed, and these tasks with it: how they would have ended is unknown. ``Held`` of a new spawner follows."""
+
+    tasks: tuple[TaskId, ...]
+
+
+ProcessEvent = Started | SpawnFailed | Exited | Held | SpawnerLost
+
+
+def task_id(text: str) -> TaskId:
+    """The inverse of ``str(TaskId)``."""
+    run, worker, attempt = text.split("/")
+    return TaskId(run, worker, int(attempt))
+
+
+def started_from(record: list[Any]) -> Started:
+    """A ``started`` record of the protocol."""
+    return Started(task_id(record[0]), record[1], record[2])
+
+
+def exited_from(record: list[Any]) -> Exited:
+    """An ``exit`` record of the protocol."""
+    id, exit_code, number, cpu_seconds, memory_peak, at, stopped = record
+    return Exited(task_id(id), exit_code, number, Usage(cpu_seconds, memory_peak), at, stopped)

@@ -1,0 +1,374 @@
+"""The spawner: a small process that starts tasks, outlives the runtime, and keeps exit statuses until they are acknowledged.
+
+``main FOLDER [--linger SECONDS] [--grace SECONDS]``, started by wattle/runtime/processes.py without site packages: it imports the
+standard library and its neighbours channel, exits, launch and procfs, and nothing else. It prints ``ready`` once
+``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a newer connection replaces an older one.
+
+Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
+
+    {"open": {"environ": {...}, "die_with_runtime": false}}      first on every connection; environ is the base of every task's
+    {"ack": [id, ...]}                                           these exits are stored: forget them
+    {"spawn": [[id, argv, env, cwd, stdout, stderr], ...]}       a known id is not started again: what is known is told again
+    {"kill": [[id, signal], ...]}                                to the whole process group
+    {"stop": true}                                               end all tasks, then this process
+
+To the runtime: the answer to ``open``, and then at most one line per turn of the loop::
+
+    {"held": {"version": 1, "pid": p, "running": [started, ...], "exited": [exit, ...]}}
+    {"started": [[id, pid, at], ...], "failed": [[id, error], ...], "exited": [exit, ...]}
+    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped]
+
+``stopped`` marks a task that the spawner ended of its own accord: on ``stop``, SIGTERM, or the loss of a ``die_with_runtime`` runtime.
+
+What always holds. A task is a session and process group of its own, and nothing of it survives its first process: the group is killed
+while its leader is a zombie still, so that the group's number cannot have been given away; processes that left the group are adopted
+here (this process is a subreaper) and told apart by their environment. Exits that nobody acknowledged are in ``FOLDER/exits.json`` once
+this process has ended. A spawner that finds its forerunner was killed kills what that one left behind before it serves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from wattle.runtime.channel import VERSION, Connection, listen
+from wattle.runtime.exits import load_exits, save_exits
+from wattle.runtime.launch import explain, start
+from wattle.runtime.procfs import children, has_children, kill_group, kill_left_behind, task_of
+
+_FIRST_LINGER = 10.0  # seconds
+_ERROR_MAX = 2000  # characters: a command's name may be a megabyte
+_SPAWNS_PER_TURN = 16  # so that exits do not wait for the end of a large batch
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class _Task:
+    """A running task, by its first process, which leads its group."""
+
+    __slots__ = ("at", "id", "pid", "stopped")
+
+    def __init__(self, id: str, pid: int, at: float) -> None:
+        self.id = id
+        self.pid = pid
+        self.at = at
+        self.stopped = False
+
+
+class _Spawner:
+    """One loop: receive, start and kill, reap, tell."""
+
+    def __init__(self, folder: str, linger: float, grace: float) -> None:
+        self.folder = folder
+        self.linger_then = linger
+        self.linger = max(linger, _FIRST_LINGER)  # until the first connection: whoever started this needs a moment
+        self.grace = grace
+        self.tasks: dict[str, _Task] = {}
+        self.leaders: dict[int, _Task] = {}
+        self.exits = load_exits(f"{folder}/exits.json")
+        self.on_disk = set(self.exits)
+        self.pending: deque[tuple[str, list[Any]]] = deque()
+        self.started: list[list[Any]] = []
+        self.failed: list[list[str]] = []
+        self.exited: list[list[Any]] = []
+        self.environ = dict(os.environ)
+        self.connection: Connection | None = None
+        self.die_with_runtime = False
+        self.asked_to_stop = False
+        self.kill_at: float | None = None  # set once everything is being ended: when SIGKILL follows SIGTERM
+        self.idle_since: float | None = None
+        self.selector = selectors.DefaultSelector()
+        self.wakeup = _wake_on_signals(self.on_term)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, self.drain_wakeups)
+        self.listener = listen(f"{folder}/spawner.sock")
+        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
+
+    def run(self) -> None:
+        """Serve until told to stop, or until ``linger`` seconds have passed without a runtime and without tasks."""
+        while not self.finished():
+            for key, _ in self.selector.select(self.timeout()):
+                key.data()
+            if self.asked_to_stop:
+                self.stop_all()
+            self.work()
+            self.reap()
+            self.flush()
+        self.end()
+
+    def timeout(self) -> float | None:
+        if self.pending:
+            return 0
+        if self.kill_at is not None:
+            return 0.05  # while everything ends, adopted processes and the clock are looked at again and again
+        if self.idle_since is not None:
+            return max(self.idle_since + self.linger - time.monotonic(), 0)
+        return None
+
+    def finished(self) -> bool:
+        now = time.monotonic()
+        if self.kill_at is not None:
+            return self.stopped(now)
+        if self.connection is not None or self.tasks or self.pending:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = now
+        return self.idle_since is not None and now >= self.idle_since + self.linger
+
+    def stopped(self, now: float) -> bool:
+        assert self.kill_at is not None
+        if now >= self.kill_at:
+            for task in self.tasks.values():
+                kill_group(task.pid, signal.SIGKILL)
+        if not self.tasks:
+            self.sweep()
+        return not has_children() or now >= self.kill_at + self.grace  # one in an uninterruptible wait survives SIGKILL
+
+    def end(self) -> None:
+        if self.connection is not None:
+            self.connection.sock.settimeout(1.0)
+            self.connection.send()
+        try:
+            save_exits(f"{self.folder}/exits.json", list(self.exits.values()))
+            os.unlink(f"{self.folder}/spawner.sock")
+        except OSError as error:
+            _log(f"unacknowledged exits are lost: {error}")
+
+    # --- the connection -------------------------------------------------------------------------------------------------
+
+    def accept(self) -> None:
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return
+        if self.connection is not None:
+            self.disconnect("replaced by a newer connection")
+        self.linger = self.linger_then
+        connection = self.connection = Connection(sock)
+        self.selector.register(sock, selectors.EVENT_READ, lambda: self.receive(connection))
+
+    def disconnect(self, reason: str) -> None:
+        """Forget the runtime and what it asked for and has not been told about: it will ask again for what is not held."""
+        if self.connection is not None:
+            self.selector.unregister(self.connection.sock)
+            self.connection.sock.close()
+        if reason:
+            _log(f"connection dropped: {reason}")
+        self.connection = None
+        self.pending.clear()
+
+    def lost(self, reason: str = "") -> None:
+        self.disconnect(reason)
+        self.asked_to_stop = self.asked_to_stop or self.die_with_runtime
+
+    def receive(self, connection: Connection) -> None:
+        """Read and obey; called as well when the socket can be written to again."""
+        if connection is not self.connection:
+            return  # replaced in this very turn
+        try:
+            messages = connection.receive()
+            for message in messages or ():
+                self.obey(connection, message)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            self.lost(f"a message was not understood: {type(error).__name__}: {error}")
+        else:
+            if messages is None:
+                self.lost()
+
+    def obey(self, connection: Connection, message: dict[str, Any]) -> None:
+        if "open" in message:
+            self.open(connection, **message["open"])
+        for id in message.get("ack", ()):
+            self.forget(id)
+        for id, argv, env, cwd, stdout, stderr in message.get("spawn", ()):
+            self.pending.append(("spawn", [id, argv, env, cwd, stdout, stderr]))
+        for id, number in message.get("kill", ()):
+            self.pending.append(("kill", [id, int(number)]))
+        self.asked_to_stop = self.asked_to_stop or "stop" in message
+
+    def open(self, connection: Connection, environ: dict[str, str], die_with_runtime: bool) -> None:
+        self.environ = dict(environ)
+        self.die_with_runtime = die_with_runtime
+        running = [[task.id, task.pid, task.at] for task in self.tasks.values()]
+        held = {"version": VERSION, "pid": os.getpid(), "running": running, "exited": list(self.exits.values())}
+        connection.tell({"held": held})
+        connection.opened = True
+
+    def forget(self, id: str) -> None:
+        self.exits.pop(id, None)
+        if id in self.on_disk:
+            self.on_disk.discard(id)
+            if not self.on_disk:
+                save_exits(f"{self.folder}/exits.json", [])
+
+    def flush(self) -> None:
+        """Tell the runtime what happened; when there is none, the answer to the next ``open`` will."""
+        connection = self.connection
+        news = {"started": self.started, "failed": self.failed, "exited": self.exited}
+        self.started, self.failed, self.exited = [], [], []
+        if connection is None:
+            return
+        if connection.opened and any(news.values()):
+            connection.tell(news)
+        if not connection.send():
+            self.lost("the runtime is gone or does not read")
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.unsent else 0)
+        key = self.selector.get_key(connection.sock)
+        if key.events != events:
+            self.selector.modify(connection.sock, events, key.data)
+
+    # --- starting and stopping --------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Do what was asked for, in order, up to a few starts."""
+        starts = 0
+        while self.pending and starts < _SPAWNS_PER_TURN:
+            action, request = self.pending.popleft()
+            if action == "spawn":
+                starts += 1
+                self.spawn(*request)
+            elif request[0] in self.tasks:
+                kill_group(self.tasks[request[0]].pid, request[1])
+        if starts:
+            os.chdir("/")  # a task's folder must not stay in use
+
+    def spawn(self, id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
+        task = self.tasks.get(id)
+        if task is not None:
+            self.started.append([id, task.pid, task.at])
+            return
+        if id in self.exits:
+            self.exited.append(self.exits[id])
+            return
+        if self.kill_at is not None:
+            self.failed.append([id, "the spawner is being stopped and starts nothing any more"])
+            return
+        at = time.time()
+        try:
+            env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
+            pid = start(argv, env, cwd, stdout, stderr)
+        except (OSError, ValueError, TypeError) as error:
+            self.failed.append([id, explain(error, argv, env, cwd, stdout, stderr)[:_ERROR_MAX]])
+            return
+        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at)
+        self.started.append([id, pid, at])
+
+    def stop_all(self) -> None:
+        """Have every task end: SIGTERM now, SIGKILL after the grace."""
+        if self.kill_at is not None:
+            return
+        self.kill_at = time.monotonic() + self.grace
+        for task in self.tasks.values():
+            task.stopped = True
+            kill_group(task.pid, signal.SIGTERM)
+            kill_group(task.pid, signal.SIGCONT)
+
+    def on_term(self) -> None:
+        self.asked_to_stop = True
+
+    def drain_wakeups(self) -> None:
+        with suppress(BlockingIOError):
+            self.wakeup.recv(4096)
+
+    # --- ends -----------------------------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Take note of every process that has ended, tasks and adopted ones alike."""
+        ended = False
+        while (pid := _zombie()) is not None:
+            ended = True
+            task = self.leaders.pop(pid, None)
+            if task is None:
+                os.waitpid(pid, 0)
+                continue
+            kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
+            _, status, usage = os.wait4(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            how = [code, None] if code >= 0 else [None, -code]
+            cpu = usage.ru_utime + usage.ru_stime
+            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time(), task.stopped]
+            del self.tasks[task.id]
+            self.exits[task.id] = record
+            self.exited.append(record)
+        if ended:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Kill adopted processes that belong to no running task.
+
+        One that names none (its environment is unreadable or wiped) might belong to any, so it goes when none runs. A process whose
+        parent is just dying is adopted only then; its parent's end is noticed here as well and brings the next sweep.
+        """
+        for pid in children():
+            if pid in self.leaders:
+                continue
+            owner = task_of(pid)
+            may_stay = owner in self.tasks if owner else bool(self.tasks)
+            if not may_stay:
+                os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
+
+
+def _zombie() -> int | None:
+    """A child that has ended and is not reaped yet."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _wake_on_signals(on_term: Any) -> socket.socket:
+    """A socket that becomes readable with every SIGCHLD and SIGTERM."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(signal.SIGTERM, lambda number, frame: on_term())
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return reader
+
+
+def _become_the_only_one(folder: str) -> int:
+    """Wait until no other spawner serves the folder; returns the descriptor that holds the lock.
+
+    The lock's file is empty after a clean end; otherwise its spawner was killed, and what that one left behind is killed now.
+    """
+    lock = os.open(f"{folder}/spawner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if os.fstat(lock).st_size:
+        left = kill_left_behind(folder)
+        if left:
+            _log(f"processes that an earlier spawner started do not end: {left}")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _log(text: str) -> None:
+    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the folder named first; the options are at the top of this file."""
+    folder = os.path.realpath(arguments[0])
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    os.closerange(3, 1 << 20)  # what the runtime inherited from wherever it was started is not for its tasks
+    os.chdir("/")
+    lock = _become_the_only_one(folder)
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        _log("this system has no subreapers: processes that leave their task's group are not ended with it")
+    spawner = _Spawner(folder, float(options.get("--linger", 10)), float(options.get("--grace", 5)))
+    print("ready", flush=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    spawner.run()
+    os.ftruncate(lock, 0)

@@ -1,0 +1,472 @@
+"""The coordinator's store: workflows, runs, workers, attempts, and how far it has read each runtime's feed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peewee
+from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from wattle.core import effects as do
+from wattle.core.effects import CoordinatorEffect
+from wattle.core.events import Snapshot
+from wattle.core.model import (
+    Output,
+    RunRecord,
+    RunStatus,
+    TaskRecord,
+    TaskStatus,
+    Usage,
+    WorkerRecord,
+    WorkerStatus,
+    Workflow,
+)
+from wattle.store.base import Migration, Store, Update, Upsert
+
+
+class Documents(peewee.Model):
+    """Workflow documents by the sha256 of their JSON: a definition and its runs share one copy."""
+
+    digest = TextField(primary_key=True)
+    body = TextField()
+
+
+class Workflows(peewee.Model):
+    """Named definitions. ``status``, ``started_at`` and ``completed_at`` are the latest run's; a deleted one keeps its row."""
+
+    name = TextField(primary_key=True)
+    working_dir = TextField(null=True)
+    status = TextField(default="created")
+    created_at = FloatField()
+    updated_at = FloatField()
+    deleted_at = FloatField(null=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    latest_run = TextField(null=True)
+    workers = IntegerField()
+    document = TextField()
+
+
+class Runs(peewee.Model):
+    """Executions of workflows."""
+
+    id = TextField(primary_key=True)
+    workflow_name = TextField(index=True)
+    status = TextField(index=True)
+    owner = TextField()
+    epoch = IntegerField()
+    created_at = FloatField(index=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    error_message = TextField(null=True)
+    cancel_requested = BooleanField(default=False)
+    counts = TextField()
+    params = TextField()
+    document = TextField()
+
+
+class Workers(peewee.Model):
+    """Workers of runs: their definition as submitted, and where they stand."""
+
+    run = TextField()
+    name = TextField()
+    position = IntegerField()
+    workflow_name = TextField()
+    command = TextField(null=True)
+    args = TextField()
+    script = TextField(null=True)
+    working_dir = TextField(null=True)
+    env_vars = TextField()
+    inputs = TextField()
+    outputs = TextField()
+    needs = TextField()
+    status = TextField()
+    error_message = TextField(null=True)
+    attempts = IntegerField()
+    failures = IntegerField()
+    losses = IntegerField()
+    reproduced = IntegerField()
+    not_before = FloatField(null=True)
+    results = TextField()
+    created_at = FloatField()
+    ready_at = FloatField(null=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    deleted_at = FloatField(null=True)
+
+    class Meta:
+        primary_key = CompositeKey("run", "name")
+        without_rowid = True
+
+
+class Tasks(peewee.Model):
+    """Attempts of workers."""
+
+    run = TextField()
+    worker = TextField()
+    attempt = IntegerField()
+    node = TextField()
+    status = TextField()
+    assigned_at = FloatField()
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    exit_code = IntegerField(null=True)
+    signal = IntegerField(null=True)
+    error_message = TextField(null=True)
+    cpu_seconds = FloatField(null=True)
+    memory_peak = IntegerField(null=True)
+
+    class Meta:
+        primary_key = CompositeKey("run", "worker", "attempt")
+        without_rowid = True
+
+
+class Cursors(peewee.Model):
+    """The last entry learned of each runtime's feed."""
+
+    node = TextField(primary_key=True)
+    store = TextField()
+    number = IntegerField()
+
+
+class Holders(peewee.Model):
+    """Which nodes have which content of a run."""
+
+    run = TextField()
+    digest = TextField()
+    node = TextField()
+
+    class Meta:
+        primary_key = CompositeKey("run", "digest", "node")
+        without_rowid = True
+
+
+MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders)
+MIGRATIONS: tuple[Migration, ...] = ()
+
+_RUN = ("id", "status", "owner", "epoch", "started_at", "completed_at", "error_message", "cancel_requested", "counts")
+_WORKER = (
+    "status", "error_message", "attempts", "failures", "losses", "reproduced", "not_before", "results", "ready_at", "started_at",
+    "completed_at",
+)  # fmt: skip
+_DEFINITION = (
+    "position",
+    "workflow_name",
+    "command",
+    "args",
+    "script",
+    "working_dir",
+    "env_vars",
+    "inputs",
+    "outputs",
+    "needs",
+)
+_TASK = (
+    "run", "worker", "attempt", "node", "status", "assigned_at", "started_at", "completed_at", "exit_code", "signal", "error_message",
+    "cpu_seconds", "memory_peak",
+)  # fmt: skip
+
+_UPDATE_RUN = Update(Runs, _RUN[1:])
+_INSERT_WORKER = Upsert(Workers, ("run", "name", *_DEFINITION, "created_at", *_WORKER))
+_UPDATE_WORKER = Update(Workers, _WORKER)
+_UPSERT_TASK = Upsert(Tasks, _TASK)
+_UPSERT_CURSOR = Upsert(Cursors, ("node", "store", "number"))
+_INSERT_HOLDER = Upsert(Holders, ("run", "digest", "node"))
+
+_RESULTS = TypeAdapter(dict[str, Output])
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a run was submitted with: its document in JSON form, the digest of that, and the given parameters."""
+
+    document: Mapping[str, Any]
+    digest: str
+    params: Mapping[str, Any]
+
+
+def text(value: Any) -> str:
+    """The JSON text of a column."""
+    return to_json(value).decode()
+
+
+class CoordinatorStore(Store):
+    """See the module's docstring. Reads give rows; wattle/coordinator/views.py makes them public."""
+
+    def __init__(self, path: Path, *, synchronous: str = "normal") -> None:
+        super().__init__(path, MODELS, MIGRATIONS, synchronous=synchronous)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def save(self, effects: Iterable[CoordinatorEffect]) -> None:
+        """Write every Save effect, within one transaction of the caller's; others are not looked at."""
+        groups: dict[type, list[Any]] = defaultdict(list)
+        for effect in effects:
+            groups[type(effect)].append(effect)
+        for created in groups[do.CreateRun]:
+            self._create_run(created)
+        if groups[do.SaveRun]:
+            runs = [e.run for e in groups[do.SaveRun]]
+            self.write(_UPDATE_RUN, ((*_run_row(run), run.id) for run in runs))
+            for run in runs:
+                self._follow(run)
+        if groups[do.SaveWorker]:
+            self.write(
+                _UPDATE_WORKER, ((*_worker_row(e.worker), e.worker.run, e.worker.name) for e in groups[do.SaveWorker])
+            )
+        if groups[do.SaveTask]:
+            self.write(_UPSERT_TASK, (_task_row(e.task) for e in groups[do.SaveTask]))
+        if groups[do.SaveCursor]:
+            self.write(_UPSERT_CURSOR, ((e.node, e.store, e.number) for e in groups[do.SaveCursor]))
+        if groups[do.SaveHolder]:
+            self.write(_INSERT_HOLDER, ((e.run, e.digest, e.node) for e in groups[do.SaveHolder]))
+        for late in groups[do.SaveLateFact]:
+            self._save_late(late)
+
+    def _create_run(self, created: do.CreateRun) -> None:
+        run, submission = created.run, created.submission
+        self.put_workflow(submission.document, submission.digest, run.created_at)
+        Runs.insert(
+            id=run.id,
+            workflow_name=run.workflow,
+            created_at=run.created_at,
+            params=text(submission.params),
+            document=submission.digest,
+            **dict(zip(_RUN[1:], _run_row(run), strict=True)),
+        ).execute()
+        definitions = {w["name"]: w for w in submission.document["workers"]}
+        self.write(
+            _INSERT_WORKER,
+            (
+                (
+                    run.id,
+                    w.name,
+                    *_definition_row(n, created.workflow, definitions[w.name]),
+                    run.created_at,
+                    *_worker_row(w),
+                )
+                for n, w in enumerate(created.workers)
+            ),
+        )
+        self._follow(run)
+
+    def _follow(self, run: RunRecord) -> None:
+        """Let the workflow show its latest run."""
+        latest = Workflows.update(
+            latest_run=run.id, status=run.status, started_at=run.started_at, completed_at=run.completed_at
+        ).where(Workflows.name == run.workflow, (Workflows.latest_run.is_null()) | (Workflows.latest_run == run.id))
+        if run.status is RunStatus.CREATED:
+            latest = Workflows.update(latest_run=run.id, status=run.status, started_at=None, completed_at=None).where(
+                Workflows.name == run.workflow
+            )
+        latest.execute()
+
+    def _save_late(self, late: do.SaveLateFact) -> None:
+        fact = late.fact
+        Tasks.update(
+            status=TaskStatus.SUPERSEDED,
+            completed_at=fact.at,
+            exit_code=fact.exit_code,
+            signal=fact.signal,
+            error_message=fact.error,
+        ).where(
+            Tasks.run == fact.run,
+            Tasks.worker == fact.worker,
+            Tasks.attempt == fact.attempt,
+            Tasks.status == TaskStatus.LOST,
+        ).execute()
+
+    def put_workflow(self, document: Mapping[str, Any], digest: str, now: float) -> None:
+        """Create or replace a definition; a deleted one is there again."""
+        Documents.insert(digest=digest, body=text(document)).on_conflict_ignore().execute()
+        values = {
+            "working_dir": document.get("working_dir"), "updated_at": now, "workers": len(document["workers"]), "document": digest,
+            "deleted_at": None,
+        }  # fmt: skip
+        Workflows.insert(name=document["name"], created_at=now, **values).on_conflict(
+            conflict_target=[Workflows.name], update=values
+        ).execute()
+
+    def delete_workflow(self, name: str, now: float) -> bool:
+        """Mark a definition as deleted; its runs stay. False when there is none."""
+        query = Workflows.update(deleted_at=now).where(Workflows.name == name, Workflows.deleted_at.is_null())
+        return bool(query.execute())
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def cursors(self) -> dict[str, tuple[str, int]]:
+        """Node -> (identity of its data folder, last entry learned)."""
+        return {c.node: (c.store, c.number) for c in Cursors.select()}
+
+    def unfinished(self) -> Iterator[str]:
+        """Ids of runs that are not final, oldest first; those of other owners are left out by the caller."""
+        final = [s.value for s in RunStatus if s.final]
+        for run in Runs.select(Runs.id).where(Runs.status.not_in(final)).order_by(Runs.created_at):
+            yield run.id
+
+    def document(self, digest: str) -> dict[str, Any]:
+        """A stored document in JSON form."""
+        body: dict[str, Any] = json.loads(Documents.get_by_id(digest).body)
+        return body
+
+    def run(self, run_id: str) -> Runs | None:
+        """A run's row."""
+        row: Runs | None = Runs.get_or_none(Runs.id == run_id)
+        return row
+
+    def runs(self, workflow: str | None, status: str | None, after: tuple[float, str] | None, limit: int) -> list[Runs]:
+        """Runs, newest first, from the one ``after`` (created_at, id) on."""
+        query = Runs.select().order_by(Runs.created_at.desc(), Runs.id.desc()).limit(limit)
+        if workflow is not None:
+            query = query.where(Runs.workflow_name == workflow)
+        if status is not None:
+            query = query.where(Runs.status == status)
+        if after is not None:
+            at, run_id = after
+            query = query.where((Runs.created_at < at) | ((Runs.created_at == at) & (Runs.id < run_id)))
+        return list(query)
+
+    def workers(self, run: str, status: str | None = None, after: int = -1, limit: int = 1000) -> list[Workers]:
+        """Workers of a run in the order of its document, from the one after position ``after`` on."""
+        query = (
+            Workers.select().where(Workers.run == run, Workers.position > after).order_by(Workers.position).limit(limit)
+        )
+        if status is not None:
+            query = query.where(Workers.status == status)
+        return list(query)
+
+    def worker(self, run: str, name: str) -> Workers | None:
+        """One worker of a run."""
+        row: Workers | None = Workers.get_or_none(Workers.run == run, Workers.name == name)
+        return row
+
+    def tasks(self, run: str, workers: Iterable[str] | None = None) -> dict[str, list[Tasks]]:
+        """Attempts of a run's workers, oldest first, by worker."""
+        query = Tasks.select().where(Tasks.run == run).order_by(Tasks.worker, Tasks.attempt)
+        if workers is not None:
+            query = query.where(Tasks.worker.in_(list(workers)))
+        found: dict[str, list[Tasks]] = defaultdict(list)
+        for task in query:
+            found[task.worker].append(task)
+        return found
+
+    def workflow(self, name: str) -> Workflows | None:
+        """A definition that is not deleted."""
+        row: Workflows | None = Workflows.get_or_none(Workflows.name == name, Workflows.deleted_at.is_null())
+        return row
+
+    def workflows(self, status: str | None, after: str | None, limit: int) -> list[Workflows]:
+        """Definitions by name, from the one after ``after`` on."""
+        query = Workflows.select().where(Workflows.deleted_at.is_null()).order_by(Workflows.name).limit(limit)
+        if status is not None:
+            query = query.where(Workflows.status == status)
+        if after is not None:
+            query = query.where(Workflows.name > after)
+        return list(query)
+
+    def snapshot(self, run_id: str, workflow: Workflow) -> Snapshot:
+        """A run for the core to take up again; ``workflow`` is its document, compiled with its parameters."""
+        run = Runs.get_by_id(run_id)
+        workers = {w.name: _worker_record(w) for w in Workers.select().where(Workers.run == run_id)}
+        kept = (*(s.value for s in TaskStatus if not s.final), TaskStatus.LOST.value)
+        tasks = tuple(_task_record(t) for t in Tasks.select().where(Tasks.run == run_id, Tasks.status.in_(kept)))
+        holders: dict[str, set[str]] = defaultdict(set)
+        for holder in Holders.select().where(Holders.run == run_id):
+            holders[holder.digest].add(holder.node)
+        return Snapshot(
+            run_record(run), workflow, workers, tasks, {d: frozenset(nodes) for d, nodes in holders.items()}
+        )
+
+
+# --- rows and records -------------------------------------------------------------------------------------------------
+
+
+def _run_row(run: RunRecord) -> tuple[Any, ...]:
+    return (
+        run.status.value, run.owner, run.epoch, run.started_at, run.completed_at, run.error_message, run.cancel_requested,
+        text(run.counts),
+    )  # fmt: skip
+
+
+def run_record(row: Runs) -> RunRecord:
+    """The record in a row."""
+    return RunRecord(
+        id=row.id,
+        workflow=row.workflow_name,
+        status=RunStatus(row.status),
+        owner=row.owner,
+        epoch=row.epoch,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        error_message=row.error_message,
+        cancel_requested=row.cancel_requested,
+        counts=json.loads(row.counts),
+    )
+
+
+def _worker_row(worker: WorkerRecord) -> tuple[Any, ...]:
+    return (
+        worker.status.value, worker.error_message, worker.attempts, worker.failures, worker.losses, worker.reproduced, worker.not_before,
+        text(worker.results), worker.ready_at, worker.started_at, worker.completed_at,
+    )  # fmt: skip
+
+
+def _worker_record(row: Workers) -> WorkerRecord:
+    return WorkerRecord(
+        run=row.run,
+        name=row.name,
+        status=WorkerStatus(row.status),
+        error_message=row.error_message,
+        attempts=row.attempts,
+        failures=row.failures,
+        losses=row.losses,
+        reproduced=row.reproduced,
+        not_before=row.not_before,
+        results=_RESULTS.validate_json(row.results),
+        ready_at=row.ready_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+    )
+
+
+def _definition_row(position: int, workflow: Workflow, worker: Mapping[str, Any]) -> tuple[Any, ...]:
+    command = worker.get("command")
+    return (
+        position, workflow.name, command if isinstance(command, str) or command is None else text(command), text(worker.get("args", [])),
+        worker.get("script"), worker.get("working_dir"), text(worker.get("env_vars", {})), text(worker.get("inputs", {})),
+        text(worker.get("outputs", {})), text(worker.get("needs", [])),
+    )  # fmt: skip
+
+
+def _task_row(task: TaskRecord) -> tuple[Any, ...]:
+    usage = task.usage
+    return (
+        task.run, task.worker, task.attempt, task.node, task.status.value, task.assigned_at, task.started_at, task.completed_at,
+        task.exit_code, task.signal, task.error_message, usage.cpu_seconds if usage else None, usage.memory_peak if usage else None,
+    )  # fmt: skip
+
+
+def _task_record(row: Tasks) -> TaskRecord:
+    usage = None if row.cpu_seconds is None else Usage(row.cpu_seconds, row.memory_peak or 0)
+    return TaskRecord(
+        run=row.run,
+        worker=row.worker,
+        attempt=row.attempt,
+        node=row.node,
+        status=TaskStatus(row.status),
+        assigned_at=row.assigned_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        error_message=row.error_message,
+        usage=usage,
+    )

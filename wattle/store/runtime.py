@@ -1,0 +1,208 @@
+"""The runtime's store: the tasks it holds, its feed, the fences, what content it has, and where its logs are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peewee
+from peewee import AutoField, CompositeKey, FloatField, IntegerField, TextField
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from wattle.core import effects as do
+from wattle.core.effects import HeldTask, RuntimeEffect
+from wattle.core.model import Assignment, Fact, TaskId
+from wattle.core.states import Phase
+from wattle.store.base import Insert, Migration, Store, Update, Upsert
+
+
+class Tasks(peewee.Model):
+    """Every task this node was given."""
+
+    run = TextField()
+    worker = TextField()
+    attempt = IntegerField()
+    assignment = TextField()
+    owner = TextField()
+    accepted = IntegerField()
+    phase = TextField()
+    pid = IntegerField(null=True)
+    started_at = FloatField(null=True)
+    ending = TextField(null=True)
+    exit_code = IntegerField(null=True)
+    signal = IntegerField(null=True)
+    cpu_seconds = FloatField(default=0)
+    memory_peak = IntegerField(default=0)
+
+    class Meta:
+        primary_key = CompositeKey("run", "worker", "attempt")
+        without_rowid = True
+
+
+class WorkerLogs(peewee.Model):
+    """Where a task's output went."""
+
+    id = AutoField()
+    workflow_name = TextField()
+    worker_name = TextField()
+    run = TextField()
+    attempt = IntegerField()
+    log_type = TextField()
+    file_path = TextField()
+    created_at = FloatField()
+
+    class Meta:
+        table_name = "worker_logs"
+
+
+class Fences(peewee.Model):
+    """The highest (epoch, owner) seen for each run."""
+
+    run = TextField(primary_key=True)
+    epoch = IntegerField()
+    owner = TextField()
+
+
+class Blobs(peewee.Model):
+    """Content this node has: where, and what the file looked like when it was hashed."""
+
+    digest = TextField()
+    path = TextField()
+    size = IntegerField()
+    mtime_ns = IntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("digest", "path")
+        without_rowid = True
+
+
+class Feed(peewee.Model):
+    """The facts of one commit, numbered from 1."""
+
+    number = IntegerField(primary_key=True)
+    facts = TextField()
+
+
+MODELS = (Tasks, WorkerLogs, Fences, Blobs, Feed)
+MIGRATIONS: tuple[Migration, ...] = ()
+
+_PROGRESS = ("phase", "pid", "started_at", "ending", "exit_code", "signal", "cpu_seconds", "memory_peak")
+_INSERT_TASK = Upsert(Tasks, ("run", "worker", "attempt", "assignment", "owner", "accepted", *_PROGRESS), _PROGRESS)
+_UPDATE_TASK = Update(Tasks, _PROGRESS)
+_UPSERT_FENCE = Upsert(Fences, ("run", "epoch", "owner"))
+_UPSERT_BLOB = Upsert(Blobs, ("digest", "path", "size", "mtime_ns"))
+_INSERT_LOG = Insert(
+    WorkerLogs, ("workflow_name", "worker_name", "run", "attempt", "log_type", "file_path", "created_at")
+)
+_INSERT_ENTRY = Insert(Feed, ("number", "facts"))
+
+_ASSIGNMENT = TypeAdapter(Assignment)
+_FACTS = TypeAdapter(tuple[Fact, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """Content at a path; it is held as long as the file still has this size and modification time."""
+
+    digest: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+class RuntimeStore(Store):
+    """See the module's docstring."""
+
+    def __init__(self, path: Path, *, synchronous: str = "normal") -> None:
+        super().__init__(path, MODELS, MIGRATIONS, synchronous=synchronous)
+        self.head: int = Feed.select(peewee.fn.MAX(Feed.number)).scalar() or 0
+        self._known: set[TaskId] = set()  # open tasks that have a row, so that only what changes is written
+
+    def save(self, effects: Iterable[RuntimeEffect]) -> tuple[Fact, ...]:
+        """Write every Save and Append effect, within one transaction of the caller's; gives the facts of the new feed entry, if any.
+
+        The entry's number is ``head + 1``; the caller sets ``head`` once the transaction is durable.
+        """
+        groups: dict[type, list[Any]] = defaultdict(list)
+        for effect in effects:
+            groups[type(effect)].append(effect)
+        if groups[do.SaveHeldTask]:
+            self._save_tasks([e.task for e in groups[do.SaveHeldTask]])
+        if groups[do.SaveFence]:
+            self.write(_UPSERT_FENCE, ((e.run, e.epoch, e.owner) for e in groups[do.SaveFence]))
+        facts = tuple(e.fact for e in groups[do.Append])
+        if facts:
+            self.write(_INSERT_ENTRY, [(self.head + 1, _FACTS.dump_json(facts, exclude_defaults=True).decode())])
+        return facts
+
+    def _save_tasks(self, tasks: list[HeldTask]) -> None:
+        new = [t for t in tasks if t.assignment.id not in self._known]
+        known = [t for t in tasks if t.assignment.id in self._known]
+        self.write(
+            _INSERT_TASK,
+            ((*t.assignment.id, to_json(t.assignment).decode(), t.owner, t.accepted, *_progress(t)) for t in new),
+        )
+        self.write(_UPDATE_TASK, ((*_progress(t), *t.assignment.id) for t in known))
+        self._known.update(t.assignment.id for t in new)
+        self._known.difference_update(t.assignment.id for t in tasks if t.phase is Phase.DONE)
+
+    def save_logs(self, rows: Iterable[tuple[str, str, str, int, str, str, float]]) -> None:
+        """Note log files: (workflow, worker, run, attempt, stream, path, time) each."""
+        self.write(_INSERT_LOG, rows)
+
+    def save_blobs(self, blobs: Iterable[BlobRow]) -> None:
+        """Note content this node has."""
+        self.write(_UPSERT_BLOB, ((b.digest, b.path, b.size, b.mtime_ns) for b in blobs))
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def open_tasks(self) -> list[HeldTask]:
+        """Tasks that have not ended, as they were saved last."""
+        found = [_held(row) for row in Tasks.select().where(Tasks.phase != Phase.DONE)]
+        self._known.update(t.assignment.id for t in found)
+        return found
+
+    def done_tasks(self) -> list[TaskId]:
+        """Tasks that have ended."""
+        query = Tasks.select(Tasks.run, Tasks.worker, Tasks.attempt).where(Tasks.phase == Phase.DONE)
+        return [TaskId(row.run, row.worker, row.attempt) for row in query]
+
+    def fences(self) -> dict[str, tuple[int, str]]:
+        """Run -> highest (epoch, owner) seen."""
+        return {f.run: (f.epoch, f.owner) for f in Fences.select()}
+
+    def find(self, digest: str) -> list[BlobRow]:
+        """Where some content is said to be."""
+        query = Blobs.select().where(Blobs.digest == digest)
+        return [BlobRow(b.digest, b.path, b.size, b.mtime_ns) for b in query]
+
+    def feed(self, after: int, limit: int) -> list[tuple[int, tuple[Fact, ...]]]:
+        """Entries of the feed from ``after`` on, oldest first."""
+        query = Feed.select().where(Feed.number > after).order_by(Feed.number).limit(limit)
+        return [(row.number, _FACTS.validate_json(row.facts)) for row in query]
+
+
+def _progress(task: HeldTask) -> tuple[Any, ...]:
+    return (
+        task.phase.value, task.pid, task.started_at, task.ending, task.exit_code, task.signal, task.cpu_seconds, task.memory_peak,
+    )  # fmt: skip
+
+
+def _held(row: Tasks) -> HeldTask:
+    return HeldTask(
+        assignment=_ASSIGNMENT.validate_json(row.assignment),
+        owner=row.owner,
+        phase=Phase(row.phase),
+        accepted=row.accepted,
+        pid=row.pid,
+        started_at=row.started_at,
+        ending=row.ending,
+        exit_code=row.exit_code,
+        signal=row.signal,
+        cpu_seconds=row.cpu_seconds,
+        memory_peak=row.memory_peak,
+    )
