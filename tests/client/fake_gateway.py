@@ -167,9 +167,9 @@ class FakeGateway:
             self.asked.append((path, params, payload))
             self.changed.notify_all()
         with query, suppress(zenoh.ZError):
-            if not self.before(path):
-                return
             try:
+                if not self.before(path):
+                    return
                 body, attachment = self.route(path.split("/"), params, payload)
             except Refusal as refusal:
                 query.reply_err(json.dumps(refusal.body))

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from signal import SIGKILL
+from typing import Any
 
 from tests.core.stores import CoordinatorStore, RuntimeStore
 from wattle.core import effects as do
@@ -40,11 +41,11 @@ def workflow(*workers: WorkerSpec, mode: str = "dependency") -> Workflow:
     return Workflow("w", {spec.name: spec for spec in workers}, mode)
 
 
-def worker(name: str, *needs: str, reads: str = "", **keys: object) -> WorkerSpec:
+def worker(name: str, *needs: str, reads: str = "", **keys: Any) -> WorkerSpec:
     """A worker that needs others; ``reads`` names those whose output ``out`` it reads (each then needs ``outputs``)."""
     inputs = {producer: (producer, "out") for producer in reads.split()}
     every = tuple(dict.fromkeys((*inputs, *needs)))
-    return WorkerSpec(name, ("run", name), needs=every, inputs=inputs, **keys)  # type: ignore[arg-type]  # the spec's own keys
+    return WorkerSpec(name, ("run", name), needs=every, inputs=inputs, **keys)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Message:
     to: str
     sender: str
     kind: str
-    body: object
+    body: Any
 
 
 @dataclass
@@ -126,14 +127,15 @@ class Runtime:
 class Cluster:
     """The network; see the module's docstring. ``starts`` counts the processes that were started for each worker."""
 
-    def __init__(self, seed: int = 0, **options: float) -> None:
+    def __init__(self, seed: int = 0, **options: Any) -> None:
         self.rng = random.Random(seed)
         self.now = 1000.0
         self.wire: list[Message] = []
         self.held: list[Message] = []
         self.hold: Callable[[Message], bool] = lambda message: False
         self.outcome: Callable[[Assignment], Outcome] = lambda assignment: Outcome()
-        self.coordinator = Coordinator("c1", CoordinatorOptions(**options))  # type: ignore[arg-type]  # two fields are int
+        self.fetchable: Callable[[Assignment], bool] = lambda assignment: True
+        self.coordinator = Coordinator("c1", CoordinatorOptions(**options))
         self.runtimes: dict[str, Runtime] = {}
         self.history = History()
         self.starts: dict[tuple[str, str], int] = {}
@@ -217,7 +219,7 @@ class Cluster:
 
     # --- messages -------------------------------------------------------------------------------------------------------
 
-    def send(self, to: str, sender: str, kind: str, body: object) -> None:
+    def send(self, to: str, sender: str, kind: str, body: Any) -> None:
         """Put a message on the wire, or aside when the test holds its kind back."""
         message = Message(to, sender, kind, body)
         (self.held if self.hold(message) else self.wire).append(message)
@@ -239,7 +241,6 @@ class Cluster:
         if message.kind in ("assign", "cancel"):
             token = self._number()
             runtime.commands[token] = message
-            assert isinstance(message.body, tuple)
             command = on.Assigned if message.kind == "assign" else on.CancelAsked
             self.tell_runtime(runtime.name, command(token, message.sender, message.body), crash=crash)
         else:
@@ -322,7 +323,8 @@ class Cluster:
     def _prepare(self, runtime: Runtime, assignment: Assignment) -> RuntimeEvent:
         reach = [r for r in self.runtimes.values() if r is runtime or not (r.core is None or r.cut or runtime.cut)]
         digests = {digest for r in reach for digest in r.files}
-        missing = tuple(key for key, file in assignment.inputs.items() if file.digest not in digests)
+        lost = [key for key, file in assignment.inputs.items() if file.digest not in digests]
+        missing = tuple(lost if self.fetchable(assignment) else assignment.inputs)
         if missing:
             return on.PrepareFailed(assignment.id, f"no node in reach has {', '.join(missing)}", missing)
         runtime.files |= {file.digest for file in assignment.inputs.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from tests.core.harness import Cluster, Outcome, Runtime, worker, workflow
 from wattle.core import events as on
@@ -18,7 +19,7 @@ def random_workflow(rng: random.Random, size: int, *, quiet: bool = False) -> Wo
         above = [f"w{i}" for i in range(index)]
         chosen = rng.sample(above, min(len(above), rng.randint(0, 3)))
         reads = [name for name in chosen if rng.random() < 0.6]
-        keys: dict[str, object] = {
+        keys: dict[str, Any] = {
             "outputs": {"out": f"out{index}"},
             "priority": rng.randint(0, 2),
             "resources": {"cpus": float(rng.randint(0, 2))},

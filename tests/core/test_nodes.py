@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.core.harness import Cluster, Outcome, worker, workflow
@@ -36,7 +38,7 @@ def why(cluster: Cluster, name: str = "a") -> str | None:
     [{"labels": {"lab": "3"}}, {"node": "good"}, {"resources": {"gpus": 1.0}}],
     ids=["labels", "node", "resources"],
 )
-def test_a_worker_goes_only_where_it_fits(asks: dict[str, object]) -> None:
+def test_a_worker_goes_only_where_it_fits(asks: dict[str, Any]) -> None:
     cluster = Cluster()
     cluster.node("bad", 8, labels={"lab": "2"})
     cluster.submit(workflow(worker("a", **asks)))

@@ -68,7 +68,20 @@ def spawn(folder: Path, id: str, *argv: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"no json\n", b"[1]\n", b'{"spawn": [[1, 2]]}\n', b'{"kill": [["a", "b"]]}\n', b'{"open": 3}\n', b"\xff\n"],
+    [
+        b"no json\n",
+        b"[1]\n",
+        b'{"spawn": [[1, 2]]}\n',
+        b'{"kill": [["a", "b"]]}\n',
+        b'{"open": 3}\n',
+        b"\xff\n",
+        b'{"kill": [["r/w/1", 9999]]}\n',
+        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null"]]}\n',
+        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null"]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null"]]}\n',
+        b'{"ack": 1}\n',
+        b"[" * 100_000 + b"\n",
+    ],
 )
 def test_a_message_that_is_not_understood_ends_only_that_connection(
     spawner: subprocess.Popen[str], tmp_path: Path, garbage: bytes

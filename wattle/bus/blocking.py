@@ -13,9 +13,9 @@ from typing import Protocol, Self
 
 import zenoh
 
-from wattle.bus.base import TIMEOUT, Declaration, Priority, Reply, Sample
+from wattle.bus.base import Declaration, Priority, Reply, Sample
 from wattle.bus.config import ZenohOptions, open_session, reason
-from wattle.bus.translate import MAX_TIMEOUT, PRIORITIES, key_expression, read_reply, read_sample, target
+from wattle.bus.translate import MAX_TIMEOUT, PRIORITIES, key_expression, read_replies, read_sample, target
 from wattle.errors import InvalidRequest, Unavailable
 
 GRACE = 1.0  # seconds by which ours comes after Zenoh's own timeout of a query
@@ -83,8 +83,7 @@ class BlockingBus:
             attachment=attachment,
         )
         in_time = ended.wait(timeout + GRACE)
-        replies = [read_reply(answer) for answer in list(answers)]
-        return replies if in_time else [*replies, Reply("", TIMEOUT, ok=False)]
+        return read_replies(list(answers), in_time)
 
     def subscribe(self, key: str, callback: Callable[[Sample], object]) -> Declaration:
         """Call ``callback`` with everything published on keys that intersect ``key``; a queue's ``put`` serves well."""
@@ -100,7 +99,7 @@ class BlockingBus:
         handler = zenoh.handlers.Callback(tokens.append, ended.set, indirect=False)
         self.session.liveliness().get(key_expression(key), handler, timeout=timeout)
         ended.wait(timeout + GRACE)
-        return [reply.key for reply in map(read_reply, list(tokens)) if reply.ok]
+        return [reply.key for reply in read_replies(list(tokens)) if reply.ok]
 
     def close(self) -> None:
         """Undeclare everything and close the session; a second call does nothing."""

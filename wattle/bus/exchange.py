@@ -10,11 +10,11 @@ from typing import Any
 import trio
 import zenoh
 
-from wattle.bus.base import TIMEOUT, Reply
+from wattle.bus.base import Reply
 from wattle.bus.config import reason
 from wattle.bus.queries import BUSY, OpenQuery
 from wattle.bus.senders import Outlet, Outlets
-from wattle.bus.translate import key_expression, read_bytes, read_reply
+from wattle.bus.translate import key_expression, read_bytes, read_replies
 from wattle.logs import get_logger
 
 log = get_logger("wattle.bus")
@@ -61,8 +61,7 @@ class Call:
         finally:
             answers, self._answers = self._answers, deque(maxlen=0)  # what comes late is not kept
             self._ended.set()
-        replies = [read_reply(answer) for answer in answers]
-        return [*replies, Reply("", TIMEOUT, ok=False)] if scope.cancelled_caught else replies
+        return read_replies(answers, in_time=not scope.cancelled_caught)
 
     def _part(self, over: str) -> None:
         # Answers can be over before the sending is known to have failed, so trio is woken by the second of the two.

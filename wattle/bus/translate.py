@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import zenoh
 
-from wattle.bus.base import Priority, Reply, Sample
+from wattle.bus.base import TIMEOUT, Priority, Reply, Sample
 from wattle.bus.config import reason
 from wattle.errors import InvalidRequest
 
@@ -15,6 +17,8 @@ PRIORITIES = {
 }
 
 MAX_TIMEOUT = 7 * 86_400.0  # seconds; Zenoh does not know endless ones
+
+_TIMED_OUT = Reply("", TIMEOUT, ok=False)
 
 
 def target(everyone: bool) -> zenoh.QueryTarget:
@@ -41,8 +45,17 @@ def read_sample(sample: zenoh.Sample, gap: bool = False) -> Sample:
     return Sample(str(sample.key_expr), payload, read_bytes(sample.attachment), gap)
 
 
-def read_reply(reply: zenoh.Reply) -> Reply:
-    """An answer."""
+def read_replies(replies: Iterable[zenoh.Reply], in_time: bool = True) -> list[Reply]:
+    """The answers to one query; where its time was up, a timeout behind them.
+
+    Both this session and the peers on the way watch the time, so there may be several timeouts: they become one.
+    """
+    read = [_read_reply(reply) for reply in replies]
+    answers = [reply for reply in read if reply != _TIMED_OUT]
+    return answers if in_time and len(answers) == len(read) else [*answers, _TIMED_OUT]
+
+
+def _read_reply(reply: zenoh.Reply) -> Reply:
     sample = reply.ok
     if sample is not None:
         return Reply(str(sample.key_expr), sample.payload.to_bytes(), True, read_bytes(sample.attachment))

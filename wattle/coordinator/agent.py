@@ -130,7 +130,7 @@ class CoordinatorAgent:
 
     def _announce_run(self, effect: do.AnnounceRun, heard: bool) -> None:
         run = effect.run
-        log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, cause=run.error_message)
+        log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, reason=run.error_message)
         if run.status.final:
             self._requests.release(run.id)
         if heard:
@@ -193,7 +193,7 @@ class CoordinatorAgent:
                 if await self._meet(peer):
                     return
             except WattleError as error:
-                log.warning("node in sight does not answer", node=peer.peer, cause=error.message)
+                log.warning("node in sight does not answer", node=peer.peer, reason=error.message)
             await trio.sleep(JOIN_RETRY)
 
     async def _meet(self, peer: Alive) -> bool:
@@ -218,7 +218,7 @@ class CoordinatorAgent:
         try:
             self.post(on.NodeChanged(decode(NodeInfo, sample.payload)))
         except InvalidRequest as error:
-            log.warning("state not understood", key=sample.key, cause=error.message)
+            log.warning("state not understood", key=sample.key, reason=error.message)
 
     def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
         self.post(on.FactsLearned(node, store, number, facts))

@@ -81,11 +81,11 @@ class Dispatch:
             reply = await ask(self._bus, self._keys.cmd(node, verb), encode(batch), timeout=self._timeout)
             answers = decode(TaskAnswers, reply.payload)
         except Unavailable as error:
-            log.info("command not answered", node=node, verb=verb, tasks=len(batch.tasks), cause=error.message)
+            log.info("command not answered", node=node, verb=verb, tasks=len(batch.tasks), reason=error.message)
             self._post(on.Undelivered(node))
             return
         except WattleError as error:
-            log.error("command answered with something else", node=node, verb=verb, cause=error.message)
+            log.error("command answered with something else", node=node, verb=verb, reason=error.message)
             self._post(on.Undelivered(node))
             return
         taken = tuple(a.id for a in answers.tasks if a.code == "OK")
@@ -102,6 +102,6 @@ class Dispatch:
                     run=answer.run,
                     worker=answer.worker,
                     attempt=answer.attempt,
-                    cause=answer.reason,
+                    reason=answer.reason,
                 )
                 self._post(on.Refused(node, answer.id, answer.code, answer.reason, answer.epoch, answer.owner))

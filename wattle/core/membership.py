@@ -222,7 +222,9 @@ class Membership:
         self.core.attempts.returned(run, worker, event.reason)
 
     def hold_back(self, node: Node) -> None:
-        """Give a node that handed work back some time, longer each time."""
+        """Give a node that handed work back some time, longer each time; what it hands back within that time is the same time."""
+        if node.hold_until is not None:
+            return
         node.hold_delay = min(max(2 * node.hold_delay, HOLD_FIRST), HOLD_MOST)
         node.hold_until = self.core.now + node.hold_delay
         node.mean_seconds = None  # and nothing ahead of time until tasks are seen to be short again

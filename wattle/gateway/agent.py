@@ -84,7 +84,7 @@ class GatewayAgent:
             log.debug("done", key=sample.key, method=method)
 
         async def reject(error: WattleError) -> None:
-            log.info("rejected", key=sample.key, method=method, code=error.code, cause=error.message)
+            log.info("rejected", key=sample.key, method=method, code=error.code, reason=error.message)
             self.bus.put(self.keys.event_rejected, to_json({"key": sample.key, "method": method, **error.as_dict()}))
 
         self._start(method, sample.key, "", sample.payload, done, reject, lambda: None)

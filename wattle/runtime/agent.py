@@ -20,7 +20,7 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.effects import RuntimeEffect
 from wattle.core.events import RuntimeEvent
-from wattle.core.model import Assignment, NodeInfo, Output, TaskId
+from wattle.core.model import Assignment, Fact, FactKind, NodeInfo, Output, TaskId, TaskStatus
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.errors import InvalidRequest, WattleError
@@ -143,6 +143,8 @@ class RuntimeAgent:
         if facts:
             self.store.head += 1
             self._feed.publish(self.store.head, facts)
+            for fact in facts:
+                _log_fact(fact)
         self._spawn(spawns)
         self._act(effects)
         for event in events:
@@ -292,7 +294,7 @@ class RuntimeAgent:
         try:
             self._take_command(self.keys.cmd_verb(query.key), query)
         except InvalidRequest as error:
-            log.warning("command refused", key=query.key, cause=error.message)
+            log.warning("command refused", key=query.key, reason=error.message)
             refuse(query, error)
 
     def _take_command(self, verb: str, query: Query) -> None:
@@ -342,6 +344,15 @@ class RuntimeAgent:
     def _answer_state(self, query: Query) -> None:
         query.reply(encode(self.info()), key=self.keys.state("runtime", self.name))
         query.finish()
+
+
+def _log_fact(fact: Fact) -> None:
+    """Say what became of a task: at debug, so that thousands of short ones cost nothing; at info when it did not succeed."""
+    if fact.kind is FactKind.STARTED:
+        log.debug("task started", run=fact.run, worker=fact.worker, attempt=fact.attempt, pid=fact.pid)
+        return
+    say = log.debug if fact.status is TaskStatus.SUCCEEDED else log.info
+    say(f"task {fact.status}", run=fact.run, worker=fact.worker, attempt=fact.attempt, reason=fact.error)
 
 
 def _log_rows(assignment: Assignment, at: Layout, now: float) -> Iterable[tuple[str, str, str, int, str, str, float]]:

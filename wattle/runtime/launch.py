@@ -53,8 +53,9 @@ def explain(error: Exception, argv: list[str], env: dict[str, str], cwd: str, st
     for path in (stdout, stderr):
         try:
             os.close(os.open(path, _LOG_FLAGS | os.O_CLOEXEC, 0o600))
-        except OSError as problem:
-            return f"log file {path} cannot be written: {problem.strerror}; see to its folder and the space there"
+        except (OSError, ValueError) as problem:
+            reason = problem.strerror if isinstance(problem, OSError) else problem
+            return f"log file {path} cannot be written: {reason}; see to its folder and the space there"
     if error.errno == errno.E2BIG:
         return "the command line, script and environment are too long for this system (one text: 128 KiB); pass data in files"
     if error.errno in _SHORTAGES:

@@ -294,7 +294,8 @@ async def open_processes(
     """Connect to the spawner that serves ``folder``, or start one; ``on_event`` is called on the trio thread, ``Held`` first.
 
     Leaving the block leaves the processes running, unless ``die_with_runtime``: then the spawner ends them and itself. A spawner
-    without runtime and without processes ends after ``linger`` seconds. Raises InternalError when no spawner can be had.
+    without runtime and without processes ends after ``linger`` seconds. Raises InternalError when no spawner can be had; should none be
+    had later on either, the block is cancelled and the error comes in an exception group.
     """
     processes = Processes(folder, on_event, die_with_runtime=die_with_runtime, linger=linger)
     stream = await processes._connect()

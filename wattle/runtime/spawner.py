@@ -48,6 +48,7 @@ from wattle.runtime.procfs import children, has_children, kill_group, kill_left_
 _FIRST_LINGER = 10.0  # seconds
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 _SPAWNS_PER_TURN = 16  # so that exits do not wait for the end of a large batch
+_SIGNALS = signal.valid_signals()
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -135,11 +136,15 @@ class _Spawner:
         if self.connection is not None:
             self.connection.sock.settimeout(1.0)
             self.connection.send()
-        try:
-            save_exits(f"{self.folder}/exits.json", list(self.exits.values()))
+        self.save(list(self.exits.values()))
+        with suppress(FileNotFoundError):
             os.unlink(f"{self.folder}/spawner.sock")
+
+    def save(self, exits: list[list[Any]]) -> None:
+        try:
+            save_exits(f"{self.folder}/exits.json", exits)
         except OSError as error:
-            _log(f"unacknowledged exits are lost: {error}")
+            _log(f"unacknowledged exits cannot be kept: {error}")
 
     # --- the connection -------------------------------------------------------------------------------------------------
 
@@ -187,10 +192,13 @@ class _Spawner:
             self.open(connection, **message["open"])
         for id in message.get("ack", ()):
             self.forget(id)
-        for id, argv, env, cwd, stdout, stderr in message.get("spawn", ()):
-            self.pending.append(("spawn", [id, argv, env, cwd, stdout, stderr]))
+        for request in message.get("spawn", ()):
+            _check_request(*request)
+            self.pending.append(("spawn", request))
         for id, number in message.get("kill", ()):
-            self.pending.append(("kill", [id, int(number)]))
+            if number not in _SIGNALS:
+                raise ValueError(f"{number!r} is no signal")
+            self.pending.append(("kill", [id, number]))
         self.asked_to_stop = self.asked_to_stop or "stop" in message
 
     def open(self, connection: Connection, environ: dict[str, str], die_with_runtime: bool) -> None:
@@ -206,7 +214,7 @@ class _Spawner:
         if id in self.on_disk:
             self.on_disk.discard(id)
             if not self.on_disk:
-                save_exits(f"{self.folder}/exits.json", [])
+                self.save([])
 
     def flush(self) -> None:
         """Tell the runtime what happened; when there is none, the answer to the next ``open`` will."""
@@ -313,7 +321,15 @@ class _Spawner:
             owner = task_of(pid)
             may_stay = owner in self.tasks if owner else bool(self.tasks)
             if not may_stay:
-                os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
+                with suppress(PermissionError):  # one that has changed its user
+                    os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
+
+
+def _check_request(id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
+    """Raises TypeError for a spawn request whose parts are not what they have to be."""
+    texts = [id, cwd, stdout, stderr, *argv, *env.values()]
+    if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a spawn request is not made of texts")
 
 
 def _zombie() -> int | None:
@@ -355,7 +371,8 @@ def _become_the_only_one(folder: str) -> int:
 
 
 def _log(text: str) -> None:
-    print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a full disk is no reason to lose the tasks
+        print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> None:

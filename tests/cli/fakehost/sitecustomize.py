@@ -1,0 +1,59 @@
+"""Puts a fake in place of wattle.peer.host in every process that has this folder on PYTHONPATH: ``wattle up`` then serves canned runs.
+
+What a run does is said by its workflow's name: ``quick`` succeeds, ``failing`` fails, ``hanging`` goes on until it is cancelled,
+``stubborn`` does not even end then.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def run_agents(
+    roles: Sequence[str], settings: Mapping[str, Any], *, ready: Callable[[list[str]], None], embedded: bool
+) -> int:
+    """Serves until SIGTERM, then leaves a file ``stopped``."""
+    from tests.client.fake_gateway import FakeGateway, Refusal
+    from wattle.errors import StoreError
+
+    runtime = settings["runtime"]
+    if (runtime.data / "broken").exists():
+        raise StoreError(f"the store {runtime.data} is damaged", code="STORE_DAMAGED")
+    assert not embedded or runtime.die_with_runtime
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    with FakeGateway(runtime.data) as gateway:
+
+        def submitted(run: str) -> None:
+            gateway.set_run(run, "running")
+            if run.startswith("failing"):
+                gateway.set_worker(run, "a", "running")
+                gateway.append_log(run, "a", b"boom\n", stream="stderr")
+                gateway.set_worker(run, "a", "failed", error_message="exit status 3")
+                gateway.set_run(run, "failed", error_message="a failed")
+            if run.startswith("quick"):
+                gateway.set_worker(run, "a", "running")
+                gateway.append_log(run, "a", b"the result\n")
+                gateway.finish(run)
+
+        def answers(path: str) -> bool:
+            if path.startswith("runs/stubborn") and path.endswith("/cancel"):
+                raise Refusal("BUSY")
+            return True
+
+        gateway.on_submit = submitted
+        gateway.before = answers
+        ready([gateway.endpoint])
+        ended.wait()
+    (runtime.data / "stopped").touch()
+    return 0
+
+
+host = types.ModuleType("wattle.peer.host")
+vars(host)["run_agents"] = run_agents
+sys.modules["wattle.peer.host"] = host
