@@ -96,6 +96,10 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "NODE_UNREACHABLE": Unavailable,
     "TIMEOUT": Unavailable,
     "BUSY": Unavailable,
+    "STORE_IN_USE": StoreError,
+    "STORE_NEWER": StoreError,
+    "STORE_DAMAGED": StoreError,
+    "INVALID_SETTINGS": SettingsError,
 }
 
 

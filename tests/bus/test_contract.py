@@ -61,10 +61,11 @@ async def test_an_overflow_drops_the_oldest_and_marks_the_gap(net: Net) -> None:
     subscriber.subscribe("n", inbox)
     await net.settle()
     sent = 0
-    while not any(sample.gap for sample in inbox):
-        for _ in range(200):  # without a pause for the subscriber, who shares this thread
-            publisher.put("n", str(sent := sent + 1).encode())
-        await inbox.until(lambda seen: bool(seen) and int(seen[-1].payload) == sent)
+    with trio.fail_after(PATIENCE):
+        while not any(sample.gap for sample in inbox):
+            for _ in range(200):  # without a pause for the subscriber, who shares this thread
+                publisher.put("n", str(sent := sent + 1).encode())
+            await inbox.until(lambda seen: bool(seen) and int(seen[-1].payload) == sent)
     numbers = [0, *(int(sample.payload) for sample in inbox)]
     assert numbers == sorted(numbers)
     skipped = [after - before > 1 for before, after in pairwise(numbers)]
@@ -235,9 +236,12 @@ async def test_close_completes_while_its_task_is_cancelled(net: Net) -> None:
     watcher.watch_alive("alive/a", seen)
     bus.declare_alive("alive/a")
     await seen.size(1)
+    completed = False
     with trio.CancelScope() as scope:
         scope.cancel()
         await net.leave(bus)
+        completed = True
+    assert completed
     await seen.size(2)
 
 

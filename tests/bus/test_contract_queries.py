@@ -307,8 +307,29 @@ async def test_an_undeclared_queryable_is_asked_no_more(net: Net) -> None:
         assert [reply.payload for reply in (await ended.size(1))[0]] == [b"what was asked before is answered"]
 
 
+async def test_what_was_not_delivered_before_undeclaring_is_ended(net: Net) -> None:
+    asker, answerer, asked, ended = await net.bus(), await net.bus(), Inbox(), Inbox()
+
+    def once(query: Query) -> None:
+        asked(query)
+        queryable.undeclare()
+        query.finish()
+
+    async def wait() -> None:
+        ended(await ask(asker, "a"))
+
+    queryable = answerer.serve("a", once)
+    await net.settle()
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(wait)
+    assert ended == [[]] * 10
+    assert len(asked) == 1
+
+
 async def test_answers_given_just_before_close_arrive(net: Net) -> None:
     asker, answerer, asked, ended = await net.bus(), await net.bus(), Inbox(), Inbox()
+    large = b"x" * 20_000_000
     answerer.serve("a", asked)
     await net.settle()
 
@@ -318,7 +339,7 @@ async def test_answers_given_just_before_close_arrive(net: Net) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         (query,) = await asked.size(1)
-        query.reply(b"x" * 100_000)
+        query.reply(large)
         query.finish()
         await net.leave(answerer)
-        assert await ended.size(1) == [[Reply("a", b"x" * 100_000)]]
+        assert await ended.size(1) == [[Reply("a", large)]]

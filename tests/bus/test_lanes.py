@@ -8,10 +8,12 @@ from threading import Thread
 from typing import Any
 
 import trio
+import trio.testing
 
 from tests.bus.networks import Inbox
 from wattle.bus.base import Sample
-from wattle.bus.lanes import PER_TICK, ChangeLane, Lane, SampleLane
+from wattle.bus.lanes import PER_TICK, ChangeLane, Lane, QueryLane, SampleLane
+from wattle.bus.queries import OpenQuery
 
 
 def sample_lane(handler: Any, bound: int) -> SampleLane[int]:
@@ -29,8 +31,9 @@ async def test_a_long_backlog_lets_other_tasks_run() -> None:
     for number in range(5 * PER_TICK):
         lane.push(number)
     while len(seen) < 5 * PER_TICK:
-        turns.append(len(seen))
         await trio.lowlevel.checkpoint()
+        turns.append(len(seen))
+    turns.insert(0, 0)
     # trio shuffles the tasks of a tick, so this one may run first in one tick and last in the next.
     assert all(after - before <= 2 * PER_TICK for before, after in pairwise(turns))
     assert seen == list(range(5 * PER_TICK))
@@ -81,6 +84,37 @@ async def test_too_many_changes_leave_the_latest_word_on_each_token() -> None:
     await seen.until(lambda changes: ("a", True) in changes)
     assert len(seen) <= 6
     assert dict(seen) == {"a": True, "b": False}
+
+
+class Told(OpenQuery):
+    """A query that keeps what it is told to send."""
+
+    def __init__(self) -> None:
+        super().__init__("a", "", None, None)
+        self.sent: list[str] = []
+
+    def accepts(self, key: str) -> bool:
+        return True
+
+    def send_reply(self, key: str, payload: bytes, attachment: bytes | None) -> None:
+        self.sent.append("reply")
+
+    def send_error(self, payload: bytes) -> None:
+        self.sent.append("error")
+
+    def send_end(self) -> None:
+        self.sent.append("end")
+
+
+async def test_a_query_that_meets_a_closing_lane_is_ended() -> None:
+    lane = QueryLane("a", lambda _: None, trio.lowlevel.current_trio_token(), bound=10)
+    before, after = Told(), Told()
+    lane.push(before)
+    lane.close()
+    lane.push(after)
+    await trio.testing.wait_all_tasks_blocked()
+    assert before.sent == after.sent == ["end"]
+    assert not lane.open
 
 
 async def test_a_lane_whose_loop_has_ended_drops_what_is_pushed() -> None:

@@ -50,16 +50,22 @@ class FakeGateway:
 
     def __enter__(self) -> Self:
         self.session = open_session(ZenohOptions(mode="peer", listen=(self.endpoint,)))
-        self.session.declare_queryable(self.keys.api(), self._query, complete=True)
-        self.session.declare_subscriber(self.keys.api(), self._put)
+        self._declared: list[zenoh.Queryable[None] | zenoh.Subscriber[None]] = [
+            self.session.declare_queryable(self.keys.api(), self._query, complete=True),
+            self.session.declare_subscriber(self.keys.api(), self._put),
+        ]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.closing:
+            return
         with self.changed:
             self.closing = True
             self.changed.notify_all()
+        for declared in self._declared:  # a session closed with these may hang
+            declared.undeclare()
         self.session.close()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
 
     closing = False
@@ -220,9 +226,9 @@ class FakeGateway:
         run = body["run"]
         if run not in self.runs:
             document = body["document"]
-            names = ["only"]
-            if isinstance(document, str) and document.lstrip().startswith("{"):
-                names = [one["name"] for one in json.loads(document)["workers"]]
+            if isinstance(document, str):
+                document = json.loads(document)
+            names = [one["name"] for one in document.get("workers", [])]
             self.add_run(run, *names, status="created")
             self.runs[run]["params"] = body.get("params", {})
             threading.Thread(target=self.on_submit, args=(run,), daemon=True).start()

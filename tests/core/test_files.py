@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.core.harness import Cluster, Outcome, statuses, worker, workflow
 from wattle.core.files import MISSES_MOST
-from wattle.core.model import WorkerSpec
+from wattle.core.model import Retries, TaskId, WorkerSpec
 from wattle.core.run import FEW_HOLDERS, Run
 
 
@@ -88,6 +90,33 @@ def test_a_producer_that_fails_when_run_again_skips_its_readers() -> None:
     assert statuses(cluster) == {"p": "failed", "hold": "succeeded", "u": "skipped", "after": "skipped"}
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["by its input", "by itself"])
+def test_a_reader_does_not_wait_for_what_failed_meanwhile(direct: bool) -> None:
+    """``x`` fails when it is run again, while ``u`` is on its way to a node that cannot get its input ``p`` any more.
+
+    Either ``p`` needs ``x`` and so cannot be run again, and stays as it was; or ``u`` itself needs ``x``.
+    """
+    cluster = two_nodes()
+    cluster.node("n3")
+    cluster.outcome = lambda a: Outcome(exit_code=1 if a.worker == "x" and a.attempt > 1 else 0)
+    cluster.hold = lambda message: message.kind == "assign" and message.to == "n3"
+    x = worker("x", node="n1", outputs={"out": "o"}, on_failure="continue")
+    p = worker("p", *([] if direct else ["x"]), node="n1", outputs={"out": "o"})
+    use = worker("u", *(["x"] if direct else []), reads="p", node="n3")
+    cluster.submit(workflow(x, p, worker("v", "p", reads="x", node="n2"), use))
+    cluster.until(lambda: cluster.worker("x").status == cluster.worker("p").status == "succeeded")
+    cluster.wipe("n1")
+    cluster.start_runtime("n1")
+    cluster.until(lambda: cluster.worker("v").status == "skipped")
+    assert (cluster.worker("u").status, cluster.task("u").status) == ("ready", "assigned")
+    cluster.release()
+    assert cluster.finish().status == "failed"
+    found = statuses(cluster)
+    assert (found["x"], found["u"]) == ("failed", "skipped")
+    assert direct or found["p"] == "succeeded"
+    assert cluster.worker("u").error_message == "needs 'x', which failed"
+
+
 def test_content_that_many_nodes_have_draws_nobody_to_them() -> None:
     cluster = two_nodes()
     cluster.submit(workflow(*chain()))
@@ -97,3 +126,56 @@ def test_content_that_many_nodes_have_draws_nobody_to_them() -> None:
     assert run.near(run.workers["u"]) == {"n1": 10}
     run.holders[digest] |= {f"m{i}" for i in range(FEW_HOLDERS)}
     assert run.near(run.workers["u"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "retries", "ends"),
+    [(0, 0, "succeeded"), (1, 0, "failed"), (1, 1, "created")],
+    ids=["succeeds", "fails", "is tried again"],
+)
+def test_an_attempt_that_comes_back_while_its_worker_waits_for_files(exit_code: int, retries: int, ends: str) -> None:
+    """Given up on n2, not to be had on n3, its input in the making on n1: and then n2 is back and ends the first attempt."""
+    cluster = Cluster(lost_after=10.0)
+    first, slow = TaskId("r", "u", 1), {TaskId("r", "u", 1), TaskId("r", "p", 2)}
+    cluster.outcome = lambda a: Outcome(5000.0 if a.id in slow else 1.0, exit_code if a.id == first else 0)
+    cluster.node("n1")
+    n2 = cluster.node("n2", labels={"for": "u"})
+    use = worker("u", reads="p", labels={"for": "u"}, retries=Retries(retries))
+    cluster.submit(workflow(worker("p", node="n1", outputs={"out": "o"}), use))
+    cluster.until(lambda: cluster.worker("u").status == "running")
+    cluster.cut("n2")
+    cluster.wipe("n1")
+    cluster.start_runtime("n1")
+    cluster.node("n3", labels={"for": "u"})
+    cluster.until(lambda: cluster.worker("p").status == "running")
+    assert cluster.worker("u").status == "created"
+    cluster.mend("n2")
+    cluster.quiet()
+    assert (cluster.worker("u").status, cluster.task("u").status) == ("created", "running")
+    n2.processes[first].ends_at = cluster.now + 1.0
+    cluster.until(lambda: cluster.task("u").status.final)
+    assert cluster.worker("u").status == ends
+    assert cluster.finish().status == ("failed" if ends == "failed" else "succeeded")
+    assert cluster.worker("p").reproduced == 1
+
+
+def test_an_attempt_that_came_back_counts_as_running_once_its_worker_may_run_again() -> None:
+    cluster = Cluster(lost_after=10.0)
+    long = {TaskId("r", "u", 1)}
+    cluster.outcome = lambda a: Outcome(5000.0 if a.id in long else 1.0)
+    cluster.node("n1")
+    cluster.node("n2", labels={"for": "u"})
+    use = worker("u", reads="p", labels={"for": "u"})
+    cluster.submit(workflow(worker("p", node="n1", outputs={"out": "o"}), use))
+    cluster.until(lambda: cluster.worker("u").status == "running")
+    cluster.cut("n2")
+    cluster.wipe("n1")
+    cluster.start_runtime("n1")
+    cluster.node("n3", labels={"for": "u"})
+    cluster.until(lambda: cluster.worker("p").reproduced == 1)
+    cluster.mend("n2")
+    cluster.until(lambda: cluster.worker("p").status == "succeeded")
+    cluster.quiet()
+    assert cluster.worker("u").status == "running"
+    assert cluster.finish().status == "succeeded"
+    assert cluster.starts["r", "u"] == 1

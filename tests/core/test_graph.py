@@ -6,7 +6,7 @@ import graphlib
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattle.core.graph import critical_path, dependents, find_cycle, levels, topological_order
@@ -81,6 +81,7 @@ def test_an_unknown_need_is_a_key_error() -> None:
         levels({"a": ["nobody"]})
 
 
+@settings(deadline=None)
 @given(dags())
 def test_levels_and_order_respect_every_edge(needs: Graph) -> None:
     depth = {name: number for number, level in enumerate(levels(needs)) for name in level}
@@ -92,12 +93,14 @@ def test_levels_and_order_respect_every_edge(needs: Graph) -> None:
     assert find_cycle(needs) is None
 
 
+@settings(deadline=None)
 @given(dags())
 def test_an_order_that_is_right_already_is_kept(needs: Graph) -> None:
     order = topological_order(needs)
     assert topological_order({name: needs[name] for name in order}) == order
 
 
+@settings(deadline=None)
 @given(dags())
 def test_levels_keep_the_order_of_the_document(needs: Graph) -> None:
     place = {name: number for number, name in enumerate(needs)}
@@ -105,6 +108,7 @@ def test_levels_keep_the_order_of_the_document(needs: Graph) -> None:
         assert level == sorted(level, key=place.__getitem__)
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_a_cycle_is_found_if_and_only_if_there_is_one(needs: Graph) -> None:
     cycle = find_cycle(needs)
@@ -115,6 +119,7 @@ def test_a_cycle_is_found_if_and_only_if_there_is_one(needs: Graph) -> None:
         assert all(before in needs[after] for before, after in itertools.pairwise(cycle))
 
 
+@settings(deadline=None)
 @given(dags(), st.data())
 def test_no_chain_takes_longer_than_the_critical_path(needs: Graph, data: st.DataObject) -> None:
     durations = {name: float(data.draw(st.integers(0, 9))) for name in needs}

@@ -257,6 +257,19 @@ def test_a_result_that_comes_back_before_the_second_attempt_starts_spares_it() -
     assert cluster.starts == {("r", "a"): 1}
 
 
+def test_a_failure_of_an_attempt_that_was_given_up_uses_up_no_retry() -> None:
+    cluster = Cluster(lost_after=10.0)
+    cluster.outcome = lambda a: Outcome(15.0, exit_code=1 if a.attempt == 1 else 0)
+    cluster.node("n1")
+    cluster.submit(workflow(worker("a")))
+    cluster.until(lambda: running(cluster))
+    cluster.cut("n1")
+    cluster.until(lambda: not cluster.runtimes["n1"].store.open)
+    cluster.mend("n1")
+    assert cluster.finish().status == "succeeded"
+    assert (cluster.task("a").status, cluster.worker("a").failures) == ("failed", 0)
+
+
 def test_a_worker_whose_nodes_keep_vanishing_is_taken_for_the_cause() -> None:
     cluster = long(Cluster(lost_after=1.0, max_losses=2))
     cluster.node("n1")
@@ -370,6 +383,19 @@ def test_an_assignment_that_meets_a_drain_goes_elsewhere() -> None:
     cluster.node("n2")
     assert cluster.finish().status == "succeeded"
     assert (cluster.task("a").status, cluster.task("a", 2).node) == ("returned", "n2")
+
+
+def test_a_node_that_refused_is_asked_again_after_a_while() -> None:
+    cluster = Cluster()
+    cluster.node("n1")
+    cluster.hold = lambda message: message.kind == "assign"
+    cluster.submit(workflow(worker("a")))
+    cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "UNFIT", "an earlier attempt has not ended here yet"))
+    refused_at = cluster.now
+    cluster.held.clear()
+    cluster.release()
+    assert cluster.finish().status == "succeeded"
+    assert cluster.task("a", 2).assigned_at == pytest.approx(refused_at + HOLD_FIRST)
 
 
 def test_a_late_refusal_of_a_lost_attempt_leaves_the_new_one_alone() -> None:

@@ -10,7 +10,7 @@ from tests.core.harness import Cluster, Message, Outcome, statuses, worker, work
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
-from wattle.core.model import Assignment, Retries, TaskStatus
+from wattle.core.model import Assignment, Fact, FactKind, Retries, TaskId, TaskStatus
 from wattle.core.retry import retry_delay
 from wattle.core.states import IllegalTransition, WorkerEvent
 
@@ -365,6 +365,21 @@ def test_facts_of_a_run_that_is_over_go_to_the_history_alone() -> None:
     cluster.until(lambda: cluster.task("a").status == "superseded")
     assert cluster.run() == final
     assert cluster.worker("a").status == "cancelled"
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_a_finish_without_a_start_counts(delivered: bool) -> None:
+    """A process that ended while its runtime was down may have its end told alone."""
+    cluster = one_node()
+    cluster.hold = lambda message: True
+    cluster.submit(workflow(worker("a")))
+    task = TaskId("r", "a", 1)
+    if delivered:
+        cluster.tell(on.Delivered("n1", (task,)))
+    done = Fact(FactKind.FINISHED, *task, at=cluster.now, status=TaskStatus.SUCCEEDED, exit_code=0)
+    cluster.tell(on.FactsLearned("n1", cluster.runtimes["n1"].store.id, 1, (done,)))
+    assert cluster.run().status == "succeeded"
+    assert cluster.task("a").status == "succeeded"
 
 
 def test_an_illegal_transition_tells_what_the_worker_went_through() -> None:

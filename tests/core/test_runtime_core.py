@@ -10,7 +10,7 @@ import pytest
 
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core import runtime as runtime_module
+from wattle.core import past
 from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.invariants import InvariantBroken, check_runtime
 from wattle.core.model import Assignment, Fact, FactKind, Input, Output, TaskId, TaskStatus, Usage
@@ -92,7 +92,7 @@ def test_the_whole_way_with_inputs_and_outputs() -> None:
     (fact,) = ends(driver(on.Collected(A, {"out": out}), at=9.5))
     assert (fact.status, fact.exit_code, fact.pid, fact.started_at, fact.at) == (TaskStatus.SUCCEEDED, 0, 7, 2.0, 9.5)
     assert (fact.outputs, fact.fetched, fact.usage) == ({"out": out}, ("d1",), USAGE)
-    assert (driver.core.running, driver.core.queued, driver.core.used) == (0, 0, {})
+    assert (driver.core.running, driver.core.queued, driver.core.room.used) == (0, 0, {})
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,15 @@ def test_an_exit_that_is_told_before_its_start() -> None:
     driver.assign(task())
     assert end(driver(exited(0))) == ("succeeded", None)
     assert of(do.Append, driver(on.ProcessStarted(A, 7, 0.5))) == []
+
+
+def test_a_start_that_is_told_after_its_exit_or_twice() -> None:
+    driver = Driver()
+    driver.assign(task(outputs={"out": "x"}))
+    assert of(do.Collect, driver(exited(0))) == [do.Collect(task(outputs={"out": "x"}))]
+    assert of(do.Append, driver(on.ProcessStarted(A, 7, 0.5))) == []
+    assert of(do.Collect, driver(exited(0))) == []
+    assert end(driver(on.Collected(A, {}))) == ("succeeded", None)
 
 
 def test_late_words_about_ended_tasks_change_nothing() -> None:
@@ -194,11 +203,11 @@ def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:
 
 
 def test_what_is_remembered_of_the_past_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime_module, "REMEMBERED_MOST", 10)
+    monkeypatch.setattr(past, "REMEMBERED_MOST", 10)
     driver = Driver()
     for i in range(30):
         driver(on.CancelAsked(1, "c1", ((TaskId(f"r{i}", "a", 1), 1),)))
-    assert list(driver.core.fences) == [f"r{i}" for i in range(20, 30)]
+    assert list(driver.core.past.fences) == [f"r{i}" for i in range(20, 30)]
     assert codes(driver(on.Assigned(1, "c1", (Assignment("r29", "a", 1, 1, "w"),)))) == ["OK"]
     assert not driver.core.tasks
 
@@ -364,6 +373,6 @@ def test_restore_goes_on_with_each_task_where_it_was() -> None:
 def test_the_invariants_notice_what_is_wrong() -> None:
     driver = Driver(resources={"cpus": 1.0})
     driver.start(task(resources={"cpus": 1.0}))
-    driver.core.used["cpus"] = 0.0
+    driver.core.room.used["cpus"] = 0.0
     with pytest.raises(InvariantBroken, match="uses"):
         check_runtime(driver.core)

@@ -66,11 +66,14 @@ DIRECTED = {
     (TASK, "accepted", "succeeded"),
     # the order of three messages decides: test_runs.py, and rare in storms
     (TASK, "accepted", "cancelled"),
-    # attempts that come back from lost nodes while their worker waits for files: a storm in a thousand
-    (TASK, "lost", "accepted"),
-    (TASK, "lost", "cancelled"),
+    # attempts that come back while their worker waits for files: test_files.py
     (WORKER, "created", "again"),
     (WORKER, "created", "failed"),
+    (WORKER, "created", "started"),
+    (WORKER, "created", "succeeded"),
+    # a storm in a thousand: WATTLE_STORMS=5000
+    (TASK, "lost", "accepted"),
+    (TASK, "lost", "cancelled"),
     (WORKER, "running", "input_lost"),
     (WORKER, "running", "skipped"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattle.core.template import Reference, environment_name, malformed, references, render, render_script
@@ -85,11 +85,13 @@ def test_a_script_gets_values_as_variables_so_that_they_are_not_run() -> None:
     assert done.stdout == evil
 
 
+@settings(deadline=None)
 @given(reference_lists)
 def test_what_is_written_as_a_reference_is_found(written: list[tuple[str, str]]) -> None:
     assert references(" ".join(f"${{{kind}.{name}}}" for kind, name in written)) == written
 
 
+@settings(deadline=None)
 @given(texts, reference_lists)
 def test_rendering_each_reference_as_itself_changes_nothing(text: str, written: list[tuple[str, str]]) -> None:
     whole = text.replace("$${", "") + "".join(f" ${{{kind}.{name}}}" for kind, name in written)
@@ -97,12 +99,14 @@ def test_rendering_each_reference_as_itself_changes_nothing(text: str, written: 
     assert render(whole, {(kind, name): value for (kind, name), value in values.items()}) == whole
 
 
+@settings(deadline=None)
 @given(texts)
 def test_an_escaped_text_renders_to_itself(text: str) -> None:
     # a dollar before a reference would take the escape's first one: "$" + "$${" is "$" and "${", which is what was meant
     assert render(text.replace("${", "$${"), {}) == text
 
 
+@settings(deadline=None)
 @given(texts)
 def test_a_rendered_script_refers_to_nothing_any_more(text: str) -> None:
     if "$${" not in text:

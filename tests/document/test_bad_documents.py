@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from wattle.document.load import load, load_value
+from wattle.document.model import MAX_ENTRIES, MAX_WORKERS
 from wattle.document.problems import MAX_PROBLEMS
 from wattle.errors import InvalidDocument
+
+MANY = dict.fromkeys(map(str, range(MAX_ENTRIES + 1)))
 
 Expected = tuple[int | None, int | None, str | None, str]
 
@@ -252,3 +255,56 @@ def test_keys_are_quoted_so_that_a_message_stays_on_its_line() -> None:
         '{"name": "p", "workers": [{"name": "a", "command": "x", "x\\ny": 1, "env_vars": {"a\\nb": 1}}]}'
     )
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        3,
+        {1: 2},
+        {"name": "p", "workers": [{1: 2}]},
+        {"name": b"p", "workers": ({},)},
+        {"name": "p", "workers": [{"name": object()}]},
+    ],
+)
+def test_python_values_that_are_no_json(value: object) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        load_value(value)
+    assert caught.value.detail
+
+
+def test_too_many_workers() -> None:
+    text = json.dumps({"name": "p", "workers": [{"name": "w", "command": "x"}] * (MAX_WORKERS + 1)})
+    assert [problem["message"] for problem in problems_of(text)] == [
+        "workers has 200,001 entries; at most 200,000 are allowed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "worker_too"),
+    [
+        ({"params": MANY}, False),
+        ({"env_vars": MANY}, False),
+        (MANY, False),
+        ({"workers": [{"name": "a", "args": list(MANY)}]}, True),
+        ({"workers": [{"name": "a", **MANY}]}, True),
+        ({"workers": [{"name": "a", "place": {"labels": MANY}}]}, True),
+    ],
+    ids=["params", "env_vars", "unknown", "args", "unknown in worker", "labels"],
+)
+def test_more_entries_than_could_be_complained_about(part: dict[str, Any], worker_too: bool) -> None:
+    """What is wrong with each of them would fill the memory."""
+    found = problems_of(json.dumps({"name": "p", "workers": [], **part}))
+    assert len(found) == 1
+    assert "100,00" in found[0]["message"]
+    assert found[0]["worker"] == ("a" if worker_too else None)
+
+
+def test_long_texts_are_refused_in_linear_time() -> None:
+    """Each of these hung once, or would: digits without a unit, and much white space behind a wrong document."""
+    assert (
+        len(problems_of(worker("command: x", f"timeout: {'9' * 200_000}x", f"resources: {{memory: {'9' * 200_000}x}}")))
+        == 2
+    )
+    assert len(problems_of('{"name": "p", "workers": []}' + " " * 500_000)) == 1

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -197,6 +197,7 @@ def test_the_schema_describes_every_key() -> None:
             assert about.get("description", "").endswith("."), name
 
 
+@settings(deadline=None)
 @given(st.lists(st.sets(st.integers(0, 30), max_size=3), min_size=1, max_size=12))
 def test_any_acyclic_graph_loads_and_compiles(edges: list[set[int]]) -> None:
     specs: list[dict[str, Any]] = []
@@ -213,16 +214,19 @@ def test_any_acyclic_graph_loads_and_compiles(edges: list[set[int]]) -> None:
     assert all(depth[need] < depth[name] for name, spec in workflow.workers.items() for need in spec.needs)
 
 
+@settings(deadline=None)
 @given(documents)
 def test_wrong_documents_are_invalid_documents(value: dict[str, Any]) -> None:
     try_to_load(json.dumps(value))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_a_document_or_invalid(data: bytes) -> None:
     try_to_load(data)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_documents_are_documents_or_invalid(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([EXAMPLE, FULL]))

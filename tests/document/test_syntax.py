@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattle.document.places import MAX_DEPTH, Mark, Path, SyntaxProblem
@@ -36,6 +36,7 @@ def paths(value: object, path: Path = ()) -> list[Path]:
     return [path, *(found for key, inner in items for found in paths(inner, (*path, key)))]
 
 
+@settings(deadline=None)
 @given(values, st.sampled_from([None, 2, "\t"]))
 def test_json_means_what_json_means_and_every_value_has_its_place(value: object, indent: int | str | None) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=indent is None)
@@ -58,6 +59,7 @@ def test_json_means_what_json_means_and_every_value_has_its_place(value: object,
             assert json.JSONDecoder().raw_decode(at_key)[0] == path[-1]
 
 
+@settings(deadline=None)
 @given(values)
 def test_json_is_read_alike_as_yaml(value: object) -> None:
     text = json.dumps(value)

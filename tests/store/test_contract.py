@@ -39,9 +39,14 @@ def test_identity_survives_reopening_and_differs_between_files(open_store: Open,
 
 def test_a_failed_transaction_leaves_nothing(open_store: Open, tmp_path: Path) -> None:
     store = open_store(tmp_path / "a.db")
-    with pytest.raises(ZeroDivisionError), store.transaction():
-        store.database.execute_sql("INSERT INTO meta (key, value) VALUES ('x', 'y')")
-        raise ZeroDivisionError
+
+    def insert_and_fail() -> None:
+        with store.transaction():
+            store.database.execute_sql("INSERT INTO meta (key, value) VALUES ('x', 'y')")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        insert_and_fail()
     assert store.database.execute_sql("SELECT count(*) FROM meta WHERE key = 'x'").fetchone() == (0,)
     store.close()
 
@@ -49,7 +54,7 @@ def test_a_failed_transaction_leaves_nothing(open_store: Open, tmp_path: Path) -
 def test_a_commit_survives_a_killed_process(open_store: Open, tmp_path: Path) -> None:
     program = (
         "import os, sys, signal; from pathlib import Path\n"
-        f"from {open_store.__module__} import {open_store.__name__} as Kind\n"  # type: ignore[attr-defined]
+        f"from {open_store.__module__} import {open_store.__name__} as Kind\n"
         "store = Kind(Path(sys.argv[1]))\n"
         "with store.transaction(): store.database.execute_sql(\"INSERT INTO meta (key, value) VALUES ('kept', '1')\")\n"
         "store.database.begin(); store.database.execute_sql(\"INSERT INTO meta (key, value) VALUES ('torn', '1')\")\n"

@@ -131,7 +131,13 @@ def test_unfinished_runs_and_cursors(store: CoordinatorStore) -> None:
     create(store, "r1", 1.0)
     create(store, "r2", 2.0)
     done = replace(run_record("r1"), status=RunStatus.SUCCEEDED)
-    save(store, do.SaveRun(done), do.SaveCursor("n1", "s1", 3), do.SaveCursor("n1", "s1", 4), do.SaveCursor("n2", "s2", 1))
+    save(
+        store,
+        do.SaveRun(done),
+        do.SaveCursor("n1", "s1", 3),
+        do.SaveCursor("n1", "s1", 4),
+        do.SaveCursor("n2", "s2", 1),
+    )
     assert list(store.unfinished()) == ["r2"]
     assert store.cursors() == {"n1": ("s1", 4), "n2": ("s2", 1)}
 

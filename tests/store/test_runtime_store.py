@@ -54,7 +54,9 @@ def test_the_feed_counts_commits_and_goes_on_after_a_restart(tmp_path: Path) -> 
     store = RuntimeStore(tmp_path / "runtime.db")
     started = Fact(FactKind.STARTED, "r", "w", 1, at=1.0, pid=7)
     outputs = {"o": Output("out", "cd" * 32, 3)}
-    finished = replace(started, kind=FactKind.FINISHED, status=TaskStatus.SUCCEEDED, outputs=outputs, usage=Usage(1.5, 2))
+    finished = replace(
+        started, kind=FactKind.FINISHED, status=TaskStatus.SUCCEEDED, outputs=outputs, usage=Usage(1.5, 2)
+    )
     save(store, do.Append(started), do.Append(finished))
     save(store, do.SaveFence("r", 1, "c"))  # no facts, no entry
     save(store, do.Append(replace(finished, worker="v")))

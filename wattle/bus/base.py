@@ -111,12 +111,14 @@ class Bus(Protocol):
         parameters: str = "",
         timeout: float,
         everyone: bool = False,
+        first: bool = False,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival.
 
-        ``everyone`` asks all who match; otherwise one complete queryable is enough. Replies are never consolidated: each answer
+        ``everyone`` asks all who match; otherwise one complete queryable is enough. ``first`` ends with the first answer that is no
+        error, whoever else has not answered yet. Replies are never consolidated: each answer
         is delivered even when several stand on one key. A query that times out ends with what has arrived so far plus an error reply
         whose payload is ``TIMEOUT``; one that nobody serves ends at once with an empty list. What this very bus serves is
         always asked, too.
@@ -147,4 +149,4 @@ class Bus(Protocol):
         """
 
     async def close(self) -> None:
-        """Undeclare everything and leave the network."""
+        """Undeclare everything and leave the network, within a few seconds and also in a task that is cancelled."""

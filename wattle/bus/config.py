@@ -71,9 +71,8 @@ def open_session(options: ZenohOptions) -> zenoh.Session:
     A peer or a router opens whether or not anybody is there to connect to. A client needs one of its endpoints: otherwise raises
     Unavailable (NO_NETWORK), as it does where an endpoint to listen on is taken. Raises SettingsError as ``zenoh_config`` does.
     """
-    zenoh.init_log_from_env_or(
-        "off"
-    )  # errors reach people through Wattle; RUST_LOG=debug brings Zenoh's own words back
+    # What goes wrong reaches people through Wattle; RUST_LOG=debug brings Zenoh's own words back.
+    zenoh.init_log_from_env_or("off")
     config = zenoh_config(options)
     try:
         return zenoh.open(config)

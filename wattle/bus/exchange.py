@@ -23,9 +23,10 @@ log = get_logger("wattle.bus")
 class Call:
     """One ``get`` under way: its answers come on Zenoh's threads, its task is woken once."""
 
-    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, token: trio.lowlevel.TrioToken, *, first: bool = False) -> None:
         self.error: str | None = None  # why Zenoh refused the query
         self._token = token
+        self._first = first  # whether one answer that is no error is enough
         self._answers: deque[zenoh.Reply] = deque()
         self._over: list[str] = []  # of the two that have to be over: "sending" and "answers"
         self._ended = trio.Event()
@@ -44,6 +45,8 @@ class Call:
     def on_reply(self, reply: zenoh.Reply) -> None:
         """Keep an answer; runs on a thread of Zenoh."""
         self._answers.append(reply)
+        if self._first and reply.ok is not None:
+            self._wake()
 
     def on_last(self) -> None:
         """No more answers come; runs on a thread of Zenoh."""

@@ -106,12 +106,13 @@ class MemoryBus:
         parameters: str = "",
         timeout: float,
         everyone: bool = False,
+        first: bool = False,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival."""
         self._check(key)
-        call = _Call(self)
+        call = _Call(self, first)
         self._calls.append(call)
         try:
             for queryable in self._to_ask(key, everyone):
@@ -147,7 +148,7 @@ class MemoryBus:
     async def close(self) -> None:
         """Undeclare everything and leave the network."""
         self.vanish()
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def vanish(self) -> None:
         """Be gone at once, as with a killed process; the same as ``close`` for a bus that has no unsent messages."""
@@ -239,8 +240,9 @@ class MemoryQuery(OpenQuery):
 class _Call:
     """One ``get`` under way."""
 
-    def __init__(self, asker: MemoryBus) -> None:
+    def __init__(self, asker: MemoryBus, first: bool) -> None:
         self._asker = asker
+        self._first = first
         self._waiting: list[MemoryQuery] = []
         self._replies: list[Reply] = []
         self._lossy = False  # a message was lost: only time can end this call
@@ -260,6 +262,8 @@ class _Call:
             self._lossy = True
         else:
             self._replies.append(reply)
+            if self._first and reply.ok:
+                self.end()
 
     def ended_by(self, query: MemoryQuery) -> None:
         if query in self._waiting:

@@ -83,12 +83,13 @@ class ZenohBus:
         parameters: str = "",
         timeout: float,
         everyone: bool = False,
+        first: bool = False,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival."""
         self._check_open()
-        call = Call(self._token)
+        call = Call(self._token, first=first)
         ask = partial(
             self.session.get,
             zenoh.Selector(key_expression(key), parameters),

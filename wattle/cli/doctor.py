@@ -18,6 +18,7 @@ from wattle.cli.output import print_json_line, styled
 from wattle.client.blocking import Client
 from wattle.errors import WattleError
 from wattle.protocol.keys import Keys
+from wattle.protocol.records import seconds
 from wattle.settings import ClientSettings
 from wattle.settings.values import SOCKET_NAME, socket_problem
 
@@ -102,13 +103,13 @@ def _peers(client: Client, settings: ClientSettings) -> Iterator[Finding]:
 
 
 def _clocks(replies: list[Reply]) -> Iterator[Finding]:
-    """Peers that tell their time (``now``, seconds since the epoch) are compared with ours."""
+    """Peers tell their time with their state; it is compared with ours."""
     now = time.time()
     told = 0
     for reply in replies:
         try:
             state = json.loads(reply.payload) if reply.ok else {}
-            offset = float(state["now"]) - now
+            offset = (seconds(state["time"]) or now) - now
         except (ValueError, KeyError, TypeError):
             continue
         told += 1

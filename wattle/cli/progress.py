@@ -134,11 +134,14 @@ def last_lines(client: Client, run: str, worker: str, stream: str = "stderr") ->
     return [shown(line) for line in text.splitlines()[-STDERR_LINES:]]
 
 
+def _workers(run: RunView) -> str:
+    return f"{run.workers} worker{'' if run.workers == 1 else 's'}"
+
+
 def result_line(run: RunView) -> str:
     """The end of a run in one line."""
     took = duration(run.started_at or run.created_at, run.completed_at)
-    total = f"{run.workers} worker{'' if run.workers == 1 else 's'}"
-    what = total if run.status == "succeeded" else counted(run.counts)
+    what = _workers(run) if run.status == "succeeded" else counted(run.counts)
     why = f"; {run.error_message}" if run.error_message and run.status != "succeeded" else ""
     return f"run {run.id} {coloured(run.status)}: {what} in {took}{why}"
 
@@ -172,7 +175,7 @@ class PlainDisplay:
         run = progress.run
         if run.status != self._status and not run.final:
             self._status = run.status
-            _say(f"run {run.id} {run.status}: {run.workers} workers")
+            _say(f"run {run.id} {run.status}: {_workers(run)}")
         elif not progress.each and not run.final:
             self._count(progress)
 

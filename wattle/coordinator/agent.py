@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import trio
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from wattle import __version__
@@ -105,6 +106,7 @@ class CoordinatorAgent:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, items: list[Item], now: float) -> None:
+        self.core.announcing = self._events.matching
         effects = self.core.handle((event for event, _ in items), now)
         with self.store.transaction():
             self.store.save(effects)
@@ -167,7 +169,12 @@ class CoordinatorAgent:
             row = self.store.run(run_id)
             if row is None or row.owner != self.name:
                 continue
-            self.post(on.Restore(self.snapshot(run_id, row.document, row.params)))
+            try:
+                snapshot = self.snapshot(run_id, row.document, row.params)
+            except (WattleError, ValidationError) as error:  # stored by an older version that took what this one does not
+                log.error("run cannot be taken up; it stays as it is", run=run_id, reason=str(error))
+                continue
+            self.post(on.Restore(snapshot))
 
     def snapshot(self, run_id: str, digest: str, params: str) -> on.Snapshot:
         """A stored run for the core to take up."""
@@ -216,9 +223,12 @@ class CoordinatorAgent:
         if sample.payload is None:
             return
         try:
-            self.post(on.NodeChanged(decode(NodeInfo, sample.payload)))
+            info = decode(NodeInfo, sample.payload)
         except InvalidRequest as error:
             log.warning("state not understood", key=sample.key, reason=error.message)
+            return
+        if sample.key == self.keys.state("runtime", info.name):  # a peer speaks for itself only
+            self.post(on.NodeChanged(info))
 
     def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
         self.post(on.FactsLearned(node, store, number, facts))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from wattle.document.model import Document
 from wattle.errors import Conflict, InternalError, InvalidRequest, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
-from wattle.peer.asking import refuse
+from wattle.peer.asking import parse_object, refuse
 from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
 from wattle.store.coordinator import Runs, Submission
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 INLINE = 32 * 1024
 """Bytes of a submission that are checked on the spot; a larger one is checked in a thread, so that others are served meanwhile."""
+
+MAX_WAITING = 5_000
+"""Long polls kept at a time: half of the queries a bus keeps open, so that there is always room for others."""
 
 log = get_logger("wattle.coordinator")
 
@@ -48,7 +52,8 @@ class Requests:
 
     def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
         self._agent, self._nursery, self._store = agent, nursery, agent.store
-        self._waiting: dict[str, list[Query]] = {}  # run -> long polls that end with it
+        self._waiting: dict[str, dict[Query, trio.CancelScope]] = {}  # run -> long polls that end with it, and their ends
+        self._waiting_count = 0
         self._submitting: dict[str, trio.Event] = {}  # runs on their way through the loop
         self._verbs: dict[str, Callable[[Query, Args], Any]] = {
             "run": self._run,
@@ -58,8 +63,8 @@ class Requests:
             "workflow": self._workflow,
             "workflows": self._workflows,
             "delete_workflow": self._delete_workflow,
-            "cancel": self._cancel,
-            "retry": self._retry,
+            "cancel_run": self._cancel,
+            "retry_run": self._retry,
             "nodes": self._nodes,
         }
         self._tasks = {"submit": self._submit, "put_workflow": self._put_workflow, "start": self._start}
@@ -143,36 +148,45 @@ class Requests:
         if row is None:
             return None
         view = run_view(row)
-        wait = float(args.get("wait") or 0)
+        wait = _number(args, "wait")
         if view.final or wait <= 0:
             return as_json(view)
-        self._waiting.setdefault(row.id, []).append(query)
-        self._nursery.start_soon(self._answer_after, wait, row.id, query)
+        if self._waiting_count >= MAX_WAITING:
+            raise Unavailable(f"{MAX_WAITING} requests wait for runs already; ask again without wait", code="BUSY")
+        scope = self._waiting.setdefault(row.id, {})[query] = trio.CancelScope()
+        self._waiting_count += 1
+        self._nursery.start_soon(self._answer_after, wait, row.id, query, scope)
         return _LATER
 
-    async def _answer_after(self, wait: float, run_id: str, query: Query) -> None:
-        await trio.sleep(wait)
-        waiting = self._waiting.get(run_id, [])
-        if query in waiting:
-            waiting.remove(query)
-            if not waiting:
-                del self._waiting[run_id]
-            self._answer(query, as_json(self._view(run_id)))
+    async def _answer_after(self, wait: float, run_id: str, query: Query, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(wait)
+        self._waiting_count -= 1
+        waiting = self._waiting.get(run_id, {})
+        if query not in waiting:
+            return  # answered when the run became final
+        del waiting[query]
+        if not waiting:
+            del self._waiting[run_id]
+        self._answer(query, as_json(self._view(run_id)))
 
     def release(self, run_id: str) -> None:
         """Answer the long polls of a run that is final now."""
         waiting = self._waiting.pop(run_id, None)
         if waiting:
             view = as_json(self._view(run_id))
-            for query in waiting:
+            for query, scope in waiting.items():
                 self._answer(query, view)
+                scope.cancel()
 
     def _runs(self, query: Query, args: Args) -> Any:
         after = args.get("after")
-        rows = self._store.runs(
-            args.get("workflow"), args.get("status"), (after[0], after[1]) if after else None, int(args["limit"])
-        )
-        return {"runs": [as_json(run_view(row)) for row in rows if row.owner == self._agent.name]}
+        if after is not None and not (isinstance(after, list) and len(after) == 2):
+            raise InvalidRequest("'after' must be [created_at, id]")
+        place = (_number({"after": after[0]}, "after"), str(after[1])) if after else None
+        limit = _count(args, "limit", 1)
+        rows = self._store.runs(_text(args, "workflow"), _text(args, "status"), place, limit, owner=self._agent.name)
+        return {"runs": [as_json(run_view(row)) for row in rows]}
 
     def _cancel(self, query: Query, args: Args) -> Any:
         row = self._mine(args)
@@ -203,13 +217,14 @@ class Requests:
         row = self._mine(args)
         if row is None:
             return None
-        limit = int(args["limit"])
-        rows = self._store.workers(row.id, args.get("status"), int(args.get("after", -1)), limit)
+        limit = _count(args, "limit", 1)
+        rows = self._store.workers(row.id, _text(args, "status"), _count(args, "after", -1), limit + 1)
+        more, rows = len(rows) > limit, rows[:limit]
         tasks = self._store.tasks(row.id, [w.name for w in rows] if len(rows) < 500 else None)
         views = [
             as_json(worker_view(w, tasks.get(w.name, ()), self._out_of_sight, self._why_waiting(row.id))) for w in rows
         ]
-        return {"workers": views, "next": str(rows[-1].position) if len(rows) == limit else None}
+        return {"workers": views, "next": str(rows[-1].position) if more else None}
 
     def _worker(self, query: Query, args: Args) -> Any:
         row = self._mine(args)
@@ -259,7 +274,7 @@ class Requests:
         return None if self._store.workflow(name) is None else as_json(self._workflow_view(name))
 
     def _workflows(self, query: Query, args: Args) -> Any:
-        rows = self._store.workflows(args.get("status"), args.get("after"), int(args["limit"]))
+        rows = self._store.workflows(_text(args, "status"), _text(args, "after"), _count(args, "limit", 1))
         return {"workflows": [as_json(workflow_view(row)) for row in rows]}
 
     def _delete_workflow(self, query: Query, args: Args) -> Any:
@@ -297,7 +312,7 @@ class _Submit:
     @classmethod
     def parse(cls, body: bytes) -> _Submit:
         """Raises InvalidRequest, or InvalidDocument with every problem of the document."""
-        request = _object(body)
+        request = parse_object(body)
         unknown = sorted(set(request) - {"document", "params", "run"})
         if unknown:
             raise InvalidRequest(f"a submission has no {unknown[0]!r}; it has document, params and run")
@@ -314,18 +329,31 @@ class _Submit:
         return cls(load(text), params, run)
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the payload is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"the payload must be a JSON object, not {type(value).__name__}")
+def _args(query: Query) -> dict[str, Any]:
+    return parse_object(query.payload) if query.payload else {}
+
+
+def _number(args: Args, name: str) -> float:
+    """A finite number among the arguments, 0 when absent."""
+    value = args.get(name) or 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidRequest(f"{name!r} must be a finite number")
+    return float(value)
+
+
+def _count(args: Args, name: str, least: int) -> int:
+    """A whole number among the arguments, that SQLite can hold; ``least`` when absent."""
+    value = args.get(name, least)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**62:
+        raise InvalidRequest(f"{name!r} must be a whole number, {least} or more")
     return value
 
 
-def _args(query: Query) -> dict[str, Any]:
-    return _object(query.payload) if query.payload else {}
+def _text(args: Args, name: str) -> str | None:
+    value = args.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{name!r} must be a string")
+    return value
 
 
 def _known(error: Exception, verb: str) -> WattleError:

@@ -117,8 +117,8 @@ def check_runtime(core: RuntimeCore, name: str = "") -> None:
     busy = [task for task in core.tasks.values() if task.held.phase is not Phase.QUEUED]
     _require(core.running == len(busy), where, core.running, "slots taken for", len(busy), "tasks")
     _require(core.running <= core.options.slots, where, core.running, "of", core.options.slots, "slots taken")
-    _check_sum(where, core.used, (task.held.assignment.resources for task in busy))
-    for resource, amount in core.used.items():
+    _check_sum(where, core.room.used, (task.held.assignment.resources for task in busy))
+    for resource, amount in core.room.used.items():
         have = core.options.resources.get(resource, 0.0)
         _require(-1e-6 <= amount <= have + 1e-6, where, "uses", amount, resource, "of", have)
     twice = [w for w, n in Counter((t.id.run, t.id.worker) for t in core.tasks.values()).items() if n > 1]

@@ -11,20 +11,16 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from signal import SIGKILL, SIGTERM
-from typing import Any, TypeVar
+from typing import Any
 
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.effects import HeldTask, RuntimeEffect
-from wattle.core.model import Assignment, Fact, FactKind, Output, TaskId, TaskStatus, Usage
+from wattle.core.model import Assignment, Fact, FactKind, Output, TaskId, TaskStatus
+from wattle.core.past import Past
+from wattle.core.room import Room
 from wattle.core.states import PHASE_TABLE, Phase, PhaseEvent, next_state
-from wattle.core.task import ENDINGS, Ending, Task, deadline_of, verdict
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-REMEMBERED_MOST = 100_000
-"""Ended tasks, and runs with their owners, that are remembered to know late messages by; the oldest are forgotten first."""
+from wattle.core.task import ENDINGS, Ending, Task, deadline_of, finish, next_moment, verdict
 
 KILL_AGAIN_LEAST = 1.0
 """Seconds between two SIGKILLs to one task, at least."""
@@ -46,12 +42,10 @@ class RuntimeCore:
         self.options = options
         self.draining = False
         self.tasks: dict[TaskId, Task] = {}
-        self.fences: dict[str, tuple[int, str]] = {}
-        self.used: dict[str, float] = {}
+        self.room = Room(options.slots, options.resources)
+        self.past = Past()
         self._queue: list[tuple[int, int, TaskId]] = []  # heap of (-priority, accepted, id); ended ones are skipped
-        self._occupied: set[TaskId] = set()
         self._workers: dict[tuple[str, str], int] = {}  # (run, worker) -> the attempt that is open here
-        self._done: dict[tuple[str, str], int] = {}  # (run, worker) -> the newest attempt that ended here
         self._accepted = 0
         self._leave_at: float | None = None
         self._left = False
@@ -80,12 +74,12 @@ class RuntimeCore:
     @property
     def running(self) -> int:
         """Tasks that hold a slot."""
-        return len(self._occupied)
+        return len(self.room)
 
     @property
     def queued(self) -> int:
         """Tasks that wait for a slot."""
-        return len(self.tasks) - len(self._occupied)
+        return len(self.tasks) - len(self.room)
 
     # --- in and out ---------------------------------------------------------------------------------------------------
 
@@ -96,10 +90,10 @@ class RuntimeCore:
 
         Tasks that were with the spawner stay so: its word on them comes in as events. Preparing and collecting start over.
         """
-        for name, fence in fences.items():
-            _remember(self.fences, name, fence)
+        for run, fence in fences.items():
+            self.past.set_fence(run, *fence)
         for task_id in done:
-            self._note_done(task_id)
+            self.past.note_ended(task_id)
         for held in sorted(tasks, key=lambda t: t.accepted):
             if held.phase is Phase.PREPARING:
                 held = replace(held, phase=Phase.QUEUED)
@@ -109,7 +103,7 @@ class RuntimeCore:
             if held.phase is Phase.QUEUED:
                 heapq.heappush(self._queue, (-held.assignment.priority, held.accepted, task.id))
             else:
-                self._occupy(task)
+                self.room.take(task.id, task.held.assignment.resources)
                 if held.ending is not None:
                     task.kill_at = now + held.assignment.kill_after
 
@@ -144,11 +138,13 @@ class RuntimeCore:
         refusal = self._fence(assignment.run, assignment.epoch, owner)
         if refusal is not None:
             return refusal
-        newest_done = self._done.get((assignment.run, assignment.worker), 0)
-        if assignment.id in self.tasks or assignment.attempt == newest_done:
+        newest_ended = self.past.newest_ended(assignment.id)
+        if assignment.id in self.tasks or assignment.attempt == newest_ended:
             return "OK", ""  # told twice
-        if assignment.attempt < newest_done:  # never to be started: one that was given up must not wait for it for ever
-            return "UNFIT", f"attempt {newest_done} of this worker has ended here already"
+        if (
+            assignment.attempt < newest_ended
+        ):  # never to be started: one that was given up must not wait for it for ever
+            return "UNFIT", f"attempt {newest_ended} of this worker has ended here already"
         if self.draining:
             return "DRAINING", "the node takes no new work"
         unfit = self._unfit(assignment)
@@ -162,10 +158,9 @@ class RuntimeCore:
         return "OK", ""
 
     def _unfit(self, assignment: Assignment) -> str:
-        for name, amount in assignment.resources.items():
-            have = self.options.resources.get(name, 0.0)
-            if amount > have:
-                return f"the task needs {amount:g} {name}, the node has {have:g}"
+        lacking = self.room.lacks(assignment.resources)
+        if lacking:
+            return lacking
         open_attempt = self._workers.get((assignment.run, assignment.worker))
         if open_attempt is not None:  # design.md, invariant 4: one runtime never runs two tasks of one worker at once
             return f"attempt {open_attempt} of this worker has not ended here yet"
@@ -173,11 +168,11 @@ class RuntimeCore:
 
     def _fence(self, run: str, epoch: int, owner: str) -> tuple[str, str] | None:
         """None when (epoch, owner) may command the run; else the refusal. Keeps the highest pair."""
-        current = self.fences.get(run)
-        if current is not None and (epoch, owner) < current:
+        new = self.past.admit(run, epoch, owner)
+        if new is None:
+            current = self.past.fences[run]
             return "FENCED", f"run {run} belongs to {current[1]} in epoch {current[0]}"
-        _remember(self.fences, run, (epoch, owner))
-        if current != (epoch, owner):
+        if new:
             self._saves.append(do.SaveFence(run, epoch, owner))
         return None
 
@@ -186,7 +181,7 @@ class RuntimeCore:
             refusal = self._fence(task_id.run, epoch, event.owner)
             if refusal is None and task_id in self.tasks:
                 self._stop(self.tasks[task_id], Ending.CANCELLED)
-            elif refusal is None and task_id.attempt > self._done.get((task_id.run, task_id.worker), 0):
+            elif refusal is None and task_id.attempt > self.past.newest_ended(task_id):
                 self._never_start(task_id, epoch, event.owner)
             self._answer(event.token, task_id, refusal or ("OK", ""))
 
@@ -197,10 +192,10 @@ class RuntimeCore:
         self._dirty[task_id] = HeldTask(assignment, owner, Phase.DONE, self._accepted)
         status, error = ENDINGS[Ending.CANCELLED]
         self._saves.append(do.Append(Fact(FactKind.FINISHED, *task_id, at=self._now, status=status, error=error)))
-        self._note_done(task_id)
+        self.past.note_ended(task_id)
 
     def _answer(self, token: int, task: TaskId, verdict: tuple[str, str]) -> None:
-        epoch, owner = self.fences.get(task.run, (0, ""))
+        epoch, owner = self.past.fences.get(task.run, (0, ""))
         self._acts.append(do.Answer(token, task, *verdict, epoch, owner))
 
     # --- a task's way ---------------------------------------------------------------------------------------------------
@@ -211,15 +206,15 @@ class RuntimeCore:
             self._queue = [entry for entry in self._queue if entry[2] in self.tasks]
             heapq.heapify(self._queue)
         waiting: list[tuple[int, int, TaskId]] = []
-        while self._queue and len(self._occupied) < self.options.slots:
+        while self._queue and not self.room.full:
             entry = heapq.heappop(self._queue)
             task = self.tasks.get(entry[2])
             if task is None or task.held.phase is not Phase.QUEUED:
                 continue
-            if not self._fits(task.held.assignment):
+            if not self.room.fits(task.held.assignment.resources):
                 waiting.append(entry)
                 continue
-            self._occupy(task)
+            self.room.take(task.id, task.held.assignment.resources)
             if task.held.assignment.inputs:
                 self._move(task, PhaseEvent.PREPARE)
                 self._acts.append(do.Prepare(task.held.assignment))
@@ -311,30 +306,12 @@ class RuntimeCore:
         """Finish a task: the fact, the room it held, the memory of it."""
         held = task.held
         self._move(task, PhaseEvent.END)
-        fact = Fact(
-            FactKind.FINISHED,
-            *task.id,
-            at=self._now if at is None else at,
-            pid=held.pid,
-            started_at=held.started_at,
-            status=status,
-            exit_code=held.exit_code,
-            signal=held.signal,
-            error=error,
-            outputs=outputs or {},
-            missing=missing,
-            fetched=tuple(i.digest for i in held.assignment.inputs.values()) if held.started_at is not None else (),
-            usage=Usage(held.cpu_seconds, held.memory_peak) if held.started_at is not None else None,
-        )
+        fact = finish(held, status, error, self._now if at is None else at, outputs or {}, missing)
         self._saves.append(do.Append(fact))
-        self._free(task)
+        self.room.free(task.id)
         del self.tasks[task.id]
         del self._workers[task.id.run, task.id.worker]
-        self._note_done(task.id)
-
-    def _note_done(self, task: TaskId) -> None:
-        worker = (task.run, task.worker)
-        _remember(self._done, worker, max(task.attempt, self._done.get(worker, 0)))
+        self.past.note_ended(task.id)
 
     def _hold(self, task: Task) -> None:
         self.tasks[task.id] = task
@@ -407,34 +384,10 @@ class RuntimeCore:
     def _next_moment(self) -> float | None:
         moments: list[float] = [] if self._leave_at is None or self._left else [self._leave_at]
         for task in self.tasks.values():
-            if task.kill_at is not None:
-                moments.append(task.kill_at)
-            elif task.held.phase is Phase.QUEUED:
-                moments.append(task.queued_at + self.options.queue_patience)
-            elif (deadline := deadline_of(task)) is not None:
-                moments.append(deadline)
+            moment = next_moment(task, self.options.queue_patience)
+            if moment is not None:
+                moments.append(moment)
         return min((m for m in moments if m > self._now), default=None)
-
-    # --- room ---------------------------------------------------------------------------------------------------------
-
-    def _fits(self, assignment: Assignment) -> bool:
-        return all(
-            self.used.get(name, 0.0) + amount <= self.options.resources.get(name, 0.0) + 1e-9
-            for name, amount in assignment.resources.items()
-        )
-
-    def _occupy(self, task: Task) -> None:
-        self._occupied.add(task.id)
-        for name, amount in task.held.assignment.resources.items():
-            self.used[name] = self.used.get(name, 0.0) + amount
-
-    def _free(self, task: Task) -> None:
-        if task.id in self._occupied:
-            self._occupied.discard(task.id)
-            for name, amount in task.held.assignment.resources.items():
-                self.used[name] -= amount
-        if not self._occupied:
-            self.used.clear()  # so that rounding errors never add up
 
     def _move(self, task: Task, event: PhaseEvent, **started: Any) -> bool:
         """Advance a task's phase by the table, with what ``started`` says of its process; False when the event is late."""
@@ -446,10 +399,3 @@ class RuntimeCore:
         task.held = held
         self._dirty[task.id] = held
         return True
-
-
-def _remember(memory: dict[K, V], key: K, value: V) -> None:
-    memory.pop(key, None)
-    memory[key] = value  # last in order: the newest
-    if len(memory) > REMEMBERED_MOST:
-        del memory[next(iter(memory))]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from signal import Signals
 
 from wattle.core.effects import HeldTask
-from wattle.core.model import TaskId, TaskStatus
+from wattle.core.model import Fact, FactKind, Output, TaskId, TaskStatus, Usage
 from wattle.core.states import Phase
 
 
@@ -74,3 +75,39 @@ def deadline_of(task: Task) -> float | None:
     ):
         return None
     return held.started_at + held.assignment.timeout
+
+
+def next_moment(task: Task, patience: float) -> float | None:
+    """When there is something to do about a task if nothing happens to it before; ``patience`` is how long it may wait for room."""
+    if task.kill_at is not None:
+        return task.kill_at
+    if task.held.phase is Phase.QUEUED:
+        return task.queued_at + patience
+    return deadline_of(task)
+
+
+def finish(
+    held: HeldTask,
+    status: TaskStatus,
+    error: str | None,
+    at: float,
+    outputs: Mapping[str, Output],
+    missing: tuple[str, ...],
+) -> Fact:
+    """What the feed says of the end of a task."""
+    ran = held.started_at is not None
+    return Fact(
+        FactKind.FINISHED,
+        *held.assignment.id,
+        at=at,
+        pid=held.pid,
+        started_at=held.started_at,
+        status=status,
+        exit_code=held.exit_code,
+        signal=held.signal,
+        error=error,
+        outputs=dict(outputs),
+        missing=missing,
+        fetched=tuple(i.digest for i in held.assignment.inputs.values()) if ran else (),
+        usage=Usage(held.cpu_seconds, held.memory_peak) if ran else None,
+    )

@@ -10,7 +10,7 @@ from wattle.document.places import Path
 from wattle.document.problems import Problem, suggestion
 
 MAX_CYCLES = 10
-_MAX_SUGGESTIONS = 100  # each may take milliseconds in a large document
+_MAX_SUGGESTIONS = 20  # each may take a tenth of a second in a large document
 
 
 class Dependencies:

@@ -40,6 +40,7 @@ def parse_json(text: str) -> tuple[Any, bool]:
 def json_steps(text: str) -> Iterator[Step]:
     """The tokens of valid JSON, keys among them, without colons and commas."""
     line, line_start, last = 1, 0, 0
+    text = text.rstrip()  # what follows the last token would be looked at once from each of its characters
     for match in _TOKEN.finditer(text):
         group = match.lastindex or 1
         start = match.start(group) - (group == 2)

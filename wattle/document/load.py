@@ -11,19 +11,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from wattle.document.check import Draft, check
-from wattle.document.model import Document, Worker
+from wattle.document.model import MAX_ENTRIES, MAX_WORKERS, Document, Worker
 from wattle.document.places import Path, SyntaxProblem
 from wattle.document.problems import (
     MAX_PROBLEMS,
     Problem,
     invalid,
+    paths_of,
     repeated_key,
     syntax_problem,
     validation_problems,
+    where,
 )
 from wattle.document.syntax import Format, Parsed, parse
 
-_STAND_IN = "true"
+_STAND_IN = {"name": "unknown", "command": "unknown"}
 
 
 def load(data: bytes | str, *, file: str = "<document>", format: Format = "auto") -> Document:
@@ -47,52 +49,99 @@ def load_value(value: object, *, file: str = "<document>") -> Document:
 
 
 def _validated(value: object, file: str, parsed: Parsed | None) -> Document:
-    problems: list[Problem] = []
+    problems = list(_too_large(value))
+    if problems:
+        raise invalid(problems, file, value, parsed)
     draft: Draft | None
     try:
         document = Document.model_validate(value)
         draft = Draft(document, list(enumerate(document.workers)))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
-        problems = validation_problems(found[: MAX_PROBLEMS + 1], value)
-        draft = _salvage(value, [tuple(each["loc"]) for each in found])
+        problems, draft = validation_problems(error, value), None
+        if isinstance(value, dict) and isinstance(value.get("workers"), list) and value["workers"]:
+            draft, problems = _salvage(value)
     if draft is not None:
         problems += check(draft)
     if parsed is not None and parsed.repeated:
         problems += [repeated_key(path, mark) for path, mark in islice(parsed.locate(())[1], MAX_PROBLEMS + 1)]
     if problems or draft is None:
-        raise invalid(problems, file, value, parsed) from None
+        raise invalid(problems, file, value, parsed)
     return draft.document
 
 
-def _salvage(value: object, broken: list[Path]) -> Draft | None:
-    """The valid part of a document, so that one wrong value does not hide what else is wrong; None when there is too little."""
-    if not isinstance(value, dict) or not isinstance(value.get("workers"), list):
-        return None
+def _too_large(value: object) -> Iterator[Problem]:
+    """Mappings and lists with so many entries that pydantic, which keeps about 1 kB per error and cannot stop early, could fill memory."""
+    if not isinstance(value, dict):
+        return
+    parts: list[tuple[Path, object, int]] = [((), value, MAX_ENTRIES)]
+    parts += [
+        ((key,), part, MAX_WORKERS if key == "workers" else MAX_ENTRIES)
+        for key, part in islice(value.items(), MAX_ENTRIES)
+    ]
+    for path, part, limit in parts:
+        if isinstance(part, dict | list) and len(part) > limit:
+            yield Problem(
+                f"{where(path)} has {len(part):,} entries; at most {limit:,} are allowed", "Split the workflow.", path
+            )
+            return
+    workers = value.get("workers")
+    for index, worker in enumerate(workers if isinstance(workers, list) else ()):
+        if isinstance(worker, dict) and _has_many_entries(worker):
+            yield Problem(
+                f"has a list or mapping of more than {MAX_ENTRIES:,} entries", "Split the worker.", ("workers", index)
+            )
+
+
+def _has_many_entries(worker: dict[str, Any]) -> bool:
+    if len(worker) > MAX_ENTRIES:
+        return True
+    for part in worker.values():
+        if isinstance(part, (dict, list)) and len(part) > MAX_ENTRIES:
+            return True
+    place = worker.get("place")
+    return isinstance(place, dict) and any(
+        isinstance(part, dict) and len(part) > MAX_ENTRIES for part in place.values()
+    )
+
+
+def _salvage(value: dict[str, Any]) -> tuple[Draft | None, list[Problem]]:
+    """What is wrong with each value by itself, and the valid part, so that one wrong value does not hide what else is wrong."""
     doubtful: set[tuple[int | None, str]] = set()
-    lost: set[int] = set()
-    for path in broken:
-        if path and path[0] != "workers":
-            doubtful.add((None, str(path[0])))
-        elif len(path) > 2 and path[2] != "name":
-            doubtful.add((int(path[1]), str(path[2])))
-        elif len(path) > 1:  # no mapping, or no usable name
-            lost.add(int(path[1]))
-    kept = {key: part for key, part in value.items() if key in Document.model_fields and (None, key) not in doubtful}
-    indexes = [index for index in range(len(value["workers"])) if index not in lost]
-    kept["workers"] = [_salvaged_worker(value["workers"][index], index, doubtful) for index in indexes]
+    header = {**value, "workers": [_STAND_IN]}
+    problems: list[Problem] = []
     try:
-        document = Document.model_validate({"name": _STAND_IN, **kept})
-    except ValidationError:
+        document = Document.model_validate(header)
+    except ValidationError as error:
+        problems += validation_problems(error, value)
+        doubtful = {(None, str(path[0])) for path in paths_of(error) if path}
+        kept = {
+            key: part for key, part in header.items() if key in Document.model_fields and (None, key) not in doubtful
+        }
+        document = Document.model_validate({"name": "unknown", **kept})
+    workers: list[tuple[int, Worker]] = []
+    for index, raw in enumerate(value["workers"]):
+        try:
+            workers.append((index, Worker.model_validate(raw)))
+        except ValidationError as error:
+            problems += validation_problems(error, value, ("workers", index))
+            doubtful |= {(index, str(path[0])) for path in paths_of(error) if path}
+            worker = _salvaged_worker(raw, {key for at, key in doubtful if at == index})
+            workers += [] if worker is None else [(index, worker)]
+        if len(problems) > MAX_PROBLEMS:
+            return None, problems
+    return Draft(document, workers, doubtful), problems
+
+
+def _salvaged_worker(raw: object, doubtful: set[str]) -> Worker | None:
+    """A worker without what is wrong with it; None when it has no usable name."""
+    if not isinstance(raw, dict):
         return None
-    return Draft(document, list(zip(indexes, document.workers, strict=True)), doubtful)
-
-
-def _salvaged_worker(raw: dict[str, Any], index: int, doubtful: set[tuple[int | None, str]]) -> dict[str, Any]:
-    kept = {key: part for key, part in raw.items() if key in Worker.model_fields and (index, key) not in doubtful}
-    if "command" not in kept and "script" not in kept and (("command" in raw) or ("script" in raw)):
-        kept["command"] = _STAND_IN
-    return kept
+    kept = {key: part for key, part in raw.items() if key in Worker.model_fields and key not in doubtful}
+    if doubtful & {"command", "script"} and not kept.keys() & {"command", "script"}:
+        kept["command"] = "unknown"
+    with contextlib.suppress(ValidationError):
+        return Worker.model_validate(kept)
+    return None
 
 
 @contextlib.contextmanager

@@ -9,19 +9,32 @@ import math
 import re
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from wattle.names import NAME_PATTERN
 
 MAX_WORKERS = 200_000
+MAX_ENTRIES = 100_000
+"""Entries of one list or mapping, except for the list of workers."""
+
 MAX_TEXT = 100_000
 """Characters of one text. Linux takes at most 128 KiB in one argument or environment variable."""
 
 MAX_SECONDS = 10 * 366 * 86400
 
 _TOO_LARGE = 10**1_000  # Python refuses to write out whole numbers of some thousand digits
+_MAX_WRITTEN = 40  # characters of a duration or size
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMGTP]?)(i?)B")
@@ -49,7 +62,7 @@ def as_seconds(value: object) -> object:
     if not isinstance(value, str):
         return value
     compact = value.strip()
-    parts = _PART.findall(compact)
+    parts = _PART.findall(compact) if len(compact) <= _MAX_WRITTEN else []
     if not parts or _PART.sub("", compact).strip():
         _refuse(
             f"is {value[:40]!r}, which is no duration",
@@ -62,7 +75,7 @@ def as_bytes(value: object) -> object:
     """Sizes written as texts (``512MB`` = 512,000,000, ``2GiB`` = 2,147,483,648) in bytes. Others as they are."""
     if not isinstance(value, str):
         return value
-    match = _SIZE.fullmatch(value.strip())
+    match = _SIZE.fullmatch(value.strip()) if len(value) <= _MAX_WRITTEN else None
     if match is None or (match[3] and not match[2]):
         _refuse(f"is {value[:40]!r}, which is no size", "Write bytes as a number, or a text such as '512MB', '2GiB'.")
     base = 1024 if match[3] else 1000
@@ -248,7 +261,7 @@ class Document(_Part):
         description="After a worker's final failure: start nothing more, or go on with all that does not need it.",
     )
     priority: Priority = Field(0, description="Priority of the workers that give none.")
-    workers: list[Worker] = Field(min_length=1, max_length=MAX_WORKERS, description="The steps.")
+    workers: Annotated[list[Worker], FailFast()] = Field(min_length=1, max_length=MAX_WORKERS, description="The steps.")
 
 
 class _Schema(GenerateJsonSchema):

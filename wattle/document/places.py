@@ -45,10 +45,12 @@ class Step(NamedTuple):
     column: int
 
 
-def walk(steps: Iterable[Step], wanted: Collection[Path] = ()) -> tuple[dict[Path, Place], list[tuple[Path, Mark]]]:
+def walk(
+    steps: Iterable[Step], wanted: Collection[Path] = (), to_the_end: bool = True
+) -> tuple[dict[Path, Place], list[tuple[Path, Mark]]]:
     """Follow the tokens of a document: the places of those ``wanted`` paths that it has, and each key that its mapping has already.
 
-    Raises SyntaxProblem where values are nested deeper than ``MAX_DEPTH``.
+    Without ``to_the_end`` it stops when all wanted places are found. Raises SyntaxProblem where values are nested too deeply.
     """
     places: dict[Path, Place] = {}
     repeated: list[tuple[Path, Mark]] = []
@@ -74,6 +76,8 @@ def walk(steps: Iterable[Step], wanted: Collection[Path] = ()) -> tuple[dict[Pat
         here = tuple(path)
         if here in wanted:
             places[here] = Place(key_mark or mark, mark)
+            if not to_the_end and len(places) == len(wanted):
+                break
         key_mark = None
         if kind in "{[":
             if len(keys) >= MAX_DEPTH:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from wattle.document.model import Document, Place, Resources, Retries, Worker
@@ -22,7 +22,7 @@ from wattle.names import NAME_PATTERN, name_problem
 MAX_PROBLEMS = 1_000
 """Problems listed at once; more help nobody."""
 
-_MAX_COMPARED = 2_000
+_MAX_COMPARED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +153,19 @@ def _marks(problems: Sequence[Problem], parsed: Parsed | None) -> list[Mark | No
 # --- pydantic's findings --------------------------------------------------------------------------------------------
 
 
-def validation_problems(errors: Sequence[ErrorDetails], value: object) -> list[Problem]:
-    """What pydantic found in ``value``, in the words of the document."""
-    return [_translate(error, value) for error in errors]
+def validation_problems(error: ValidationError, value: object, at: Path = ()) -> list[Problem]:
+    """What pydantic found at ``at`` in the document ``value``, in the words of the document; when it is very much, the first part."""
+    found = error.errors(include_url=False, include_input=False)
+    return [_translate(each, value, at) for each in found[: MAX_PROBLEMS + 1]]
 
 
-def _translate(error: ErrorDetails, value: object) -> Problem:
-    path: Path = tuple(error["loc"])
+def paths_of(error: ValidationError) -> list[Path]:
+    """Where pydantic found something, from where it began."""
+    return [tuple(each["loc"]) for each in error.errors(include_url=False, include_input=False, include_context=False)]
+
+
+def _translate(error: ErrorDetails, value: object, at: Path) -> Problem:
+    path: Path = (*at, *error["loc"])
     about_key = path[-1:] == ("[key]",)
     path = path[:-1] if about_key else path
     if path[-2:-1] == ("resources",) and error["type"] == "string_pattern_mismatch":

@@ -27,7 +27,9 @@ class Parsed:
 
     def locate(self, wanted: Collection[Path]) -> tuple[dict[Path, Place], list[tuple[Path, Mark]]]:
         """The places of those paths that stand in the text, and every key that its mapping has already."""
-        return walk(json_steps(self.text) if self.format == "json" else yaml_steps(self.text), wanted)
+        steps = json_steps(self.text) if self.format == "json" else yaml_steps(self.text)
+        present = {path for path in wanted if _stands(self.value, path)}
+        return walk(steps, present, to_the_end=self.repeated or not present)
 
 
 def parse(data: bytes | str, format: Format = "auto") -> Parsed:
@@ -47,6 +49,16 @@ def parse(data: bytes | str, format: Format = "auto") -> Parsed:
                 return Parsed(text, "yaml", *parse_yaml(text))
             raise
     return Parsed(text, "yaml", *parse_yaml(text))
+
+
+def _stands(value: Any, path: Path) -> bool:
+    """Whether something stands at a path."""
+    for key in path:
+        known = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        if key not in known:
+            return False
+        value = value[key]
+    return True
 
 
 def _decode(data: bytes | str) -> str:

@@ -233,11 +233,11 @@ class Routes:
 
     async def _cancel(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.owner("cancel", {"run": request.names["run"]}, _no_run(request)))
+        return _json(await self._backend.owner("cancel_run", {"run": request.names["run"]}, _no_run(request)))
 
     async def _retry(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.owner("retry", {"run": request.names["run"]}, _no_run(request)))
+        return _json(await self._backend.owner("retry_run", {"run": request.names["run"]}, _no_run(request)))
 
     # --- workers ------------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
 from urllib.parse import unquote
 
-from pydantic_core import to_json
+from pydantic_core import from_json
 
 from wattle.bus.base import Bus, Priority, Query, Reply
+from wattle.bus.queries import error_payload
 from wattle.errors import InvalidRequest, Unavailable, WattleError
 
 
@@ -43,14 +46,30 @@ def parse_seconds(parameters: dict[str, str], name: str, most: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
+    if not 0 <= seconds < math.inf:
         raise InvalidRequest(f"parameter {name}={text[:40]!r} must be seconds, 0 or more")
     return min(seconds, most)
 
 
+def parse_object(payload: bytes | None) -> dict[str, Any]:
+    """The JSON object in a payload; raises InvalidRequest for anything else, also for NaN, half characters and too deep nesting."""
+    if not payload:
+        raise InvalidRequest("the payload is empty; it must be a JSON object")
+    try:
+        value = from_json(payload, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"the payload is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the payload must be a JSON object, not {_KINDS.get(type(value), 'null')}")
+    return value
+
+
+_KINDS = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+
+
 def refuse(query: Query, error: WattleError) -> None:
     """Answer with an error, and nothing more."""
-    query.reply_error(to_json(error.as_dict()))
+    query.reply_error(error_payload(error))
     query.finish()
 
 

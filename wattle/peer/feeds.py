@@ -48,7 +48,7 @@ class FeedPublisher:
             refuse(query, error)
             return
         entries = tuple(FeedEntry(number, facts) for number, facts in self._read(after, PAGE))
-        query.reply(encode(FeedPage(self._store, self._head(), entries)))
+        query.reply(encode(FeedPage(self._store, self._head(), entries)), key=self._key)
         query.finish()
 
     def close(self) -> None:
@@ -83,7 +83,10 @@ class FeedFollower:
         self._declaration = bus.subscribe(keys.feed(), self._hint)
 
     def _hint(self, sample: Sample) -> None:
-        peer = self._keys.feed_peer(sample.key)
+        try:
+            peer = self._keys.feed_peer(sample.key)
+        except InvalidRequest:
+            return  # a put on a wider key than any feed's
         if peer not in self._joined or sample.payload is None:
             return  # before its joining everything is read by query
         try:
@@ -154,12 +157,20 @@ class FeedFollower:
             answer = next((r for r in replies if r.ok), None)
             if answer is None:
                 return False
-            page = decode(FeedPage, answer.payload)
+            try:
+                page = decode(FeedPage, answer.payload)
+            except InvalidRequest as error:
+                log.warning("feed not understood", peer=peer, problem=error.message)
+                return False
             if page.store != store:
                 return False
+            before = state.number
             self._take(peer, page)
             if state.number >= page.head or not page.entries:
                 return True
+            if state.number == before:
+                log.warning("feed does not go on where it was read to", peer=peer, after=before)
+                return False
 
     def close(self) -> None:
         """Follow nobody any more."""

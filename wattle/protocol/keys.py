@@ -113,6 +113,10 @@ class Keys:
         """A command; ``peer`` may be ``*`` to ask all who serve the verb."""
         return f"{self.root}/cmd/{peer}/{verb}"
 
+    def cmd_peer(self, key: str) -> str:
+        """The peer of a command's key: who answered, when it is a reply's."""
+        return _after(key, f"{self.root}/cmd/").split("/", 1)[0]
+
     def cmd_verb(self, key: str) -> str:
         """The verb of a command's key."""
         return key.rsplit("/", 1)[-1]

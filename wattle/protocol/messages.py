@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from wattle.core.model import Assignment, Fact, TaskId
 from wattle.errors import InvalidRequest
 
 PROTOCOL = 1
 """Raised when peers of different versions could misunderstand each other."""
+
+MOST = 2**62
+"""Numbers in messages lie between plus and minus this."""
 
 M = TypeVar("M")
 
@@ -110,6 +114,28 @@ class FeedPage:
 _adapters: dict[type, TypeAdapter[Any]] = {}
 
 
+_validators: dict[type, SchemaValidator] = {}
+
+
+def _validator(kind: type) -> SchemaValidator:
+    """What checks a message type: pydantic's own rules, with every number one that SQLite and a clock can hold."""
+    validator = _validators.get(kind)
+    if validator is None:
+        validator = _validators[kind] = SchemaValidator(_bounded(_adapter(kind).core_schema))
+    return validator
+
+
+def _bounded(schema: Any) -> Any:
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_bounded, schema))
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") in ("int", "float"):
+        limit = MOST if schema["type"] == "int" else float(MOST)
+        return {"ge": -limit, "le": limit, **schema}
+    return {key: value if key == "metadata" else _bounded(value) for key, value in schema.items()}
+
+
 def _adapter(kind: type) -> TypeAdapter[Any]:
     """The one adapter of a message type, made at first use: making one costs a millisecond."""
     adapter = _adapters.get(kind)
@@ -128,7 +154,7 @@ def decode(kind: type[M], payload: bytes | None) -> M:
     if payload is None:
         raise InvalidRequest(f"a {kind.__name__} must carry a payload")
     try:
-        message: M = _adapter(kind).validate_json(payload)
+        message: M = _validator(kind).validate_json(payload)
     except ValidationError as error:
         places = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors(include_url=False)[:5]]
         raise InvalidRequest(f"this is no {kind.__name__}: " + "; ".join(places), detail=places) from None

@@ -156,8 +156,10 @@ class AgentSettings(BaseSettings):
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where to listen: what ``listen`` says, else the socket in the data folder; a client need not listen."""
-        if self.listen or self.mode == "client":
+        """Where to listen: what ``listen`` says, else the socket in the data folder; for a client, or with a ``zenoh_config`` that
+        says itself where, what ``listen`` says alone.
+        """
+        if self.listen or self.zenoh_config or self.mode == "client":
             return self.listen
         return (socket_endpoint(self.data),)
 

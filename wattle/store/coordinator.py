@@ -321,9 +321,19 @@ class CoordinatorStore(Store):
         row: Runs | None = Runs.get_or_none(Runs.id == run_id)
         return row
 
-    def runs(self, workflow: str | None, status: str | None, after: tuple[float, str] | None, limit: int) -> list[Runs]:
-        """Runs, newest first, from the one ``after`` (created_at, id) on."""
+    def runs(
+        self,
+        workflow: str | None,
+        status: str | None,
+        after: tuple[float, str] | None,
+        limit: int,
+        *,
+        owner: str | None = None,
+    ) -> list[Runs]:
+        """Runs, newest first, from the one ``after`` (created_at, id) on; those of one owner, or of all."""
         query = Runs.select().order_by(Runs.created_at.desc(), Runs.id.desc()).limit(limit)
+        if owner is not None:
+            query = query.where(Runs.owner == owner)
         if workflow is not None:
             query = query.where(Runs.workflow_name == workflow)
         if status is not None:

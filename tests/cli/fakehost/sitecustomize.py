@@ -1,4 +1,4 @@
-"""Puts a fake in place of wattle.peer.host in every process that has this folder on PYTHONPATH: ``wattle up`` then serves canned runs.
+"""Puts a fake in place of wattle.host in every process that has this folder on PYTHONPATH: ``wattle up`` then serves canned runs.
 
 What a run does is said by its workflow's name: ``quick`` succeeds, ``failing`` fails, ``hanging`` goes on until it is cancelled,
 ``stubborn`` does not even end then.
@@ -10,13 +10,11 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def run_agents(
-    roles: Sequence[str], settings: Mapping[str, Any], *, ready: Callable[[list[str]], None], embedded: bool
-) -> int:
+def run_agents(settings: Mapping[str, Any], *, ready: Callable[[list[str]], None]) -> None:
     """Serves until SIGTERM, then leaves a file ``stopped``."""
     from tests.client.fake_gateway import FakeGateway, Refusal
     from wattle.errors import StoreError
@@ -24,7 +22,6 @@ def run_agents(
     runtime = settings["runtime"]
     if (runtime.data / "broken").exists():
         raise StoreError(f"the store {runtime.data} is damaged", code="STORE_DAMAGED")
-    assert not embedded or runtime.die_with_runtime
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     with FakeGateway(runtime.data) as gateway:
@@ -50,10 +47,9 @@ def run_agents(
         gateway.before = answers
         ready([gateway.endpoint])
         ended.wait()
-    (runtime.data / "stopped").touch()
-    return 0
+    (runtime.data / "stopped").write_text(f"{runtime.die_with_runtime} {runtime.stop_timeout}")
 
 
-host = types.ModuleType("wattle.peer.host")
+host = types.ModuleType("wattle.host")
 vars(host)["run_agents"] = run_agents
-sys.modules["wattle.peer.host"] = host
+sys.modules["wattle.host"] = host

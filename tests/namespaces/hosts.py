@@ -1,0 +1,203 @@
+"""A LAN of machines, made of network namespaces (Linux, root, iproute2): hosts on one switch whose links can be cut and healed.
+
+Every host is a namespace with an address of its own, multicast and IPv6; the switch is a bridge in a namespace of its own, so nothing
+appears among this machine's own interfaces. Names are random: several LANs may exist at once. Cuts happen at the switch: a host sees no
+carrier loss, only silence, as when a cable is pulled two rooms away.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from processes import Network
+
+COMMAND_TIMEOUT = 30.0
+_DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
+
+
+class IpError(Exception):
+    """A command of iproute2 failed; the message holds its last words."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine of the LAN. ``network`` starts agents and commands of Wattle on it."""
+
+    name: str
+    address: str
+    namespace: str
+    network: Network
+
+    @property
+    def port(self) -> str:
+        """Its end of the cable at the switch."""
+        return f"port-{self.name}"
+
+    def run(self, *command: str, timeout: float = COMMAND_TIMEOUT) -> subprocess.CompletedProcess[str]:
+        """Run a command on this host to its end; it must succeed."""
+        done = subprocess.run(
+            [*on(self.namespace), *command], capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert done.returncode == 0, f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+class Lan:
+    """Hosts on a switch; made by ``lan``."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
+        prefix = f"wtl-{secrets.token_hex(4)}"
+        self._switch = f"{prefix}-switch"
+        self._parted: tuple[Host, Host] | None = None
+        self.hosts: dict[str, Host] = {}
+        for number, name in enumerate(names, 1):
+            namespace = f"{prefix}-{name}"
+            place = folder / name
+            place.mkdir(mode=0o700)
+            network = Network(place, environment, prefix=on(namespace))
+            self.hosts[name] = Host(name, f"10.77.0.{number}", namespace, network)
+
+    def __getitem__(self, name: str) -> Host:
+        return self.hosts[name]
+
+    def build(self) -> None:
+        """Make the namespaces and plug them in; raises IpError."""
+        _ip("netns", "add", self._switch)
+        _ip_batch(
+            self._switch,
+            "link add switch type bridge forward_delay 0 mcast_snooping 0",
+            "link set switch up",
+        )
+        for host in self.hosts.values():
+            _ip("netns", "add", host.namespace)
+            _ip_batch(
+                self._switch,
+                f"link add name {host.port} type veth peer name eth0 netns {host.namespace}",
+                f"link set {host.port} master switch",
+                f"link set {host.port} up",
+            )
+            _ip_batch(
+                host.namespace,
+                "link set lo up",
+                f"addr add {host.address}/24 dev eth0",
+                "link set eth0 up",
+                "route add 224.0.0.0/4 dev eth0",
+            )
+
+    def cut(self, host: Host) -> None:
+        """Let nothing through from or to a host any more, without a word to it."""
+        self._port(host, f"state {_DISABLED}")
+
+    def heal(self, host: Host) -> None:
+        """Undo ``cut``."""
+        self._port(host, f"state {_FORWARDING}")
+
+    def part(self, one: Host, other: Host) -> None:
+        """Let nothing through between two hosts, which all others still reach; one pair at a time."""
+        assert self._parted is None, "one pair at a time: rejoin() first"
+        self._parted = (one, other)
+        for host in self._parted:
+            self._port(host, "isolated on")
+
+    def rejoin(self) -> None:
+        """Undo ``part``."""
+        for host in self._parted or ():
+            self._port(host, "isolated off")
+        self._parted = None
+
+    def lose(self, host: Host, share: float) -> None:
+        """Lose this share (0 to 1) of the packets to a host, by chance; raises IpError where the kernel cannot filter packets.
+
+        A classic BPF program at the port instead of the qdisc netem, which fewer kernels have.
+        """
+        load_random, at_least, end, dropped = 0x20, 0x35, 0x06, 2
+        below = min(int(share * 2**32), 2**32 - 1)
+        program = f"4,{load_random} 0 0 4294963256,{at_least} 0 1 {below},{end} 0 0 0,{end} 0 0 {dropped},"
+        _tc(self._switch, "qdisc", "replace", "dev", host.port, "clsact")
+        _tc(self._switch, "filter", "replace", "dev", host.port, "egress", "prio", "1", "bpf", "da", "bytecode", program)
+
+    def tear_down(self) -> None:
+        """End every process of every host and remove all that was made, however far that was."""
+        for host in self.hosts.values():
+            host.network.stop()
+            _kill_all_in(host.namespace)
+        for namespace in (*(host.namespace for host in self.hosts.values()), self._switch):
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
+
+    def _port(self, host: Host, change: str) -> None:
+        _ip_batch(self._switch, f"link set {host.port} type bridge_slave {change}")
+
+
+@contextmanager
+def lan(*names: str, environment: Mapping[str, str] | None = None) -> Iterator[Lan]:
+    """A LAN that ends with the block, with a short temporary folder for its agents. Names have at most 10 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="wtn-", dir="/tmp"))
+    made = Lan(folder, names, environment)
+    try:
+        made.build()
+        yield made
+    finally:
+        made.tear_down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def problem() -> str | None:
+    """Why namespaces cannot be used here; None when they can."""
+    if sys.platform != "linux":
+        return f"network namespaces are Linux's, and this is {sys.platform}"
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "network namespaces need the command ip (iproute2)"
+    try:
+        with lan("probe") as made:
+            made.cut(made["probe"])
+    except IpError as error:
+        return f"network namespaces do not work here: {error}"
+    return None
+
+
+def on(namespace: str) -> list[str]:
+    """What stands before a command that shall run in a namespace."""
+    return ["ip", "netns", "exec", namespace]
+
+
+def _kill_all_in(namespace: str) -> None:
+    listed = subprocess.run(
+        ["ip", "netns", "pids", namespace], capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
+    )
+    for pid in listed.stdout.split():
+        try:
+            os.kill(int(pid), signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # it ended meanwhile
+
+
+def _ip(*arguments: str) -> None:
+    _call(["ip", *arguments])
+
+
+def _ip_batch(namespace: str, *lines: str) -> None:
+    _call(["ip", "-n", namespace, "-batch", "-"], "\n".join(lines))
+
+
+def _tc(namespace: str, *arguments: str) -> None:
+    _call(["tc", "-n", namespace, *arguments])
+
+
+def _call(command: list[str], text: str = "") -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False)
+    if done.returncode != 0:
+        raise IpError(f"{' '.join(command)}: {done.stderr.strip()}\n{text}")
