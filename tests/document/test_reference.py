@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from wattle.document.load import load
-from wattle.document.model import MAX_TEXT, MAX_WORKERS, json_schema
+from wattle.document.model import MAX_ENTRIES, MAX_TEXT, MAX_WORKERS, json_schema
 from wattle.document.places import MAX_DEPTH
 from wattle.document.problems import MAX_PROBLEMS
 from wattle.document.syntax import MAX_BYTES
@@ -65,8 +65,9 @@ def test_defaults_are_as_written(title: str) -> None:
     [
         f"{MAX_BYTES // 2**20} MiB",
         f"depth | {MAX_DEPTH}",
-        f"{MAX_WORKERS:,}",
-        f"{MAX_TEXT:,}",
+        f"workers | {MAX_WORKERS:,}",
+        f"mapping | {MAX_ENTRIES:,}",
+        f"{MAX_TEXT:,} characters",
         f"{MAX_ALIASES:,}, ",
         f"{MAX_EXPANDED:,} values",
         f"{MAX_PROBLEMS:,}",

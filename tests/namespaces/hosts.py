@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from processes import Network
+from processes import Agent, Network
 
 COMMAND_TIMEOUT = 30.0
 _DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
@@ -44,10 +45,10 @@ class Host:
         """Its end of the cable at the switch."""
         return f"port-{self.name}"
 
-    def run(self, *command: str, timeout: float = COMMAND_TIMEOUT) -> subprocess.CompletedProcess[str]:
-        """Run a command on this host to its end; it must succeed."""
+    def run(self, *command: str, text: str = "", timeout: float = COMMAND_TIMEOUT) -> subprocess.CompletedProcess[str]:
+        """Run a command on this host to its end, with ``text`` on its standard input; it must succeed."""
         done = subprocess.run(
-            [*on(self.namespace), *command], capture_output=True, text=True, timeout=timeout, check=False
+            [*on(self.namespace), *command], input=text, capture_output=True, text=True, timeout=timeout, check=False
         )
         assert done.returncode == 0, f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -172,6 +173,12 @@ def problem() -> str | None:
 def on(namespace: str) -> list[str]:
     """What stands before a command that shall run in a namespace."""
     return ["ip", "netns", "exec", namespace]
+
+
+def together(*starts: Callable[[], Agent]) -> list[Agent]:
+    """Start agents side by side, which takes as long as the slowest alone; ends when all are ready."""
+    with ThreadPoolExecutor(len(starts)) as pool:
+        return [started.result() for started in [pool.submit(start) for start in starts]]
 
 
 def _kill_all_in(namespace: str) -> None:

@@ -6,6 +6,7 @@ message may gain fields without a new protocol number; anything else needs ``PRO
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic_core import SchemaValidator
 
 from wattle.core.model import Assignment, Fact, TaskId
 from wattle.errors import InvalidRequest
+from wattle.names import check_name
 
 PROTOCOL = 1
 """Raised when peers of different versions could misunderstand each other."""
@@ -22,6 +24,7 @@ MOST = 2**62
 """Numbers in messages lie between plus and minus this."""
 
 M = TypeVar("M")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,17 @@ class AssignBatch:
 
     owner: str
     tasks: tuple[Assignment, ...]
+
+
+def check_assignments(batch: AssignBatch) -> None:
+    """Raise InvalidRequest where a name or digest of a task is none: they become parts of paths and keys on the node."""
+    for task in batch.tasks:
+        check_name(task.run, "run")
+        check_name(task.worker, "worker")
+        for source in task.inputs.values():
+            check_name(source.worker, "worker")
+            if _DIGEST.fullmatch(source.digest) is None:
+                raise InvalidRequest(f"{source.digest[:80]!r} is no digest; content is named by 64 hexadecimal digits")
 
 
 @dataclass(frozen=True, slots=True)

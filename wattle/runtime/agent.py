@@ -39,6 +39,7 @@ from wattle.protocol.messages import (
     TaskAnswer,
     TaskAnswers,
     TaskRef,
+    check_assignments,
     decode,
     encode,
 )
@@ -134,7 +135,7 @@ class RuntimeAgent:
 
     def _step(self, events: list[RuntimeEvent], now: float) -> None:
         effects = self.core.handle(events, now)
-        spawns = [(e.assignment, layout(e.assignment, self._folders)) for e in effects if isinstance(e, do.Spawn)]
+        spawns = self._lay_out(e.assignment for e in effects if isinstance(e, do.Spawn))
         blobs, self._blobs = self._blobs, []
         with self.store.transaction():
             facts = self.store.save(effects)
@@ -180,30 +181,49 @@ class RuntimeAgent:
 
     def _answer_command(self, token: int) -> None:
         query, answers = self._questions.pop(token)
-        query.reply(encode(TaskAnswers(tuple(answers))))
-        query.finish()
+        self._reply(query, encode(TaskAnswers(tuple(answers))))
 
     def _answer_order(self) -> None:
         """Answer the oldest drain or resume, if it came from somebody who waits."""
         if self._orders:
-            query = self._orders.popleft()
-            query.reply(to_json(as_json(node_view(self.info(), "draining" if self.core.draining else "ready"))))
-            query.finish()
+            view = node_view(self.info(), "draining" if self.core.draining else "ready")
+            self._reply(self._orders.popleft(), to_json(as_json(view)))
+
+    def _reply(self, query: Query, payload: bytes) -> None:
+        """Answer a command on this peer's own key: whoever asked may have asked all peers at once."""
+        query.reply(payload, key=self.keys.cmd(self.name, self.keys.cmd_verb(query.key)))
+        query.finish()
 
     # --- processes ----------------------------------------------------------------------------------------------------
+
+    def _lay_out(self, assignments: Iterable[Assignment]) -> list[tuple[Assignment, Layout]]:
+        spawns = []
+        for assignment in assignments:
+            try:
+                spawns.append((assignment, layout(assignment, self._folders)))
+            except InvalidRequest as error:
+                self._loop.post(on.SpawnFailed(assignment.id, error.message))
+        return spawns
 
     def _spawn(self, spawns: list[tuple[Assignment, Layout]]) -> None:
         requests = []
         for assignment, at in spawns:
             try:
                 self._make_folders(assignment, at)
-            except OSError as error:
-                problem = f"cannot make {error.filename}: {error.strerror}; correct working_dir or outputs"
+            except (OSError, ValueError) as error:
+                problem = f"cannot make its folders: {error}; correct working_dir or outputs"
                 self._loop.post(on.SpawnFailed(assignment.id, problem))
                 continue
             requests.append(SpawnRequest(assignment.id, at.argv, at.env, at.cwd, at.stdout, at.stderr))
         if requests:
             self._processes.spawn(requests)
+
+    def _layouts(self, assignments: Iterable[Assignment]) -> Iterable[tuple[Assignment, Layout]]:
+        for assignment in assignments:
+            try:
+                yield assignment, layout(assignment, self._folders)
+            except InvalidRequest as error:
+                self._loop.post(on.SpawnFailed(assignment.id, error.message))
 
     def _make_folders(self, assignment: Assignment, at: Layout) -> None:
         if at.stdout.parent not in self._log_folders:
@@ -220,6 +240,10 @@ class RuntimeAgent:
                     self._loop.post(on.ProcessStarted(id, pid, at))
                 case SpawnFailed(id, error):
                     self._loop.post(on.SpawnFailed(id, error))
+                case Exited(id, stopped=True):
+                    # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
+                    self._processes.acknowledge([id])
+                    self._loop.post(on.ProcessesLost((id,)))
                 case Exited(id, exit_code, signal, usage, at):
                     self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at))
                 case SpawnerLost(tasks):
@@ -302,6 +326,7 @@ class RuntimeAgent:
         match verb:
             case "assign":
                 batch = decode(AssignBatch, query.payload)
+                check_assignments(batch)
                 self._questions[token] = (query, [])
                 self._loop.post(on.Assigned(token, batch.owner, batch.tasks))
             case "cancel":
@@ -312,11 +337,12 @@ class RuntimeAgent:
                 owner = decode(HeldQuestion, query.payload).owner
                 tasks = [t.held for t in self.core.tasks.values() if t.held.owner == owner]
                 refs = tuple(TaskRef(*t.assignment.id, t.assignment.epoch) for t in tasks)
-                query.reply(encode(HeldTasks(refs)))
-                query.finish()
+                self._reply(query, encode(HeldTasks(refs)))
             case "drain" | "resume":
                 self._orders.append(query)
                 self._loop.post(on.Drain() if verb == "drain" else on.Resume())
+            case _:  # asked with a key wider than any command's
+                query.finish()
 
     # --- about itself -------------------------------------------------------------------------------------------------
 
