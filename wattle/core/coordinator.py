@@ -54,6 +54,7 @@ class CoordinatorCore:
         self.announcing = True
         self.runs: dict[str, Run] = {}
         self.now = 0.0  # the time of the batch being handled
+        self.cause = ""  # the event being handled, for logs
         self.members = Membership(self)
         self.attempts = Attempts(self)
         self.files = Files(self)
@@ -96,7 +97,9 @@ class CoordinatorCore:
         """
         self.now = now
         for event in events:
+            self.cause = on.cause(event)
             self._handlers[type(event)](event)
+        self.cause = "time"
         self.members.check_clocks()
         self._release_delayed()
         self._place()
@@ -253,6 +256,7 @@ class CoordinatorCore:
         self._stamp(worker, status)
         self.announce(run, worker)
         if status is WorkerStatus.READY:
+            worker.cause = self.cause
             self._enqueue(run, worker)
         elif status is WorkerStatus.SUCCEEDED:
             for name in worker.dependents:

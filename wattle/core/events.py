@@ -278,3 +278,16 @@ RuntimeEvent = (
     | CoordinatorsInSight
     | Tick
 )
+
+
+def cause(event: CoordinatorEvent) -> str:
+    """A short name of an event for logs and stories: what followed from it can be found by it."""
+    match event:
+        case FactsLearned(node, _, number):
+            return f"{node}#{number}"
+        case NodeSeen(info) | NodeChanged(info):
+            return f"{info.name} in sight"
+        case NodeUnreachable(node, incarnation):
+            return f"{node}/{incarnation} out of sight"
+        case _:
+            return type(event).__name__

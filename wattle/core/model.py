@@ -101,7 +101,7 @@ class WorkerSpec:
     """One worker, checked and complete. Texts may still hold ``${...}`` references (see core/template.py)."""
 
     name: str
-    argv: tuple[str, ...] = ()  # the command split into words, then args; empty when there is a script
+    argv: tuple[str, ...] = ()  # the command split into words, then args; only args when there is a script
     script: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     working_dir: str | None = None
@@ -162,7 +162,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Everything a runtime needs to execute one task; self-contained, so that it can start while cut off."""
+    """Everything a runtime needs to execute one task; self-contained, so that it can start while cut off.
+
+    ``cause`` is for logs alone: what made the worker ready, such as ``node1#17``, entry 17 of node1's feed.
+    """
 
     run: str
     worker: str
@@ -181,6 +184,7 @@ class Assignment:
     resources: dict[str, float] = field(default_factory=dict)
     priority: int = 0
     on_disconnect: str = "continue"
+    cause: str = ""
 
     @property
     def id(self) -> TaskId:

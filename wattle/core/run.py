@@ -56,6 +56,7 @@ class Worker:
     ready_at: float | None = None
     started_at: float | None = None
     completed_at: float | None = None
+    cause: str = ""  # what made it ready
 
     def record(self, run: str) -> WorkerRecord:
         """What the store keeps of it."""
@@ -239,6 +240,7 @@ class Run:
             resources=spec.resources,
             priority=spec.priority,
             on_disconnect=spec.on_disconnect,
+            cause=worker.cause,
         )
 
 

@@ -145,7 +145,7 @@ class RuntimeAgent:
             self.store.head += 1
             self._feed.publish(self.store.head, facts)
             for fact in facts:
-                _log_fact(fact)
+                _log_fact(fact, f"{self.name}#{self.store.head}")
         self._spawn(spawns)
         self._act(effects)
         for event in events:
@@ -329,6 +329,8 @@ class RuntimeAgent:
                 check_assignments(batch)
                 self._questions[token] = (query, [])
                 self._loop.post(on.Assigned(token, batch.owner, batch.tasks))
+                for task in batch.tasks:
+                    log.debug("task assigned", run=task.run, worker=task.worker, attempt=task.attempt, cause=task.cause)
             case "cancel":
                 orders = decode(CancelBatch, query.payload)
                 self._questions[token] = (query, [])
@@ -372,13 +374,13 @@ class RuntimeAgent:
         query.finish()
 
 
-def _log_fact(fact: Fact) -> None:
+def _log_fact(fact: Fact, cause: str) -> None:
     """Say what became of a task: at debug, so that thousands of short ones cost nothing; at info when it did not succeed."""
     if fact.kind is FactKind.STARTED:
-        log.debug("task started", run=fact.run, worker=fact.worker, attempt=fact.attempt, pid=fact.pid)
+        log.debug("task started", run=fact.run, worker=fact.worker, attempt=fact.attempt, cause=cause, pid=fact.pid)
         return
     say = log.debug if fact.status is TaskStatus.SUCCEEDED else log.info
-    say(f"task {fact.status}", run=fact.run, worker=fact.worker, attempt=fact.attempt, reason=fact.error)
+    say(f"task {fact.status}", run=fact.run, worker=fact.worker, attempt=fact.attempt, cause=cause, reason=fact.error)
 
 
 def _log_rows(assignment: Assignment, at: Layout, now: float) -> Iterable[tuple[str, str, str, int, str, str, float]]:
