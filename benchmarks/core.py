@@ -2,7 +2,7 @@
 
 Every assignment is answered at once by facts of a simulated node, in batches as a busy shell would form them.
 
-    python benchmarks/core.py --tasks 100000 --nodes 1000
+    python -m benchmarks.core --tasks 100000 --nodes 1000
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import time
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from wattle.core import effects as do
 from wattle.core import events as on
@@ -49,8 +50,15 @@ def facts_of(task: do.Assign, number: int, now: float) -> Iterator[on.Coordinato
     yield on.FactsLearned(task.node, "s", number + 1, (done,))
 
 
-def measure(tasks: int, nodes: int, slots: int, batch: int) -> float:
-    """CPU seconds that the core takes for a run of ``tasks`` workers."""
+class Measured(NamedTuple):
+    """CPU seconds that the core took, and how many events it handled in them."""
+
+    seconds: float
+    events: int
+
+
+def measure(tasks: int, nodes: int, slots: int, batch: int) -> Measured:
+    """What the core takes for a run of ``tasks`` workers, given its events ``batch`` at a time."""
     core = CoordinatorCore("bench", CoordinatorOptions(), lambda: 0.5)
     infos = [NodeInfo(f"n{i}", "1", "s", slots=slots, resources={"cpus": float(slots)}) for i in range(nodes)]
     waiting: deque[on.CoordinatorEvent] = deque(on.NodeSeen(info) for info in infos)
@@ -68,9 +76,7 @@ def measure(tasks: int, nodes: int, slots: int, batch: int) -> float:
                 number += 2
                 waiting.extend(facts_of(effect, number, now))
     assert not core.runs, "the run has not ended"
-    print(f"{tasks:>8} tasks, {nodes} nodes of {slots}, batches of {batch}: {tasks / spent:>8.0f} tasks/s,", end=" ")
-    print(f"{spent / tasks * 1e6:.1f} us a task, {turned / spent:.0f} events/s")
-    return spent
+    return Measured(spent, turned)
 
 
 def main() -> None:
@@ -83,7 +89,9 @@ def main() -> None:
     options = parser.parse_args()
     for batch in options.batch:
         for tasks in options.tasks:
-            measure(tasks, options.nodes, options.slots, batch)
+            spent, events = measure(tasks, options.nodes, options.slots, batch)
+            print(f"{tasks:>8} tasks in batches of {batch}: {tasks / spent:>8.0f} tasks/s,", end=" ")
+            print(f"{spent / tasks * 1e6:.1f} us a task, {events / spent:.0f} events/s")
 
 
 if __name__ == "__main__":

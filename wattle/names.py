@@ -43,7 +43,8 @@ def check_name(text: object, what: str) -> str:
     """``text`` itself when it is a name; raises InvalidRequest that says what is wrong with ``what`` otherwise."""
     problem = name_problem(text)
     if problem is not None:
-        raise InvalidRequest(f"{what} {text!r} {problem}")
+        shown = repr(text)
+        raise InvalidRequest(f"{what} {shown if len(shown) <= 100 else shown[:100] + '...'} {problem}")
     return str(text)
 
 

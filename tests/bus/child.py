@@ -32,8 +32,8 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.read()
     for entity in (token, holding, answering):
-        entity.undeclare()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
-    session.close()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
+        entity.undeclare()
+    session.close()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,12 @@ def test_counts_come_from_the_workers_while_they_are_followed() -> None:
     assert list(progress.running) == ["b"]
 
 
+def test_an_end_that_names_no_node_is_on_the_one_it_ran_on() -> None:
+    progress = Progress(run(created=1), each=True)
+    progress.take(change("a", "running", "n7"))
+    assert progress.take(change("a", "failed", None)).node == "n7"
+
+
 def drawn(progress: Progress, height: int = 20, width: int = 60) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, color_system=None, force_terminal=False)
     live = LiveDisplay(console, clock=lambda: AT_T0 + 75)

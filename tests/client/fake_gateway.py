@@ -66,7 +66,7 @@ class FakeGateway:
             self.changed.notify_all()
         for declared in self._declared:  # a session closed with these may hang
             declared.undeclare()
-        self.session.close()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
+        self.session.close()
 
     closing = False
 

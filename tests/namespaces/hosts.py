@@ -24,7 +24,7 @@ from pathlib import Path
 from processes import Agent, Network
 
 COMMAND_TIMEOUT = 30.0
-_DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
+WINDOW = Path(__file__).with_name("window.py")
 
 
 class IpError(Exception):
@@ -52,6 +52,16 @@ class Host:
         )
         assert done.returncode == 0, f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def window(self, port: int) -> str:
+        """An endpoint for clients outside the LAN that leads to a TCP port of this host, whatever is cut."""
+        path = self.network.folder / f"window-{port}"
+        command = [*on(self.namespace), sys.executable, str(WINDOW), str(path), f"{self.address}:{port}"]
+        program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # ends with the host
+        assert program.stdout is not None
+        with program.stdout:
+            assert program.stdout.readline() == "ready\n", "the window did not open"
+        return f"unixsock-stream/{path}"
 
 
 class Lan:
@@ -98,23 +108,24 @@ class Lan:
 
     def cut(self, host: Host) -> None:
         """Let nothing through from or to a host any more, without a word to it."""
-        self._port(host, f"state {_DISABLED}")
+        _ip_batch(self._switch, f"link set {host.port} nomaster")
 
     def heal(self, host: Host) -> None:
         """Undo ``cut``."""
-        self._port(host, f"state {_FORWARDING}")
+        _ip_batch(self._switch, f"link set {host.port} master switch")
+        self._isolate(host, host in (self._parted or ()))
 
     def part(self, one: Host, other: Host) -> None:
         """Let nothing through between two hosts, which all others still reach; one pair at a time."""
         assert self._parted is None, "one pair at a time: rejoin() first"
         self._parted = (one, other)
         for host in self._parted:
-            self._port(host, "isolated on")
+            self._isolate(host, True)
 
     def rejoin(self) -> None:
         """Undo ``part``."""
         for host in self._parted or ():
-            self._port(host, "isolated off")
+            self._isolate(host, False)
         self._parted = None
 
     def lose(self, host: Host, share: float) -> None:
@@ -136,8 +147,9 @@ class Lan:
         for namespace in (*(host.namespace for host in self.hosts.values()), self._switch):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
 
-    def _port(self, host: Host, change: str) -> None:
-        _ip_batch(self._switch, f"link set {host.port} type bridge_slave {change}")
+    def _isolate(self, host: Host, isolated: bool) -> None:
+        """Isolated ports of a bridge reach all others but one another."""
+        _ip_batch(self._switch, f"link set {host.port} type bridge_slave isolated {'on' if isolated else 'off'}")
 
 
 @contextmanager

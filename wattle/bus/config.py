@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +187,8 @@ def _open_error(config: zenoh.Config, why: str) -> WattleError:
         )
     if "acquire lock" in why or "already in use" in why:
         return Unavailable(
-            f"cannot listen on {', '.join(listen)}: another process holds the address ({why}); stop that process or"
-            " give this one an endpoint or a data folder of its own",
+            f"cannot listen on {', '.join(listen)}: another process does; stop that one, or give this one an endpoint"
+            " or a data folder of its own",
             code="NO_NETWORK",
             detail=listen,
         )
@@ -217,6 +216,8 @@ def _endpoints(config: zenoh.Config, what: str) -> list[str]:
 
 def _why_unreachable(endpoint: str) -> str:
     """The likeliest cause that a connection failed, found by trying what an endpoint stands on (for at most a second)."""
+    import socket  # here, because no command should pay for it that succeeds
+
     protocol, _, address = endpoint.partition("/")
     address = _bare(address)
     place = _host_and_port(address)

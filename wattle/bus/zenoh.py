@@ -118,7 +118,9 @@ class ZenohBus:
         """Call ``handler`` with everything published on keys that intersect ``key``."""
         lane: SampleLane[zenoh.Sample]
         lane = SampleLane(key, handler, self._token, read=read_sample, bound=self._samples)
-        return self._declare(lane, lambda keys: self.session.declare_subscriber(keys, lane.push), key)
+        # Called on a thread of Zenoh: so what was put before a query by the same peer is in its lane before the query is in its own.
+        receive = zenoh.handlers.Callback(lane.push, indirect=False)
+        return self._declare(lane, lambda keys: self.session.declare_subscriber(keys, receive), key)
 
     def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:
         """Call ``handler`` with every query on keys that intersect ``key``."""

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -49,13 +49,17 @@ class Progress:
             counts["created"] += waiting
         return dict(counts)
 
-    def take(self, change: WorkerChange) -> None:
-        """A worker's new status."""
+    def take(self, change: WorkerChange) -> WorkerChange:
+        """A worker's new status; with the node it was on, should the event leave it out."""
+        before = self.workers.get(change.name)
+        if change.node is None and before is not None and before.attempt == change.attempt:
+            change = replace(change, node=before.node)
         self.workers[change.name] = change
         self.running.pop(change.name, None)
         if change.status == "running":
             self.running[change.name] = change
             self.started[change.name] = seconds(change.at) or time.time()
+        return change
 
 
 class Display(Protocol):
@@ -87,9 +91,9 @@ def follow(client: Client, first: RunView, display: Display) -> RunView:
     failures = _Failures(client, display)
     for update in client.watch(first.id, workers=progress.each):
         if isinstance(update, WorkerChange):
-            progress.take(update)
-            display.worker(progress, update)
-            failures.see(update)
+            change = progress.take(update)
+            display.worker(progress, change)
+            failures.see(change)
             continue
         progress.run = update
         if not progress.each:

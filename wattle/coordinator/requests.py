@@ -52,7 +52,9 @@ class Requests:
 
     def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
         self._agent, self._nursery, self._store = agent, nursery, agent.store
-        self._waiting: dict[str, dict[Query, trio.CancelScope]] = {}  # run -> long polls that end with it, and their ends
+        self._waiting: dict[
+            str, dict[Query, trio.CancelScope]
+        ] = {}  # run -> long polls that end with it, and their ends
         self._waiting_count = 0
         self._submitting: dict[str, trio.Event] = {}  # runs on their way through the loop
         self._verbs: dict[str, Callable[[Query, Args], Any]] = {

@@ -5,6 +5,7 @@ Gets are answered; puts and deletes have no answer in Zenoh, so what is refused 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Awaitable, Callable
 
@@ -13,9 +14,11 @@ from pydantic_core import to_json
 
 from wattle import __version__
 from wattle.bus.base import Bus, Query, Sample
+from wattle.bus.queries import error_payload
 from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway.backend import Backend
-from wattle.gateway.routes import Answer, Method, Request, Routes
+from wattle.gateway.request import Answer, Method, Request
+from wattle.gateway.routes import Routes
 from wattle.logs import get_logger
 from wattle.peer.asking import parse_parameters, refuse
 from wattle.peer.presence import Presence, new_incarnation
@@ -39,6 +42,7 @@ class GatewayAgent:
         self.incarnation = new_incarnation()
         self._settings = settings
         self._open = 0
+        self._changing: dict[str, trio.Event] = {}  # subject -> set when its newest put or delete is done
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -64,8 +68,7 @@ class GatewayAgent:
 
     def _asked(self, query: Query) -> None:
         if self._open >= self._settings.max_waiting:
-            problem = f"this gateway has {self._open} requests open; try again, or start another gateway"
-            refuse(query, Unavailable(problem, code="BUSY"))
+            refuse(query, self._busy())
             return
         method = Method.GET if query.payload is None else Method.POST
 
@@ -73,7 +76,7 @@ class GatewayAgent:
             query.reply(answer.body, attachment=answer.attachment)
 
         async def reject(error: WattleError) -> None:
-            query.reply_error(to_json(error.as_dict()))
+            query.reply_error(error_payload(error))
 
         self._start(method, query.key, query.parameters, query.payload, reply, reject, query.finish)
 
@@ -85,9 +88,16 @@ class GatewayAgent:
 
         async def reject(error: WattleError) -> None:
             log.info("rejected", key=sample.key, method=method, code=error.code, reason=error.message)
-            self.bus.put(self.keys.event_rejected, to_json({"key": sample.key, "method": method, **error.as_dict()}))
+            self.bus.put(self.keys.event_rejected, rejection(sample.key, method, error))
 
+        if self._open >= self._settings.max_waiting:
+            self.bus.put(self.keys.event_rejected, rejection(sample.key, method, self._busy()))
+            return
         self._start(method, sample.key, "", sample.payload, done, reject, lambda: None)
+
+    def _busy(self) -> Unavailable:
+        problem = f"this gateway has {self._open} requests open; try again, or start another gateway"
+        return Unavailable(problem, code="BUSY")
 
     def _start(
         self,
@@ -100,9 +110,16 @@ class GatewayAgent:
         finish: Callable[[], None],
     ) -> None:
         self._open += 1
+        # What changes one run or workflow is done one by one in the order of arrival, and what asks for it later sees it done.
+        subject = _subject(key)
+        before, done = self._changing.get(subject), None
+        if not method.answered:
+            done = self._changing[subject] = trio.Event()
 
         async def serve() -> None:
             try:
+                if before is not None:
+                    await before.wait()
                 await reply(await self._answer(method, key, parameters, payload))
             except WattleError as error:
                 await reject(error)
@@ -111,6 +128,10 @@ class GatewayAgent:
                 await reject(InternalError(f"the gateway failed at {method} {key}: {error!r}; its log says more"))
             finally:
                 self._open -= 1
+                if done is not None:
+                    done.set()
+                    if self._changing.get(subject) is done:
+                        del self._changing[subject]
                 finish()
 
         self._nursery.start_soon(serve)
@@ -144,3 +165,13 @@ class GatewayAgent:
         }
         query.reply(to_json(state), key=self.keys.state("gateway", self.name))
         query.finish()
+
+
+def _subject(key: str) -> str:
+    """The run or workflow that a request is about, as the first part of its key: ``.../runs/<id>``."""
+    return "/".join(key.split("/")[:6])
+
+
+def rejection(key: str, method: Method, error: WattleError) -> bytes:
+    """The payload of ``event/rejected``."""
+    return json.dumps({"key": key, "method": method, **error.as_dict()}).encode()

@@ -6,10 +6,7 @@ Paths are what follows ``api/v1/``; ``<name>`` parts follow the grammar of names
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -17,13 +14,14 @@ import trio
 from pydantic_core import to_json
 
 from wattle import __version__
-from wattle.bus.base import Sample
 from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
 from wattle.document.model import json_schema
-from wattle.errors import InvalidRequest, NotFound, Unavailable
+from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from wattle.gateway.backend import Backend
+from wattle.gateway.request import Answer, Handler, Method, Request, json_answer
+from wattle.gateway.submission import read_submission
 from wattle.names import check_name
-from wattle.peer.asking import parse_number, parse_seconds
+from wattle.peer.asking import parse_number, parse_object, parse_seconds
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import STREAMS
 from wattle.protocol.messages import decode
@@ -33,49 +31,11 @@ from wattle.settings import GatewaySettings
 MAX_LOG = 1 << 20
 """Bytes of a log in one answer, at most."""
 
+GRACE = 2.0
+"""Seconds that a request which waits gives a run to appear: the put that makes it may still be on its way through another gateway."""
 
-class Method(StrEnum):
-    """How a request came: a get without or with a payload, a put, a delete."""
-
-    GET = "get"
-    POST = "get with a payload"
-    PUT = "put"
-    DELETE = "delete"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A parsed request: the names in its path, its parameters, its payload."""
-
-    names: Mapping[str, str]
-    parameters: dict[str, str]
-    payload: bytes | None
-
-    def only(self, *allowed: str) -> None:
-        """Raise InvalidRequest for a parameter the request does not have."""
-        for name in self.parameters:
-            if name not in allowed:
-                close = get_close_matches(name, allowed, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; it takes {', '.join(allowed) or 'none'}"
-                raise InvalidRequest(f"this request has no parameter {name!r}{hint}")
-
-    def choice(self, name: str, allowed: type[StrEnum]) -> str | None:
-        """A parameter that is one of an enumeration's values."""
-        value = self.parameters.get(name)
-        if value is not None and value not in list(allowed):
-            raise InvalidRequest(f"parameter {name}={value[:40]!r} must be one of {', '.join(allowed)}")
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A body, JSON unless it is a log's bytes, with an attachment."""
-
-    body: bytes
-    attachment: bytes | None = None
-
-
-Handler = Callable[[Request], Awaitable[Answer]]
+LOOK_AGAIN = 2.0
+"""Seconds between looks at what is waited for, should the event that tells of it have been missed."""
 
 
 class Routes:
@@ -137,44 +97,57 @@ class Routes:
         if after is not None:
             check_name(after, "parameter after")
         args = {"limit": limit + 1, "after": after, "status": request.choice("status", RunStatus)}
-        found = {
-            w["name"]: w for answer in await self._backend.everyone("workflows", args) for w in answer["workflows"]
-        }
+        found: dict[str, Any] = {}
+        for _, answer in await self._backend.everyone("workflows", args):
+            for workflow in answer["workflows"]:
+                known = found.setdefault(workflow["name"], workflow)
+                if known["updated_at"] < workflow["updated_at"]:
+                    found[workflow["name"]] = workflow
         names = sorted(found)
         shown = names[:limit]
-        return _json({"workflows": [found[n] for n in shown], "next": shown[-1] if len(names) > limit else None})
+        return json_answer({"workflows": [found[n] for n in shown], "next": shown[-1] if len(names) > limit else None})
 
     async def _create_workflow(self, request: Request) -> Answer:
         request.only()
-        submission = _submission(request.payload, None)
-        name = await trio.to_thread.run_sync(_document_name, submission["document"])
-        return _json(await self._backend.chosen("put_workflow", name, to_json(submission)))
+        submission = await read_submission(request.payload)
+        taker = await self._backend.taker(submission.name)
+        return json_answer(await self._backend.ask(taker, "put_workflow", submission.payload))
 
     async def _put_workflow(self, request: Request) -> Answer:
         name = request.names["workflow"]
-        submission = _submission(request.payload, None)
-        told = await trio.to_thread.run_sync(_document_name, submission["document"])
-        if told and told != name:
-            raise InvalidRequest(f"the document is named {told!r}, the key says {name!r}; make them the same")
-        return _json(await self._backend.chosen("put_workflow", name, to_json(submission)))
+        submission = await read_submission(request.payload)
+        if submission.name and submission.name != name:
+            raise InvalidRequest(
+                f"the document is named {submission.name[:64]!r}, the key says {name!r}; make them the same"
+            )
+        taker = await self._backend.taker(name)
+        return json_answer(await self._backend.ask(taker, "put_workflow", submission.payload))
 
     async def _workflow(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.owner("workflow", {"name": request.names["workflow"]}, _no_workflow(request)))
+        _, workflow = await self._backend.newest_workflow(request.names["workflow"], _no_workflow(request))
+        return json_answer(workflow)
 
     async def _delete_workflow(self, request: Request) -> Answer:
-        return _json(
+        return json_answer(
             await self._backend.owner("delete_workflow", {"name": request.names["workflow"]}, _no_workflow(request))
         )
 
     async def _start(self, request: Request) -> Answer:
         request.only()
-        asked = _json_object(request.payload) if request.payload else {}
+        asked = parse_object(request.payload) if request.payload else {}
         unknown = sorted(set(asked) - {"params", "run"})
         if unknown:
-            raise InvalidRequest(f"start takes 'params' and 'run', not {unknown[0]!r}")
-        args = {"name": request.names["workflow"], "params": asked.get("params") or {}, "run": asked.get("run")}
-        return _json(await self._backend.owner("start", args, _no_workflow(request)))
+            raise InvalidRequest(f"start takes 'params' and 'run', not {unknown[0][:64]!r}")
+        name, run = request.names["workflow"], asked.get("run")
+        if run is not None:
+            check_name(run, "run")
+        # One coordinator starts it, though several may know the workflow: the one that heard of it last.
+        starter, _ = await self._backend.newest_workflow(name, _no_workflow(request))
+        if run is not None and await self._backend.holder(run) not in (None, starter):
+            raise Conflict(f"run {run!r} exists already, at another coordinator; choose another id")
+        args = {"name": name, "params": asked.get("params") or {}, "run": run}
+        return json_answer(await self._backend.ask(starter, "start", to_json(args)))
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -190,11 +163,11 @@ class Routes:
             "limit": limit + 1,
             "after": await self._place_of(request.parameters.get("after")),
         }
-        found = {r["id"]: r for answer in await self._backend.everyone("runs", args) for r in answer["runs"]}
+        found = {r["id"]: r for _, answer in await self._backend.everyone("runs", args) for r in answer["runs"]}
         runs = sorted(found.values(), key=lambda r: (r["created_at"], r["id"]), reverse=True)
         shown = runs[:limit]
         token = f"{shown[-1]['created_at']}~{shown[-1]['id']}" if len(runs) > limit else None
-        return _json({"runs": shown, "next": token})
+        return json_answer({"runs": shown, "next": token})
 
     async def _place_of(self, after: str | None) -> tuple[float, str] | None:
         """Where a listing goes on: after a token of an earlier answer, or after a run named by its id."""
@@ -209,7 +182,7 @@ class Routes:
             at = (await self._backend.owner("run", {"run": run_id}, missing))["created_at"]
         try:
             place = seconds(at)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InvalidRequest(
                 f"parameter after={after[:100]!r} must be the 'next' of an earlier answer, or a run's id"
             ) from None
@@ -218,26 +191,43 @@ class Routes:
 
     async def _submit(self, request: Request) -> Answer:
         request.only()
-        run = request.names.get("run")
-        submission = _submission(request.payload, run)
-        run = submission.get("run")
-        name = check_name(run, "run") if run is not None else await trio.to_thread.run_sync(_document_name, submission["document"])
-        return _json(await self._backend.chosen("submit", name, to_json(submission)))
+        submission = await read_submission(request.payload, request.names.get("run"))
+        taker = await self._backend.taker(submission.run or submission.name, submission.run)
+        return json_answer(await self._backend.ask(taker, "submit", submission.payload))
 
     async def _run(self, request: Request) -> Answer:
         request.only("wait")
         wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
-        return _json(
-            await self._backend.owner("run", {"run": request.names["run"], "wait": wait}, _no_run(request), wait=wait)
-        )
+        if wait > 0:
+            return json_answer(await self._wait_for_run(request, wait))
+        return json_answer(await self._backend.owner("run", {"run": request.names["run"]}, _no_run(request)))
+
+    async def _wait_for_run(self, request: Request, wait: float) -> Any:
+        run, missing = request.names["run"], _no_run(request)
+        until = trio.current_time() + wait
+
+        async def ask() -> Any:
+            left = max(until - trio.current_time(), 0.0)
+            try:
+                return await self._backend.owner("run", {"run": run, "wait": left}, missing, wait=left)
+            except NotFound:
+                return None
+
+        view = await ask()
+        if view is None:
+            key, grace = self._backend.keys.event_run(run), min(wait, GRACE)
+            view = await self._backend.ask_until(key, ask, bool, wait=grace, every=GRACE / 8)
+        if view is None:
+            raise missing
+        return view
 
     async def _cancel(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.owner("cancel_run", {"run": request.names["run"]}, _no_run(request)))
+        return json_answer(await self._backend.owner("cancel_run", {"run": request.names["run"]}, _no_run(request)))
 
     async def _retry(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.owner("retry_run", {"run": request.names["run"]}, _no_run(request)))
+        return json_answer(await self._backend.owner("retry_run", {"run": request.names["run"]}, _no_run(request)))
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -249,11 +239,11 @@ class Routes:
             "limit": parse_number(request.parameters, "limit", 200, 1, 1000),
             "after": parse_number(request.parameters, "after", -1, 0, 10**9),
         }
-        return _json(await self._backend.owner("workers", args, _no_run(request)))
+        return json_answer(await self._backend.owner("workers", args, _no_run(request)))
 
     async def _worker(self, request: Request) -> Answer:
         request.only()
-        return _json(await self._find_worker(request))
+        return json_answer(await self._find_worker(request))
 
     async def _find_worker(self, request: Request) -> Any:
         run, worker = request.names["run"], request.names["worker"]
@@ -286,30 +276,18 @@ class Routes:
     async def _with_attempt(self, request: Request, wait: float) -> Any:
         """The worker, once it has an attempt, or after ``wait`` seconds."""
         worker = await self._find_worker(request)
-        if worker["attempts"] or wait <= 0 or worker["completed_at"] is not None:
+        if _may_have_log(worker) or wait <= 0:
             return worker
-        changed = trio.Event()
-
-        def on_event(sample: Sample) -> None:
-            changed.set()
-
         key = self._backend.keys.event_worker(worker["run"], worker["name"])
-        subscription = self._backend.bus.subscribe(key, on_event)
-        try:
-            worker = await self._find_worker(request)  # it may have started before the subscription was there
-            if not worker["attempts"]:
-                with trio.move_on_after(wait):
-                    await changed.wait()
-                worker = await self._find_worker(request)
-        finally:
-            subscription.undeclare()
-        return worker
+        return await self._backend.ask_until(
+            key, lambda: self._find_worker(request), _may_have_log, wait=wait, every=LOOK_AGAIN
+        )
 
     async def _read_log(self, task: TaskId, stream: str, place: dict[str, Any], node: str, worker: Any) -> Answer:
         parameters = ";".join(f"{name}={value}" for name, value in place.items())
         timeout = self._backend.timeout + place["wait"]
         replies = await self._backend.bus.get(
-            self._backend.keys.log(task, stream), parameters=parameters, timeout=timeout, everyone=True
+            self._backend.keys.log(task, stream), parameters=parameters, timeout=timeout, everyone=True, first=True
         )
         for reply in replies:
             if reply.ok:
@@ -331,7 +309,7 @@ class Routes:
         bus, keys = self._backend.bus, self._backend.keys
         nodes: dict[str, Any] = {}
         if self._presence.names("coordinator"):
-            for answer in await self._backend.everyone("nodes", {}):
+            for _, answer in await self._backend.everyone("nodes", {}):
                 for node in answer["nodes"]:
                     nodes.setdefault(node["name"], node)
         for reply in await bus.get(keys.state("runtime"), timeout=self._backend.timeout, everyone=True):
@@ -343,7 +321,7 @@ class Routes:
     async def _list_nodes(self, request: Request) -> Answer:
         request.only()
         nodes = await self._nodes()
-        return _json({"nodes": [nodes[name] for name in sorted(nodes)]})
+        return json_answer({"nodes": [nodes[name] for name in sorted(nodes)]})
 
     async def _node(self, request: Request) -> Answer:
         request.only()
@@ -351,11 +329,11 @@ class Routes:
         if name not in nodes:
             known = f"known are {', '.join(sorted(nodes)[:10])}" if nodes else "there are none"
             raise NotFound(f"there is no node named {name!r}; {known}", code="NODE_NOT_FOUND")
-        return _json(nodes[name])
+        return json_answer(nodes[name])
 
     async def _order(self, verb: str, request: Request) -> Answer:
         request.only()
-        return _json(await self._backend.runtime(request.names["node"], verb))
+        return json_answer(await self._backend.runtime(request.names["node"], verb))
 
     # --- about the network --------------------------------------------------------------------------------------------
 
@@ -364,13 +342,13 @@ class Routes:
         peers = [as_json(PeerView(role=p.role, name=p.peer, incarnation=p.incarnation)) for p in self._presence.peers()]
         whole = all(self._presence.names(role) for role in ("coordinator", "runtime"))
         namespace = self._backend.keys.namespace
-        return _json(
+        return json_answer(
             {"status": "ok" if whole else "degraded", "namespace": namespace, "version": __version__, "peers": peers}
         )
 
     async def _schema(self, request: Request) -> Answer:
         request.only()
-        return _json(json_schema())
+        return json_answer(json_schema())
 
 
 # --- small parts --------------------------------------------------------------------------------------------------------
@@ -381,56 +359,6 @@ def _matches(pattern: str, path: str) -> bool:
     return len(wanted) == len(given) and all(w[0] == "<" or w == g for w, g in zip(wanted, given, strict=True))
 
 
-def _json(value: Any) -> Answer:
-    return Answer(to_json(value))
-
-
-def _json_object(payload: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the payload is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"the payload must be a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _submission(payload: bytes | None, run: str | None) -> dict[str, Any]:
-    """``{"document", "params", "run"}`` from a payload: that very object, or a bare document in JSON or YAML.
-
-    A document is handed on as the text it came as, so that errors name its lines. ``run`` is the id in the key, if any.
-    """
-    if not payload:
-        raise InvalidRequest("the payload is empty; it must be a workflow document")
-    try:
-        value = json.loads(payload) if payload.lstrip()[:1] == b"{" else None
-    except (ValueError, RecursionError):
-        value = None  # the coordinator says what is wrong with it, and where
-    if isinstance(value, dict) and "document" in value:
-        submission = value
-    else:
-        try:
-            submission = {"document": payload.decode()}
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"the payload is no text in UTF-8: {error.reason} at byte {error.start}") from None
-    told = submission.get("run")
-    if run is not None and told is not None and told != run:
-        raise InvalidRequest(f"the payload names run {told!r}, the key says {run!r}; make them the same")
-    return submission if run is None else {**submission, "run": run}
-
-
-def _document_name(document: Any) -> str:
-    """The name in a document that has not been checked yet, or nothing: to choose a coordinator, which then checks it."""
-    if isinstance(document, dict):
-        return str(document.get("name", ""))
-    try:
-        value = json.loads(document)
-        return str(value.get("name", "")) if isinstance(value, dict) else ""
-    except (TypeError, ValueError, RecursionError):
-        lines = str(document).splitlines()
-        return next((line[5:].strip().strip("'\"") for line in lines if line.startswith("name:")), "")
-
-
 def _no_run(request: Request) -> NotFound:
     return NotFound(f"there is no run {request.names['run']!r}; wattle runs lists them", code="RUN_NOT_FOUND")
 
@@ -439,6 +367,10 @@ def _no_workflow(request: Request) -> NotFound:
     return NotFound(
         f"there is no workflow {request.names['workflow']!r}; wattle workflows lists them", code="WORKFLOW_NOT_FOUND"
     )
+
+
+def _may_have_log(worker: Any) -> bool:
+    return bool(worker["attempts"]) or worker["completed_at"] is not None
 
 
 def _no_log_yet(worker: Any) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import Any
 from urllib.parse import unquote
 
@@ -57,6 +59,8 @@ def parse_object(payload: bytes | None) -> dict[str, Any]:
         raise InvalidRequest("the payload is empty; it must be a JSON object")
     try:
         value = from_json(payload, allow_inf_nan=False)
+        if _HUGE.search(payload) is not None:
+            json.dumps(value, allow_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"the payload is no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -64,6 +68,7 @@ def parse_object(payload: bytes | None) -> dict[str, Any]:
     return value
 
 
+_HUGE = re.compile(rb"[0-9][eE][+]?[0-9]{3}|[0-9]{300}")  # may be read as infinite
 _KINDS = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
 
 

@@ -1,0 +1,55 @@
+"""The program: ``python -m benchmarks [CASE ...] [--rounds N] [--json FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import CalledProcessError
+
+from benchmarks import report
+from benchmarks.agents import network
+from benchmarks.cases import CASES, Bench, Sizes, once
+from wattle.errors import WattleError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write; 0 when all went well."""
+    options = _parse(arguments)
+    about = report.machine()
+    print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n")
+    sizes = Sizes(*(max(1, int(size * options.scale)) for size in (2_000, 200, 100, 20_000)))
+    try:
+        with ExitStack() as stack:
+            bench = Bench(sizes, once(network, stack.enter_context))
+            found = {}
+            for name in options.cases or CASES:
+                rounds = [CASES[name](bench) for _ in range(options.rounds)]
+                found[name] = report.summary(rounds)
+                title = " ".join((CASES[name].__doc__ or "").split())
+                print(report.table(name, title, found[name]), flush=True)
+    except (WattleError, CalledProcessError) as error:
+        print(f"not measured: {error}", file=sys.stderr)
+        return 1
+    if options.json is not None:
+        options.json.write_text(json.dumps({"machine": about, "cases": found}, indent=1) + "\n")
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, Wattle and baselines in turn (5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="sizes relative to the standard ones (1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.cases if name not in CASES]
+    if unknown or options.rounds < 1:
+        parser.error(f"no such case: {', '.join(unknown)}" if unknown else "--rounds must be at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

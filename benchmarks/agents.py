@@ -1,0 +1,94 @@
+"""A network to measure: a coordinator, a runtime and a gateway, each a process of its own, over unix sockets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wattle import Client
+from wattle.errors import WattleError
+
+READY = 60.0
+"""Seconds until a network counts as broken that does not get ready."""
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network in being, and a client of its gateway. ``pids`` are the agents' and the spawner's, by part."""
+
+    client: Client
+    pids: Mapping[str, int]
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds by part so far; ``tasks`` is what the spawner's ended children took."""
+        spent = {part: _times(pid) for part, pid in self.pids.items()}
+        return {part: own for part, (own, _) in spent.items()} | {"tasks": spent["spawner"][1]}
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """Start a network in a folder of its own and end it with the block; raises WattleError where it does not start."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir="/tmp"))  # a socket's path has room for 107 bytes
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        coordinator, endpoint = stack.enter_context(_agent(folder, "coordinator"))
+        runtime, _ = stack.enter_context(_agent(folder, "runtime", endpoint))
+        gateway, door = stack.enter_context(_agent(folder, "gateway", endpoint))
+        client = stack.enter_context(Client(door, timeout=READY))
+        _warm_up(client)
+        pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": _child(runtime)}
+        yield Network(client, pids)
+
+
+@contextmanager
+def _agent(folder: Path, role: str, connect: str | None = None) -> Iterator[tuple[int, str]]:
+    """One agent: its process number and its endpoint."""
+    options = ["--data", str(folder / role), "--name", role, "--log-file", str(folder / f"{role}.log")]
+    peer = ["--connect", connect] if connect else []
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wattle", role, *options, *peer], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()  # "ready ENDPOINT"; the end of the file when it does not start
+        if words[:1] != ["ready"]:
+            raise WattleError(f"the {role} did not start: {(folder / f'{role}.log').read_text()[-2000:]}")
+        yield process.pid, words[1]
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _warm_up(client: Client) -> None:
+    """Run some tasks: what is measured is a network that has worked before and knows how long tasks take."""
+    document = {"name": "warm", "workers": [{"name": f"w{n}", "command": "true"} for n in range(100)]}
+    view = client.wait(client.submit(document).id, READY)
+    if view.status != "succeeded":
+        raise WattleError(f"the network does not work: run {view.id} is {view.status}: {view.error_message}")
+
+
+def _child(pid: int) -> int:
+    """The one child of a process."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def _times(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its children that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own, ended = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
+    return own / _TICKS, ended / _TICKS
