@@ -46,8 +46,9 @@ Life = Callable[..., Awaitable[None]]
 class Host:
     """The agents of one process."""
 
-    def __init__(self, settings: Mapping[str, AgentSettings]) -> None:
+    def __init__(self, settings: Mapping[str, AgentSettings], *, at_rest: bool) -> None:
         self._settings = settings
+        self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
 
@@ -92,7 +93,7 @@ class Host:
             case RuntimeSettings():
                 kept = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
                 stack.callback(kept.close)
-                self._runtime = RuntimeAgent(name, settings, bus, kept)
+                self._runtime = RuntimeAgent(name, settings, bus, kept, at_rest=self._at_rest)
                 return self._runtime.run
             case GatewaySettings():
                 return GatewayAgent(name, settings, bus).run
@@ -140,13 +141,16 @@ async def _router(name: str, bus: Bus, keys: Keys, task_status: trio.TaskStatus[
             declaration.undeclare()
 
 
-def run_agents(settings: Mapping[str, AgentSettings], *, ready: Callable[[list[str]], None]) -> None:
+def run_agents(
+    settings: Mapping[str, AgentSettings], *, ready: Callable[[list[str]], None], at_rest: bool = False
+) -> None:
     """Run agents, one per role, until a signal stops them.
 
     The first role's settings say where the data is and how to join the network. ``ready`` is called with the endpoints once all
-    agents serve. Raises WattleError when they cannot start, or cannot go on.
+    agents serve. A runtime ``at_rest`` takes no work until it is told to resume. Raises WattleError when they cannot start, or cannot
+    go on.
     """
-    host = Host(settings)
+    host = Host(settings, at_rest=at_rest)
     first = next(iter(settings.values()))
     role = "+".join(settings)
     logs.configure(level=first.log_level, format=first.log_format, file=first.log_file, role=role, peer=first.name)

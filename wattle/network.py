@@ -53,6 +53,11 @@ class Network:
         self._hold = hold
 
     @property
+    def joined(self) -> bool:
+        """Whether it is an embedded network that another process started, perhaps one at rest."""
+        return self._hold is not None
+
+    @property
     def embedded(self) -> bool:
         """Whether the network ends with those who use it."""
         return self._child is not None or self._hold is not None
@@ -107,6 +112,21 @@ def find_network(settings: ClientSettings) -> Network:
     )
 
 
+def find_network_to_read(settings: ClientSettings) -> Network:
+    """The same for commands that only look: on a folder with a history and no network, one *at rest*, which starts no tasks.
+
+    Elsewhere nothing is started: connecting then says that nobody is there.
+    """
+    data = settings.data
+    if settings.connect or _listening(data / SOCKET_NAME) or not (data / "coordinator.db").exists():
+        return Network(settings.connect or (socket_endpoint(data),))
+    lock = take_lock(data)
+    if lock is None:
+        return find_network(settings)  # somebody is starting one, or ending
+    with lock:
+        return Network((socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), "--at-rest"))
+
+
 def _make_folder(data: Path) -> None:
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -155,7 +175,7 @@ def take_lock(data: Path) -> BinaryIO | None:
 class Child:
     """``wattle up`` as a child process: in a session of its own, so that a terminal's Ctrl-C does not reach it."""
 
-    def __init__(self, data: Path, namespace: str, lock: int) -> None:
+    def __init__(self, data: Path, namespace: str, lock: int, *options: str) -> None:
         self._log = data / LOG_NAME
         self._ready = False
         self._unread = b""
@@ -163,7 +183,7 @@ class Child:
         with self._open_log() as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [*_python(), "-m", "wattle", *arguments, "--embedded-lock", str(lock)],
+                [*_python(), "-m", "wattle", *arguments, "--embedded-lock", str(lock), *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""Bad requests, one line each: what is sent, and what must come back. ``{}`` in a message stands for any text."""
+"""Bad requests: what is sent, and what must come back."""
 
 from __future__ import annotations
 
@@ -77,8 +77,12 @@ SELECTORS = [
     Bad("get", "runs?limit=99999999999999999999999", "INVALID_REQUEST", "must be a whole number from 1 to 1000"),
     Bad("get", "runs?limit=%D9%A3", "INVALID_REQUEST", "must be a whole number from 1 to 1000"),
     Bad("get", "runs?status=done", "INVALID_REQUEST", "must be one of created, running, succeeded, failed, cancelled"),
-    Bad("get", "runs?workflow=../x", "INVALID_REQUEST", "parameter workflow '../x' must start with a letter or a digit"),
-    Bad("get", "runs?after=yesterday~good", "INVALID_REQUEST", "must be the 'next' of an earlier answer, or a run's id"),
+    Bad(
+        "get", "runs?workflow=../x", "INVALID_REQUEST", "parameter workflow '../x' must start with a letter or a digit"
+    ),
+    Bad(
+        "get", "runs?after=yesterday~good", "INVALID_REQUEST", "must be the 'next' of an earlier answer, or a run's id"
+    ),
     Bad("get", "runs?after=0001-01-01T00:00:00~good", "INVALID_REQUEST", "must be the 'next' of an earlier answer"),
     Bad("get", "runs?after=nothing", "RUN_NOT_FOUND", "there is no such run"),
     Bad("get", "runs?after=%00", "INVALID_REQUEST", "parameter after"),
@@ -126,7 +130,14 @@ METHODS = [
 PAYLOADS = [
     Bad("get with a payload", "runs", "INVALID_REQUEST", "the payload is empty", b""),
     Bad("put", "runs/x", "INVALID_REQUEST", "the payload is empty", b""),
-    Bad("put", "runs/x", "INVALID_REQUEST", "the payload is no text in UTF-8", b"\xff\xfe\x00\x01", "bytes that are no UTF-8"),
+    Bad(
+        "put",
+        "runs/x",
+        "INVALID_REQUEST",
+        "the payload is no text in UTF-8",
+        b"\xff\xfe\x00\x01",
+        "bytes that are no UTF-8",
+    ),
     Bad("put", "runs/x", "INVALID_DOCUMENT", "", bytes(range(32)), "control characters"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "{"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", '{"name": "good", "workers": [}'),
@@ -135,31 +146,80 @@ PAYLOADS = [
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "just words"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", DEEP, '5,000 times `{"a":`'),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "[" * 100_000, "100,000 times `[`"),
-    Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "name: good\nworkers:\n - {name: a, command: echo, timeout: " + "9" * 5000 + "}\n", "a timeout of 5,000 digits"),
+    Bad(
+        "get with a payload",
+        "runs",
+        "INVALID_DOCUMENT",
+        "",
+        "name: good\nworkers:\n - {name: a, command: echo, timeout: " + "9" * 5000 + "}\n",
+        "a timeout of 5,000 digits",
+    ),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", BOMB, "a YAML bomb: nine levels of nine aliases"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "a: &a [*a]\n"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "name: !!python/object/apply:os.system [id]\n"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "name: good\n\tworkers: []\n"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", "name: a\nname: b\nworkers: []\n"),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", '{"name": "\\ud800", "workers": []}'),
-    Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", '{"name": "good", "workers": [{"name": "a", "command": "true", "timeout": NaN}]}'),
+    Bad(
+        "get with a payload",
+        "runs",
+        "INVALID_DOCUMENT",
+        "",
+        '{"name": "good", "workers": [{"name": "a", "command": "true", "timeout": NaN}]}',
+    ),
     Bad("get with a payload", "runs", "INVALID_DOCUMENT", "", GOOD | {"pad": "x" * (17 << 20)}, "17 MiB"),
     Bad("get with a payload", "runs", "INVALID_REQUEST", "(max_payload)", b"x" * ((64 << 20) + 1), "64 MiB and a byte"),
     Bad("get with a payload", "runs", "INVALID_REQUEST", "a submission has no 'doc'", {"document": GOOD, "doc": 1}),
-    Bad("get with a payload", "runs", "INVALID_REQUEST", "must be an object of parameter values", {"document": GOOD, "params": [1]}),
+    Bad(
+        "get with a payload",
+        "runs",
+        "INVALID_REQUEST",
+        "must be an object of parameter values",
+        {"document": GOOD, "params": [1]},
+    ),
     Bad("get with a payload", "runs", "INVALID_REQUEST", "needs a 'document'", {"document": 7}),
-    Bad("get with a payload", "runs", "INVALID_REQUEST", "run '../x' must start with a letter or a digit", {"document": GOOD, "run": "../x"}),
+    Bad(
+        "get with a payload",
+        "runs",
+        "INVALID_REQUEST",
+        "run '../x' must start with a letter or a digit",
+        {"document": GOOD, "run": "../x"},
+    ),
     Bad("get with a payload", "runs", "INVALID_REQUEST", "is int, not a string", {"document": GOOD, "run": 7}),
-    Bad("get with a payload", "runs", "RUN_EXISTS", "choose another id", {"document": document(args=["other"]), "run": "good"}),
+    Bad(
+        "get with a payload",
+        "runs",
+        "RUN_EXISTS",
+        "choose another id",
+        {"document": document(args=["other"]), "run": "good"},
+    ),
     Bad("put", "runs/good", "RUN_EXISTS", "choose another id", document(args=["other"])),
     Bad("put", "runs/x", "INVALID_REQUEST", "make them the same", {"document": GOOD, "run": "y"}),
     Bad("put", "workflows/other", "INVALID_REQUEST", "make them the same", GOOD),
     Bad("get with a payload", "workflows", "INVALID_DOCUMENT", "", {"workers": []}),
-    Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "start takes 'params' and 'run', not 'parms'", {"parms": {}}),
+    Bad(
+        "get with a payload",
+        "workflows/good/start",
+        "INVALID_REQUEST",
+        "start takes 'params' and 'run', not 'parms'",
+        {"parms": {}},
+    ),
     Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "the payload is no JSON", "params: {}"),
     Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "must be a JSON object, not a list", "[]"),
-    Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "must be an object of parameter values", {"params": "x"}),
-    Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "there is no parameter 'nope'", {"params": {"nope": 1}}),
+    Bad(
+        "get with a payload",
+        "workflows/good/start",
+        "INVALID_REQUEST",
+        "must be an object of parameter values",
+        {"params": "x"},
+    ),
+    Bad(
+        "get with a payload",
+        "workflows/good/start",
+        "INVALID_REQUEST",
+        "there is no parameter 'nope'",
+        {"params": {"nope": 1}},
+    ),
     Bad("get with a payload", "workflows/good/start", "INVALID_REQUEST", "run '*' must start", {"run": "*"}),
 ]
 """Payloads around documents."""
@@ -219,7 +279,13 @@ DOCUMENTS = [
 
 WITH_PARAM = document(params={"n": 1}, args=["${params.n}"])
 PARAMS = [
-    Bad("get with a payload", "runs", "INVALID_REQUEST", says, f'{{"document": {json.dumps(WITH_PARAM)}, "params": {bad}}}')
+    Bad(
+        "get with a payload",
+        "runs",
+        "INVALID_REQUEST",
+        says,
+        f'{{"document": {json.dumps(WITH_PARAM)}, "params": {bad}}}',
+    )
     for bad, says in (
         ('{"m": 1}', "there is no parameter 'm'. Its parameters: n."),
         ('{"n": [1]}', "the parameter 'n' is a list"),

@@ -140,16 +140,21 @@ JUNK: list[bytes | None] = [
     b'{"name": "good", "limit": 100000000000000000000000, "after": [1e400, 2]}',
     b'{"store": "s", "head": 1e30, "entries": 3}',
 ]
-COORDINATOR_VERBS = "run runs workers worker workflow workflows cancel_run retry_run nodes submit put_workflow start x * **".split()
-RUNTIME_VERBS = "assign cancel held x * **".split()
+COORDINATOR_VERBS = [
+    "run", "runs", "workers", "worker", "workflow", "workflows", "retry_run", "nodes", "submit", "put_workflow", "start", "x", "*", "**",
+]  # fmt: skip
+RUNTIME_VERBS = ["assign", "cancel", "held", "x", "*", "**"]
 QUERIES = [
-    *(f"cmd/{peer}/{verb}" for peer in ("coordinator1", "*") for verb in COORDINATOR_VERBS if verb != "cancel_run"),
+    *(f"cmd/{peer}/{verb}" for peer in ("coordinator1", "*") for verb in COORDINATOR_VERBS),
     *(f"cmd/{peer}/{verb}" for peer in ("runtime1", "*") for verb in RUNTIME_VERBS),
     "feed/runtime1", "feed/*", "feed/*?after=x", "feed/runtime1?after=-1;after=2", "state/**", "state/*/*?x",
     "blob/x", "blob/*", f"blob/{'0' * 64}/*", f"blob/{'0' * 64}/runtime1?offset=-1", "log/**", "log/good/a/1/stdout?offset=x",
     "log/good/a/99999999999999999999999999/stdout", "log/../../../../etc/passwd", "**",
 ]  # fmt: skip
-PUTS = ["cmd/runtime1/assign", "cmd/*/assign", "feed/runtime1", "feed/*", "state/runtime/runtime1", "state/**", "alive/runtime/x/y", "log/good/a/1/stdout"]
+PUTS = [
+    "cmd/runtime1/assign", "cmd/*/assign", "feed/runtime1", "feed/*", "state/runtime/runtime1", "state/**", "alive/runtime/x/y",
+    "log/good/a/1/stdout",
+]  # fmt: skip
 WELL_FORMED = [
     ("cmd/*/assign", assign()),
     ("cmd/runtime1/assign", assign(run="../../x")),
@@ -213,9 +218,9 @@ def documentation() -> str:
     lines = [
         "# Bad input",
         "",
-        "What bad requests get; made and checked by `tests/network/test_bad_input.py`, which also sees a good request answered after each.",
-        "Paths are what follows `wattle/<namespace>/api/v1/`. Puts and deletes are answered on `event/rejected`. Of messages with several lines",
-        "the first is shown.",
+        "What bad requests get: made and checked by `tests/network/test_bad_input.py`, which also sees good requests answered",
+        "after each. Paths are what follows `wattle/<namespace>/api/v1/`. Puts and deletes are answered on `event/rejected`.",
+        "Of messages with several lines the first is shown.",
     ]
     for title, part in TABLE.items():
         lines += ["", f"## {title}", "", "| request | payload | code | message |", "|---|---|---|---|"]

@@ -89,8 +89,9 @@ def _of_runtimes(
 
 def _of_up(
     embedded_lock: Annotated[int | None, typer.Option("--embedded-lock", hidden=True)] = None,
+    at_rest: Annotated[bool, typer.Option("--at-rest", hidden=True)] = False,
 ) -> None:
-    """The sign of an embedded network: the descriptor of its data folder's lock."""
+    """The sign of an embedded network: the descriptor of its data folder's lock; and whether it is to start no tasks."""
 
 
 _RUNTIME_FLAGS = frozenset(inspect.signature(_of_runtimes).parameters)
@@ -131,9 +132,9 @@ def _agent(role: str, does: str) -> Callable[[Flags], int]:
 
 def up(flags: Flags) -> int:
     """Run a coordinator, a gateway and a runtime on one data folder."""
-    descriptor = flags.pop("embedded_lock")
+    descriptor, at_rest = flags.pop("embedded_lock"), flags.pop("at_rest")
     if descriptor is not None:
-        return _up_embedded(descriptor, flags)
+        return _up_embedded(descriptor, flags, at_rest)
     from wattle.network import HOLD_NAME, take_lock
     from wattle.settings import ClientSettings, load_settings
 
@@ -150,7 +151,7 @@ def up(flags: Flags) -> int:
         return _run(ROLES, flags, lambda endpoints: _say_up(endpoints, flags["data"]))
 
 
-def _up_embedded(lock: int, flags: Flags) -> int:
+def _up_embedded(lock: int, flags: Flags, at_rest: bool) -> int:
     from wattle.cli.holders import Holders, say
 
     os.set_inheritable(lock, False)
@@ -158,13 +159,15 @@ def _up_embedded(lock: int, flags: Flags) -> int:
     flags["die_with_runtime"] = True
     Holders(flags["data"]).start()
     try:
-        return _run(ROLES, flags, lambda endpoints: say(" ".join(["ready", *endpoints])))
+        return _run(ROLES, flags, lambda endpoints: say(" ".join(["ready", *endpoints])), at_rest=at_rest)
     except WattleError as error:
         say(f"error {json.dumps(error.as_dict())}")
         raise
 
 
-def _run(roles: tuple[str, ...] | list[str], flags: Flags, ready: Callable[[list[str]], None]) -> int:
+def _run(
+    roles: tuple[str, ...] | list[str], flags: Flags, ready: Callable[[list[str]], None], *, at_rest: bool = False
+) -> int:
     from wattle.host import run_agents
     from wattle.settings import load_settings
     from wattle.settings.agents import (
@@ -188,7 +191,7 @@ def _run(roles: tuple[str, ...] | list[str], flags: Flags, ready: Callable[[list
         )
         for role in roles
     }
-    run_agents(settings, ready=ready)
+    run_agents(settings, ready=ready, at_rest=at_rest)
     return 0
 
 

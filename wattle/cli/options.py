@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,3 +56,18 @@ def open_client(connect: list[str] | None, data: Path | None, namespace: str | N
     from wattle.client.blocking import Client
 
     return Client(connect, data=data, namespace=namespace)
+
+
+@contextmanager
+def open_reader(connect: list[str] | None, data: Path | None, namespace: str | None) -> Iterator[Client]:
+    """A client for commands that only look. Where nothing runs, what a data folder holds is served for as long as they look."""
+    from wattle.client.blocking import Client
+    from wattle.network import find_network_to_read
+    from wattle.settings import ClientSettings, load_settings
+
+    settings = load_settings(ClientSettings, flags={"connect": connect, "data": data, "namespace": namespace})
+    with (
+        find_network_to_read(settings) as network,
+        Client(network.ready(), namespace=settings.namespace, timeout=settings.timeout) as client,
+    ):
+        yield client

@@ -59,9 +59,18 @@ def execute(job: Job) -> int:
             text = read_document(job.file)
             workflow = check(text, job.file, job.params)
             with _client(network, settings.namespace) as client:
+                if network.joined:
+                    _wake(client)
                 return _Execution(job, network, client, workflow).run(text)
         except KeyboardInterrupt:
             return 4
+
+
+def _wake(client: Client) -> None:
+    """Have a network work that somebody started only to look (``find_network_to_read``)."""
+    for node in client.nodes():
+        if node.status == "draining":
+            client.resume(node.name)
 
 
 def _client(network: Network, namespace: str) -> Client:

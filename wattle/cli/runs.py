@@ -98,7 +98,7 @@ def status(
     json: o.Json = False,
 ) -> None:
     """Show a run and its workers, failed ones first; without RUN, the nodes and the runs that are going on."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace) as client:
         if run is None:
             _overview(client, json)
         else:
@@ -176,7 +176,7 @@ def runs(
     json: o.Json = False,
 ) -> None:
     """List runs, newest first."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace) as client:
         found = client.runs(workflow, status)
         output_for(json).listing(found if everything else islice(found, limit), RUN_COLUMNS, "no runs")
 
@@ -200,7 +200,7 @@ def logs(
     if stderr and stdout:
         raise InvalidRequest("--stderr and --stdout exclude each other")
     selection = Selection(run, "stderr" if stderr else "stdout", follow, attempt, tail)
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace) as client:
         if worker is not None:
             show_one(client, selection, worker)
         else:
@@ -248,7 +248,9 @@ def _print_status(view: RunView, json: bool, otherwise: str) -> None:
 
 
 def _exit(worker: WorkerView) -> str | None:
-    """How the newest attempt ended, and why."""
+    """What a ready worker waits for; else how the newest attempt ended, and why."""
+    if worker.waiting_for:
+        return worker.waiting_for if worker.error_message is None else f"{worker.error_message}; {worker.waiting_for}"
     if worker.error_message or not worker.attempts:
         return worker.error_message
     last = worker.attempts[-1]

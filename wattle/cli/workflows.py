@@ -30,7 +30,7 @@ def workflows(
     json: o.Json = False,
 ) -> None:
     """List stored workflows."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace) as client:
         found = client.workflows(status)
         output_for(json).listing(found if everything else islice(found, limit), WORKFLOW_COLUMNS, "no workflows")
 

@@ -164,6 +164,7 @@ class CoordinatorCore:
                 worker.lost[task.attempt] = task
             elif not task.status.final:
                 worker.open[task.attempt] = task
+                worker.node = task.node
                 self.members.expect(task.node).take(task.id, worker.spec.resources)
         for worker in run.workers.values():
             if worker.status is WorkerStatus.READY and not worker.open:
@@ -286,8 +287,7 @@ class CoordinatorCore:
         """Publish where a worker stands."""
         if not self.announcing:
             return
-        record = worker.open.get(worker.attempts)
-        self.acts.append(do.AnnounceWorker(worker.record(run.id), record.node if record else None, unreachable))
+        self.acts.append(do.AnnounceWorker(worker.record(run.id), worker.node, unreachable))
 
     def _open_created(self, run: Run) -> None:
         for worker in run.workers.values():
@@ -381,6 +381,7 @@ class CoordinatorCore:
         worker.attempts += 1
         record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)
         worker.open[worker.attempts] = record
+        worker.node = record.node
         node.take(record.id, worker.spec.resources)
         self.save_task(record)
         self._workers[run.id, worker.spec.name] = worker

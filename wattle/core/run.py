@@ -57,6 +57,7 @@ class Worker:
     started_at: float | None = None
     completed_at: float | None = None
     cause: str = ""  # what made it ready
+    node: str | None = None  # where its newest attempt is or was
 
     def record(self, run: str) -> WorkerRecord:
         """What the store keeps of it."""

@@ -71,7 +71,9 @@ log = get_logger("wattle.runtime")
 class RuntimeAgent:
     """One runtime; ``run`` is its life."""
 
-    def __init__(self, name: str, settings: RuntimeSettings, bus: Bus, store: RuntimeStore) -> None:
+    def __init__(
+        self, name: str, settings: RuntimeSettings, bus: Bus, store: RuntimeStore, *, at_rest: bool = False
+    ) -> None:
         self.name, self.bus, self.store = name, bus, store
         self.keys = Keys(settings.namespace)
         self.incarnation = new_incarnation()
@@ -88,6 +90,8 @@ class RuntimeAgent:
         self._log_folders: set[Path] = set()
         self._held_once = False
         self._left = trio.Event()
+        if at_rest:
+            self._loop.post(on.Drain())
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was running, then serve until cancelled or told to leave."""
