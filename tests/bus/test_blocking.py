@@ -46,6 +46,7 @@ async def test_it_talks_to_an_agent(sockets: Path) -> None:
                 "a", b"x", parameters="p=1", timeout=60, everyone=True, priority=Priority.CONTROL, attachment=b"y"
             )
             assert replies == [Reply("a", b"x", attachment=b"y"), Reply("a", b"p=1"), Reply("", b"but", ok=False)]
+            assert bus.get("silent/*", timeout=60, first=True) == [Reply("silent/one", b"enough")]
             assert bus.get("nobody", timeout=60) == []
             assert bus.get("silent", timeout=0.1) == [Reply("", TIMEOUT, ok=False)]
             assert bus.alive("alive/*", timeout=60) == ["alive/agent"]
@@ -62,6 +63,7 @@ async def test_it_talks_to_an_agent(sockets: Path) -> None:
     seen = Inbox()
     agent.serve("a", handler)
     agent.serve("silent", silent)
+    agent.serve("silent/one", lambda query: query.reply(b"enough", key="silent/one"))
     agent.subscribe("seen", seen)
     agent.declare_alive("alive/agent")
     await trio.to_thread.run_sync(command)

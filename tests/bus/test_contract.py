@@ -35,9 +35,10 @@ async def test_a_put_reaches_the_subscriptions_of_its_own_bus(net: Net) -> None:
     assert await inbox.size(1) == [Sample("a", b"")]
 
 
-async def test_samples_keep_their_order(net: Net) -> None:
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_samples_keep_their_order(net: Net, ordered: bool) -> None:
     publisher, subscriber, inbox = await net.bus(), await net.bus(), Inbox()
-    subscriber.subscribe("n/*", inbox)
+    subscriber.subscribe("n/*", inbox, ordered=ordered)
     await net.settle()
     numbers = [str(n) for n in range(1000)]
     for number in numbers:

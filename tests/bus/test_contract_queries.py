@@ -116,6 +116,49 @@ async def test_everyone_or_one_who_is_complete(net: Net) -> None:
     assert sorted(reply.payload for reply in both) == [b"first", b"second"]
 
 
+async def test_the_first_answer_that_is_no_error_is_enough(net: Net) -> None:
+    asker, wrong, slow = [await net.bus() for _ in range(3)]
+    asked = Inbox()
+
+    def refuse(query: Query) -> None:
+        query.reply_error(b"not here")
+        query.finish()
+
+    wrong.serve("a", refuse)
+    slow.serve("a", asked)
+    await net.settle()
+    ended = Inbox()
+
+    async def wait() -> None:
+        ended(await ask(asker, "a", everyone=True, first=True))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        (query,) = await asked.size(1)
+        assert await ask(asker, "c", first=True) == []
+        assert ended == []
+        query.reply(b"here")
+        (replies,) = await ended.size(1)  # although nobody said that no more would come
+    assert [reply.payload for reply in replies if reply.ok] == [b"here"]
+    query.finish()
+
+
+async def test_a_put_is_handled_before_a_query_behind_it(net: Net) -> None:
+    peer, other, puts = await net.bus(), await net.bus(), Inbox()
+
+    def last_put(query: Query) -> None:
+        query.reply(puts[-1].payload)
+        query.finish()
+
+    other.serve("a/**", last_put)
+    other.subscribe("a/**", puts)
+    await net.settle()
+    for number in range(300):
+        peer.put("a/b", str(number).encode())
+        (reply,) = await ask(peer, "a/b")
+        assert reply.payload == str(number).encode()
+
+
 async def test_who_is_not_complete_is_asked_together_with_others(net: Net) -> None:
     asker, first, second = await net.bus(), await net.bus(), await net.bus()
     first.serve("a", answer("first"), complete=False)

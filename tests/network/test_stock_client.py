@@ -74,7 +74,8 @@ def pipeline(tmp_path: Path) -> dict[str, Any]:
     )
     text = """{"name": "p", "working_dir": "/tmp/p", "workers": [
      {"name": "fetch", "command": "python fetch.py", "args": ["--source", "db"], "env_vars": {"A": "1"}, "outputs": {"raw": "raw.json"}},
-     {"name": "use", "workflow_name": "p", "command": "python use.py", "inputs": {"data": "fetch/raw"}, "outputs": {"out": "/tmp/p/out.json"}}]}
+     {"name": "use", "workflow_name": "p", "command": "python use.py",
+      "inputs": {"data": "fetch/raw"}, "outputs": {"out": "/tmp/p/out.json"}}]}
     """
     document: dict[str, Any] = json.loads(text.replace("/tmp/p", str(tmp_path)))
     return document

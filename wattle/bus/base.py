@@ -117,15 +117,18 @@ class Bus(Protocol):
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival.
 
-        ``everyone`` asks all who match; otherwise one complete queryable is enough. ``first`` ends with the first answer that is no
-        error, whoever else has not answered yet. Replies are never consolidated: each answer
-        is delivered even when several stand on one key. A query that times out ends with what has arrived so far plus an error reply
-        whose payload is ``TIMEOUT``; one that nobody serves ends at once with an empty list. What this very bus serves is
-        always asked, too.
+        ``everyone`` asks all who match; otherwise one complete queryable is enough. ``first`` ends with the first answer that is
+        no error, whoever else has not answered yet. Replies are never consolidated: each answer is delivered even when several
+        stand on one key. A query that times out ends with what has arrived so far plus an error reply whose payload is
+        ``TIMEOUT``; one that nobody serves ends at once with an empty list. What this very bus serves is always asked, too.
         """
 
-    def subscribe(self, key: str, handler: Callable[[Sample], None]) -> Declaration:
-        """Call ``handler`` with everything published on keys that intersect ``key``."""
+    def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:
+        """Call ``handler`` with everything published on keys that intersect ``key``.
+
+        ``ordered`` also keeps what a peer puts before it asks something here, at the same priority, before that query. Without it
+        a busy subscription takes about three times as many samples per second.
+        """
 
     def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:
         """Call ``handler`` with every query on keys that intersect ``key``.

@@ -64,6 +64,7 @@ class BlockingBus:
         parameters: str = "",
         timeout: float,
         everyone: bool = False,
+        first: bool = False,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
@@ -71,9 +72,15 @@ class BlockingBus:
         self._check_open()
         answers: list[zenoh.Reply] = []
         ended = Event()
+
+        def on_reply(reply: zenoh.Reply) -> None:
+            answers.append(reply)
+            if first and reply.ok is not None:
+                ended.set()
+
         self.session.get(
             zenoh.Selector(key_expression(key), parameters),
-            zenoh.handlers.Callback(answers.append, ended.set, indirect=False),
+            zenoh.handlers.Callback(on_reply, ended.set, indirect=False),
             target=target(everyone),
             consolidation=zenoh.ConsolidationMode.NONE,
             timeout=min(max(timeout, 0.0), MAX_TIMEOUT),

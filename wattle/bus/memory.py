@@ -121,7 +121,7 @@ class MemoryBus:
         finally:
             self._calls.remove(call)
 
-    def subscribe(self, key: str, handler: Callable[[Sample], None]) -> Declaration:
+    def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:
         """Call ``handler`` with everything published on keys that intersect ``key``."""
         lane = SampleLane(key, handler, self._token, read=_read, bound=self._samples)
         return self._declare(_Subscription(self, key, lane))

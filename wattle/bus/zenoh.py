@@ -1,6 +1,6 @@
 """The bus over Zenoh.
 
-Three kinds of threads meet here. Zenoh's own, and the one Python thread that Zenoh runs per declaration, only fill lanes
+Three kinds of threads meet here. Zenoh's own, and the Python thread that Zenoh runs for most declarations, only fill lanes
 (wattle/bus/lanes.py). The trio thread runs all handlers. Outlets (wattle/bus/senders.py) send queries and answers, which may have
 to wait for a link. Puts and declarations are sent from the trio thread: a put is dropped rather than made to wait, and
 declarations are few and small.
@@ -114,12 +114,13 @@ class ZenohBus:
             raise InvalidRequest(f"get of {key!r}: {call.error}")
         return replies
 
-    def subscribe(self, key: str, handler: Callable[[Sample], None]) -> Declaration:
+    def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:
         """Call ``handler`` with everything published on keys that intersect ``key``."""
         lane: SampleLane[zenoh.Sample]
         lane = SampleLane(key, handler, self._token, read=read_sample, bound=self._samples)
-        # Called on a thread of Zenoh: so what was put before a query by the same peer is in its lane before the query is in its own.
-        receive = zenoh.handlers.Callback(lane.push, indirect=False)
+        # On the thread that reads the link, a put is in its lane before the query behind it is read. The Python thread that Zenoh
+        # runs otherwise may lag behind the one of a queryable, but costs less: it does not have to be made a Python thread each time.
+        receive = zenoh.handlers.Callback(lane.push, indirect=not ordered)
         return self._declare(lane, lambda keys: self.session.declare_subscriber(keys, receive), key)
 
     def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:

@@ -31,7 +31,8 @@ from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
 from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
-from wattle.store.coordinator import Runs, Submission
+from wattle.store.coordinator import Submission
+from wattle.store.coordinator_tables import Runs
 
 if TYPE_CHECKING:
     from wattle.coordinator.agent import CoordinatorAgent

@@ -16,7 +16,7 @@ from wattle.protocol.records import (
     WorkflowView,
     timestamp,
 )
-from wattle.store.coordinator import Runs, Tasks, Workers, Workflows
+from wattle.store.coordinator_tables import Runs, Tasks, Workers, Workflows
 
 _OPEN = {s.value for s in TaskStatus if not s.final}
 

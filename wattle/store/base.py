@@ -81,13 +81,16 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 class Update:
-    """A prepared ``UPDATE`` by primary key; rows are tuples: the columns, then the key's columns."""
+    """A prepared ``UPDATE`` by primary key; rows are tuples: the columns, the key's columns, the values of ``also``.
 
-    def __init__(self, model: type[peewee.Model], columns: Sequence[str]) -> None:
+    ``also`` is a further condition, in SQL.
+    """
+
+    def __init__(self, model: type[peewee.Model], columns: Sequence[str], also: str = "") -> None:
         meta = model._meta
         sets = ", ".join(f'"{meta.fields[c].column_name}" = ?' for c in columns)
         where = " AND ".join(f'"{f.column_name}" = ?' for f in meta.get_primary_keys())
-        self.sql = f'UPDATE "{meta.table_name}" SET {sets} WHERE {where}'
+        self.sql = f'UPDATE "{meta.table_name}" SET {sets} WHERE {where}' + (f" AND {also}" if also else "")
 
 
 class Meta(peewee.Model):
@@ -153,8 +156,16 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; durable when the block has ended."""
-        with _explained(self.path), self.database.atomic("IMMEDIATE"):
-            yield
+        with _explained(self.path):
+            self._connection.execute(
+                "BEGIN IMMEDIATE"
+            )  # peewee's own, made anew each time, costs as much as a small commit
+            try:
+                yield
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.execute("COMMIT")
 
     def write(self, statement: Insert | Update, rows: Iterable[Row]) -> None:
         """Execute a prepared statement once per row, within a transaction."""

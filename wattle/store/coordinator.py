@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import peewee
-from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
@@ -29,126 +27,17 @@ from wattle.core.model import (
     Workflow,
 )
 from wattle.store.base import Migration, Store, Update, Upsert
+from wattle.store.coordinator_tables import (
+    MODELS,
+    Cursors,
+    Documents,
+    Holders,
+    Runs,
+    Tasks,
+    Workers,
+    Workflows,
+)
 
-
-class Documents(peewee.Model):
-    """Workflow documents by the sha256 of their JSON: a definition and its runs share one copy."""
-
-    digest = TextField(primary_key=True)
-    body = TextField()
-
-
-class Workflows(peewee.Model):
-    """Named definitions. ``status``, ``started_at`` and ``completed_at`` are the latest run's; a deleted one keeps its row."""
-
-    name = TextField(primary_key=True)
-    working_dir = TextField(null=True)
-    status = TextField(default="created")
-    created_at = FloatField()
-    updated_at = FloatField()
-    deleted_at = FloatField(null=True)
-    started_at = FloatField(null=True)
-    completed_at = FloatField(null=True)
-    latest_run = TextField(null=True)
-    workers = IntegerField()
-    document = TextField()
-
-
-class Runs(peewee.Model):
-    """Executions of workflows."""
-
-    id = TextField(primary_key=True)
-    workflow_name = TextField(index=True)
-    status = TextField(index=True)
-    owner = TextField()
-    epoch = IntegerField()
-    created_at = FloatField(index=True)
-    started_at = FloatField(null=True)
-    completed_at = FloatField(null=True)
-    error_message = TextField(null=True)
-    cancel_requested = BooleanField(default=False)
-    counts = TextField()
-    params = TextField()
-    document = TextField()
-
-
-class Workers(peewee.Model):
-    """Workers of runs: their definition as submitted, and where they stand."""
-
-    run = TextField()
-    name = TextField()
-    position = IntegerField()
-    workflow_name = TextField()
-    command = TextField(null=True)
-    args = TextField()
-    script = TextField(null=True)
-    working_dir = TextField(null=True)
-    env_vars = TextField()
-    inputs = TextField()
-    outputs = TextField()
-    needs = TextField()
-    status = TextField()
-    error_message = TextField(null=True)
-    attempts = IntegerField()
-    failures = IntegerField()
-    losses = IntegerField()
-    reproduced = IntegerField()
-    not_before = FloatField(null=True)
-    results = TextField()
-    created_at = FloatField()
-    ready_at = FloatField(null=True)
-    started_at = FloatField(null=True)
-    completed_at = FloatField(null=True)
-    deleted_at = FloatField(null=True)
-
-    class Meta:
-        primary_key = CompositeKey("run", "name")
-        without_rowid = True
-
-
-class Tasks(peewee.Model):
-    """Attempts of workers."""
-
-    run = TextField()
-    worker = TextField()
-    attempt = IntegerField()
-    node = TextField()
-    status = TextField()
-    assigned_at = FloatField()
-    started_at = FloatField(null=True)
-    completed_at = FloatField(null=True)
-    exit_code = IntegerField(null=True)
-    signal = IntegerField(null=True)
-    error_message = TextField(null=True)
-    cpu_seconds = FloatField(null=True)
-    memory_peak = IntegerField(null=True)
-
-    class Meta:
-        primary_key = CompositeKey("run", "worker", "attempt")
-        without_rowid = True
-
-
-class Cursors(peewee.Model):
-    """The last entry learned of each runtime's feed."""
-
-    node = TextField(primary_key=True)
-    store = TextField()
-    number = IntegerField()
-
-
-class Holders(peewee.Model):
-    """Which nodes have which content of a run."""
-
-    run = TextField()
-    digest = TextField()
-    node = TextField()
-
-    class Meta:
-        primary_key = CompositeKey("run", "digest", "node")
-        without_rowid = True
-
-
-MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders)
 MIGRATIONS: tuple[Migration, ...] = ()
 
 _RUN = ("id", "status", "owner", "epoch", "started_at", "completed_at", "error_message", "cancel_requested", "counts")
@@ -179,6 +68,9 @@ _UPDATE_WORKER = Update(Workers, _WORKER)
 _UPSERT_TASK = Upsert(Tasks, _TASK)
 _UPSERT_CURSOR = Upsert(Cursors, ("node", "store", "number"))
 _INSERT_HOLDER = Upsert(Holders, ("run", "digest", "node"))
+_FOLLOW_RUN = Update(
+    Workflows, ("latest_run", "status", "started_at", "completed_at"), also='("latest_run" IS NULL OR "latest_run" = ?)'
+)
 
 _RESULTS = TypeAdapter(dict[str, Output])
 
@@ -215,8 +107,7 @@ class CoordinatorStore(Store):
         if groups[do.SaveRun]:
             runs = [e.run for e in groups[do.SaveRun]]
             self.write(_UPDATE_RUN, ((*_run_row(run), run.id) for run in runs))
-            for run in runs:
-                self._follow(run)
+            self._follow(runs)
         if groups[do.SaveWorker]:
             self.write(
                 _UPDATE_WORKER, ((*_worker_row(e.worker), e.worker.run, e.worker.name) for e in groups[do.SaveWorker])
@@ -255,18 +146,12 @@ class CoordinatorStore(Store):
                 for n, w in enumerate(created.workers)
             ),
         )
-        self._follow(run)
+        Workflows.update(latest_run=run.id).where(Workflows.name == run.workflow).execute()
+        self._follow([run])
 
-    def _follow(self, run: RunRecord) -> None:
-        """Let the workflow show its latest run."""
-        latest = Workflows.update(
-            latest_run=run.id, status=run.status, started_at=run.started_at, completed_at=run.completed_at
-        ).where(Workflows.name == run.workflow, (Workflows.latest_run.is_null()) | (Workflows.latest_run == run.id))
-        if run.status is RunStatus.CREATED:
-            latest = Workflows.update(latest_run=run.id, status=run.status, started_at=None, completed_at=None).where(
-                Workflows.name == run.workflow
-            )
-        latest.execute()
+    def _follow(self, runs: Iterable[RunRecord]) -> None:
+        """Let each run's workflow show it, unless that shows a later one."""
+        self.write(_FOLLOW_RUN, ((r.id, r.status.value, r.started_at, r.completed_at, r.workflow, r.id) for r in runs))
 
     def _save_late(self, late: do.SaveLateFact) -> None:
         fact = late.fact

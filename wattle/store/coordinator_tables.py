@@ -1,0 +1,126 @@
+"""The tables of the coordinator's store."""
+
+from __future__ import annotations
+
+import peewee
+from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
+
+
+class Documents(peewee.Model):
+    """Workflow documents by the sha256 of their JSON: a definition and its runs share one copy."""
+
+    digest = TextField(primary_key=True)
+    body = TextField()
+
+
+class Workflows(peewee.Model):
+    """Named definitions. ``status``, ``started_at`` and ``completed_at`` are the latest run's; a deleted one keeps its row."""
+
+    name = TextField(primary_key=True)
+    working_dir = TextField(null=True)
+    status = TextField(default="created")
+    created_at = FloatField()
+    updated_at = FloatField()
+    deleted_at = FloatField(null=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    latest_run = TextField(null=True)
+    workers = IntegerField()
+    document = TextField()
+
+
+class Runs(peewee.Model):
+    """Executions of workflows."""
+
+    id = TextField(primary_key=True)
+    workflow_name = TextField(index=True)
+    status = TextField(index=True)
+    owner = TextField()
+    epoch = IntegerField()
+    created_at = FloatField(index=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    error_message = TextField(null=True)
+    cancel_requested = BooleanField(default=False)
+    counts = TextField()
+    params = TextField()
+    document = TextField()
+
+
+class Workers(peewee.Model):
+    """Workers of runs: their definition as submitted, and where they stand."""
+
+    run = TextField()
+    name = TextField()
+    position = IntegerField()
+    workflow_name = TextField()
+    command = TextField(null=True)
+    args = TextField()
+    script = TextField(null=True)
+    working_dir = TextField(null=True)
+    env_vars = TextField()
+    inputs = TextField()
+    outputs = TextField()
+    needs = TextField()
+    status = TextField()
+    error_message = TextField(null=True)
+    attempts = IntegerField()
+    failures = IntegerField()
+    losses = IntegerField()
+    reproduced = IntegerField()
+    not_before = FloatField(null=True)
+    results = TextField()
+    created_at = FloatField()
+    ready_at = FloatField(null=True)
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    deleted_at = FloatField(null=True)
+
+    class Meta:
+        primary_key = CompositeKey("run", "name")
+        without_rowid = True
+
+
+class Tasks(peewee.Model):
+    """Attempts of workers."""
+
+    run = TextField()
+    worker = TextField()
+    attempt = IntegerField()
+    node = TextField()
+    status = TextField()
+    assigned_at = FloatField()
+    started_at = FloatField(null=True)
+    completed_at = FloatField(null=True)
+    exit_code = IntegerField(null=True)
+    signal = IntegerField(null=True)
+    error_message = TextField(null=True)
+    cpu_seconds = FloatField(null=True)
+    memory_peak = IntegerField(null=True)
+
+    class Meta:
+        primary_key = CompositeKey("run", "worker", "attempt")
+        without_rowid = True
+
+
+class Cursors(peewee.Model):
+    """The last entry learned of each runtime's feed."""
+
+    node = TextField(primary_key=True)
+    store = TextField()
+    number = IntegerField()
+
+
+class Holders(peewee.Model):
+    """Which nodes have which content of a run."""
+
+    run = TextField()
+    digest = TextField()
+    node = TextField()
+
+    class Meta:
+        primary_key = CompositeKey("run", "digest", "node")
+        without_rowid = True
+
+
+MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders)
