@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wattle.network import HELD, HOLD_NAME, KEPT
 
-STOP_DEADLINE = 15.0
+STOP_DEADLINE = 5.0
 """Seconds that the agents get to stop in order; then this process ends, and the kernel and the spawner end the rest."""
 
 _STDIN = 0
