@@ -11,7 +11,7 @@ EXAMPLE := examples/wordcount
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format reference clean
+.PHONY: help run test bench check format reference clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +21,9 @@ run: $(VENV)/installed ## run the example on a network of its own
 
 test: $(VENV)/installed-dev ## run all tests
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed ## measure Wattle beside xargs and a bare loop that starts processes
+	$(BIN)/python -m benchmarks
 
 check: $(VENV)/installed-dev ## lint, formatting, types, import layers
 	$(BIN)/ruff check .

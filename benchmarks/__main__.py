@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from subprocess import CalledProcessError
 
 from benchmarks import report
 from benchmarks.agents import network
-from benchmarks.cases import CASES, Bench, Sizes, once
+from benchmarks.cases import CASES, Bench, Sizes
 from wattle.errors import WattleError
 
 
@@ -20,10 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     about = report.machine()
     print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n")
-    sizes = Sizes(*(max(1, int(size * options.scale)) for size in (2_000, 200, 100, 20_000)))
+    sizes = Sizes(*(max(1, int(size * options.scale)) for size in astuple(Sizes())))
     try:
         with ExitStack() as stack:
-            bench = Bench(sizes, once(network, stack.enter_context))
+            shared = cache(lambda: stack.enter_context(network(options.folder)))
+            bench = Bench(sizes, options.folder, shared)
             found = {}
             for name in options.cases or CASES:
                 rounds = [CASES[name](bench) for _ in range(options.rounds)]
@@ -43,6 +46,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, Wattle and baselines in turn (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="sizes relative to the standard ones (1)")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where all data goes; keep it short (/tmp)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.cases if name not in CASES]

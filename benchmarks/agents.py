@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wattle import Client
 from wattle.errors import WattleError
 
 READY = 60.0
 """Seconds until a network counts as broken that does not get ready."""
+
+METERED = ("coordinator", "runtime")
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,6 +33,12 @@ class Network:
 
     client: Client
     pids: Mapping[str, int]
+    meters: Path | None = None  # the folder that metered agents write to
+
+    def budget(self) -> dict[str, dict[str, Any]]:
+        """What the meters of the coordinator and the runtime show now (benchmarks/meter.py)."""
+        assert self.meters is not None, "this network was started without meters"
+        return {part: _read_meter(self.meters / f"{part}.json", self.pids[part]) for part in METERED}
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds by part so far; ``tasks`` is what the spawner's ended children took."""
@@ -35,28 +47,29 @@ class Network:
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    """Start a network in a folder of its own and end it with the block; raises WattleError where it does not start."""
+def network(place: Path, *, metered: bool = False) -> Iterator[Network]:
+    """Start a network in a folder of its own below ``place``, and end it with the block; raises WattleError when it does not start."""
     with ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir="/tmp"))  # a socket's path has room for 107 bytes
+        folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir=place))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        coordinator, endpoint = stack.enter_context(_agent(folder, "coordinator"))
-        runtime, _ = stack.enter_context(_agent(folder, "runtime", endpoint))
+        coordinator, endpoint = stack.enter_context(_agent(folder, "coordinator", metered=metered))
+        runtime, _ = stack.enter_context(_agent(folder, "runtime", endpoint, metered=metered))
         gateway, door = stack.enter_context(_agent(folder, "gateway", endpoint))
         client = stack.enter_context(Client(door, timeout=READY))
         _warm_up(client)
         pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": _child(runtime)}
-        yield Network(client, pids)
+        yield Network(client, pids, folder if metered else None)
 
 
 @contextmanager
-def _agent(folder: Path, role: str, connect: str | None = None) -> Iterator[tuple[int, str]]:
+def _agent(folder: Path, role: str, connect: str | None = None, *, metered: bool = False) -> Iterator[tuple[int, str]]:
     """One agent: its process number and its endpoint."""
     options = ["--data", str(folder / role), "--name", role, "--log-file", str(folder / f"{role}.log")]
     peer = ["--connect", connect] if connect else []
+    program = ["benchmarks.meter", str(folder / f"{role}.json")] if metered else ["wattle"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "wattle", role, *options, *peer], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", *program, role, *options, *peer], stdout=subprocess.PIPE, text=True, env=environment
     )
     try:
         assert process.stdout is not None
@@ -79,6 +92,19 @@ def _warm_up(client: Client) -> None:
     view = client.wait(client.submit(document).id, READY)
     if view.status != "succeeded":
         raise WattleError(f"the network does not work: run {view.id} is {view.status}: {view.error_message}")
+
+
+def _read_meter(file: Path, pid: int) -> dict[str, Any]:
+    """Have an agent write what its meters show, and read that."""
+    file.unlink(missing_ok=True)
+    os.kill(pid, signal.SIGUSR1)
+    until = time.monotonic() + READY
+    while not file.exists():
+        if time.monotonic() > until:
+            raise WattleError(f"process {pid} does not write {file}")
+        time.sleep(0.01)
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
 
 
 def _child(pid: int) -> int:

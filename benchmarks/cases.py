@@ -9,12 +9,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import baselines, core
+from benchmarks import agents, baselines, core
 from benchmarks.agents import Network
 from wattle.errors import WattleError
 
@@ -45,9 +44,10 @@ class Round:
 
 @dataclass(slots=True)
 class Bench:
-    """What a round may use. ``network`` is started by the first case that asks for it."""
+    """What a round may use: the folder that all data goes below, and a network, started by the first case that asks for it."""
 
     sizes: Sizes
+    place: Path
     network: Callable[[], Network]
 
 
@@ -57,19 +57,26 @@ Case = Callable[[Bench], Round]
 def fan(bench: Bench) -> Round:
     """N x true at once, from submission to the final result at the client."""
     count = bench.sizes.fan
-    document = {"name": "fan", "workers": [{"name": f"w{n}", "command": baselines.TRUE} for n in range(count)]}
-    seconds, details = _measured(bench.network(), document)
-    others = {"xargs": baselines.xargs(count), "spawn": baselines.spawn_loop(count, os.cpu_count() or 1)}
+    seconds, details = _measured(bench.network(), _fan(count))
+    width = os.cpu_count() or 1
+    others = {
+        "xargs": baselines.xargs(count),
+        "spawn": baselines.spawn_loop(count, width),
+        "spawn with files": baselines.spawn_loop(count, width, bench.place),
+    }
     return _per_task("us a task", 1e6, count, {"wattle": seconds, **others}, details)
 
 
 def chain(bench: Bench) -> Round:
     """N x true, each after the one before, from submission to the final result at the client."""
     count = bench.sizes.chain
-    workers: list[Document] = [{"name": f"w{n}", "command": baselines.TRUE, "needs": [f"w{n - 1}"]} for n in range(count)]
+    workers: list[Document] = [
+        {"name": f"w{n}", "command": baselines.TRUE, "needs": [f"w{n - 1}"]} for n in range(count)
+    ]
     del workers[0]["needs"]
     seconds, details = _measured(bench.network(), {"name": "chain", "workers": workers})
-    return _per_task("ms a step", 1e3, count, {"wattle": seconds, "spawn": baselines.spawn_loop(count, 1)}, details)
+    others = {"spawn": baselines.spawn_loop(count, 1), "spawn with files": baselines.spawn_loop(count, 1, bench.place)}
+    return _per_task("ms a step", 1e3, count, {"wattle": seconds, **others}, details)
 
 
 def latency(bench: Bench) -> Round:
@@ -87,7 +94,7 @@ def latency(bench: Bench) -> Round:
 
 def cold(bench: Bench) -> Round:
     """``wattle run`` of one true where nothing runs yet, from the shell to its exit."""
-    with tempfile.TemporaryDirectory(prefix="wtlb-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=bench.place) as folder:
         file = Path(folder) / "one.json"
         file.write_text(json.dumps({"name": "one", "workers": [{"name": "w", "command": baselines.TRUE}]}))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
@@ -104,19 +111,38 @@ def core_alone(bench: Bench) -> Round:
     return Round("us a task", {"wattle": core.measure(count, nodes=1000, slots=16, batch=200).seconds / count * 1e6})
 
 
-CASES: dict[str, Case] = {"fan": fan, "chain": chain, "latency": latency, "cold": cold, "core": core_alone}
+def budget(bench: Bench) -> Round:
+    """Fan once more, with meters in the coordinator and the runtime: the main threads' CPU per task, by part."""
+    count = bench.sizes.fan
+    with agents.network(bench.place, metered=True) as network:
+        before = network.budget()
+        seconds, _ = _measured(network, _fan(count))
+        after = network.budget()
+    details: dict[str, float] = {}
+    for agent, now in after.items():
+        rest = now["all"] - before[agent]["all"]
+        for part, spent in now["parts"].items():
+            took = spent - before[agent]["parts"].get(part, 0.0)
+            rest -= took
+            details[f"{agent}: {part}, us"] = took / count * 1e6
+        details[f"{agent}: all else, us"] = rest / count * 1e6
+        calls = {part: (n - before[agent]["calls"].get(part, 0)) / count for part, n in now["calls"].items()}
+        details[f"{agent}: batches a task"] = calls["core"]
+    return Round("us a task", {"wattle": seconds / count * 1e6}, details)
 
 
-def once(make: Callable[[], AbstractContextManager[Network]], enter: Callable[[AbstractContextManager[Network]], Network]) -> Callable[[], Network]:
-    """What gives the one network of all cases, starting it when it is first asked for."""
-    made: list[Network] = []
+CASES: dict[str, Case] = {
+    "fan": fan,
+    "chain": chain,
+    "latency": latency,
+    "cold": cold,
+    "core": core_alone,
+    "budget": budget,
+}
 
-    def get() -> Network:
-        if not made:
-            made.append(enter(make()))
-        return made[0]
 
-    return get
+def _fan(count: int) -> Document:
+    return {"name": "fan", "workers": [{"name": f"w{n}", "command": baselines.TRUE} for n in range(count)]}
 
 
 def _measured(network: Network, document: Document) -> tuple[float, dict[str, float]]:

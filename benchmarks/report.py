@@ -45,7 +45,7 @@ def table(case: str, title: str, found: dict[str, Any]) -> str:
 
 
 def _line(label: str, seen: dict[str, Any]) -> str:
-    return f"  {label:<28}{seen['median']:>10.2f}   ({seen['least']:.2f} to {seen['most']:.2f})"
+    return f"  {label:<44}{seen['median']:>10.2f}   ({seen['least']:.2f} to {seen['most']:.2f})"
 
 
 def machine() -> dict[str, Any]:

@@ -306,6 +306,7 @@ def test_endpoints_by_default_are_the_socket_in_the_folder_and_none_for_a_client
     flags = {"data": "/srv/w", "connect": ["tcp/a:1"]}
     assert load_settings(RuntimeSettings, flags=flags).endpoints == ("unixsock-stream//srv/w/wattle.sock",)
     assert load_settings(RuntimeSettings, flags={**flags, "mode": "client"}).endpoints == ()
+    assert load_settings(RuntimeSettings, flags={**flags, "zenoh_config": __file__}).endpoints == ()
     assert load_settings(ClientSettings, flags=flags).endpoints == ("tcp/a:1",)
     assert load_settings(ClientSettings, flags={"data": "/srv/w"}).endpoints == (socket_endpoint(Path("/srv/w")),)
     assert load_settings(RouterSettings, flags=flags).mode == "router"

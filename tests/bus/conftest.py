@@ -22,5 +22,7 @@ def sockets() -> Iterator[Path]:
 async def net(request: pytest.FixtureRequest, sockets: Path) -> AsyncIterator[Net]:
     """A network of each kind in turn."""
     network = MemoryNet() if request.param == "memory" else ZenohNet(sockets)
-    yield network
-    await network.close()
+    try:
+        yield network
+    finally:
+        await network.close()

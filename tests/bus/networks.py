@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from wattle.bus.base import Bus
 from wattle.bus.config import ZenohOptions
 from wattle.bus.lanes import QUERIES, SAMPLES
 from wattle.bus.memory import MemoryNetwork
-from wattle.bus.zenoh import open_zenoh_bus
+from wattle.bus.zenoh import ZenohBus, open_zenoh_bus
 
 PATIENCE = 20.0  # seconds after which a test that waits has failed
 
@@ -40,6 +41,16 @@ class Inbox(list[Any]):
         """All calls, once there are ``size``."""
         await self.until(lambda calls: len(calls) >= size)
         return list(self)
+
+
+@asynccontextmanager
+async def opened(*, listen: tuple[str, ...] = (), connect: tuple[str, ...] = ()) -> AsyncIterator[ZenohBus]:
+    """A bus over Zenoh, closed at the end: a process that leaves one open hangs when it exits."""
+    bus = await open_zenoh_bus(ZenohOptions(listen=listen, connect=connect))
+    try:
+        yield bus
+    finally:
+        await bus.close()
 
 
 class Net:

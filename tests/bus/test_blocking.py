@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.bus.networks import PATIENCE, Inbox
+from tests.bus.networks import PATIENCE, Inbox, opened
 from wattle.bus.base import TIMEOUT, Priority, Query, Reply, Sample
 from wattle.bus.blocking import BlockingBus
 from wattle.bus.config import ZenohOptions
-from wattle.bus.zenoh import open_zenoh_bus
 from wattle.errors import InvalidRequest, Unavailable
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -31,8 +30,7 @@ def test_it_needs_neither_trio_nor_structlog() -> None:
 
 
 async def test_it_talks_to_an_agent(sockets: Path) -> None:
-    endpoint, silent = f"unixsock-stream/{sockets}/s", Inbox()
-    agent = await open_zenoh_bus(ZenohOptions(listen=(endpoint,)))
+    endpoint, silent, seen = f"unixsock-stream/{sockets}/s", Inbox(), Inbox()
 
     def handler(query: Query) -> None:
         query.reply(query.payload or b"", attachment=query.attachment)
@@ -40,35 +38,36 @@ async def test_it_talks_to_an_agent(sockets: Path) -> None:
         query.reply_error(b"but")
         query.finish()
 
-    def command() -> None:
-        with BlockingBus(ZenohOptions(mode="client", connect=(endpoint,))) as bus:
-            replies = bus.get(
-                "a", b"x", parameters="p=1", timeout=60, everyone=True, priority=Priority.CONTROL, attachment=b"y"
-            )
-            assert replies == [Reply("a", b"x", attachment=b"y"), Reply("a", b"p=1"), Reply("", b"but", ok=False)]
-            assert bus.get("silent/*", timeout=60, first=True) == [Reply("silent/one", b"enough")]
-            assert bus.get("nobody", timeout=60) == []
-            assert bus.get("silent", timeout=0.1) == [Reply("", TIMEOUT, ok=False)]
-            assert bus.alive("alive/*", timeout=60) == ["alive/agent"]
-            samples: queue.SimpleQueue[Sample] = queue.SimpleQueue()
-            subscription = bus.subscribe("own/*", samples.put)
-            bus.put("own/a", b"1", attachment=b"2")
-            bus.delete("own/a")
-            assert samples.get(timeout=PATIENCE) == Sample("own/a", b"1", b"2")
-            assert samples.get(timeout=PATIENCE) == Sample("own/a", None)
-            subscription.undeclare()
-            subscription.undeclare()
-            bus.put("seen", b"by the agent")
+    async with opened(listen=(endpoint,)) as agent:
+        agent.serve("a", handler)
+        agent.serve("silent", silent)
+        agent.serve("silent/one", lambda query: query.reply(b"enough", key="silent/one"))
+        agent.subscribe("seen", seen)
+        agent.declare_alive("alive/agent")
+        await trio.to_thread.run_sync(command, endpoint)
+        assert await seen.size(1) == [Sample("seen", b"by the agent")]
 
-    seen = Inbox()
-    agent.serve("a", handler)
-    agent.serve("silent", silent)
-    agent.serve("silent/one", lambda query: query.reply(b"enough", key="silent/one"))
-    agent.subscribe("seen", seen)
-    agent.declare_alive("alive/agent")
-    await trio.to_thread.run_sync(command)
-    assert await seen.size(1) == [Sample("seen", b"by the agent")]
-    await agent.close()
+
+def command(endpoint: str) -> None:
+    """What a blocking program does."""
+    with BlockingBus(ZenohOptions(mode="client", connect=(endpoint,))) as bus:
+        replies = bus.get(
+            "a", b"x", parameters="p=1", timeout=60, everyone=True, priority=Priority.CONTROL, attachment=b"y"
+        )
+        assert replies == [Reply("a", b"x", attachment=b"y"), Reply("a", b"p=1"), Reply("", b"but", ok=False)]
+        assert bus.get("silent/*", timeout=60, first=True) == [Reply("silent/one", b"enough")]
+        assert bus.get("nobody", timeout=60) == []
+        assert bus.get("silent", timeout=0.1) == [Reply("", TIMEOUT, ok=False)]
+        assert bus.alive("alive/*", timeout=60) == ["alive/agent"]
+        samples: queue.SimpleQueue[Sample] = queue.SimpleQueue()
+        subscription = bus.subscribe("own/*", samples.put)
+        bus.put("own/a", b"1", attachment=b"2")
+        bus.delete("own/a")
+        assert samples.get(timeout=PATIENCE) == Sample("own/a", b"1", b"2")
+        assert samples.get(timeout=PATIENCE) == Sample("own/a", None)
+        subscription.undeclare()
+        subscription.undeclare()
+        bus.put("seen", b"by the agent")
 
 
 def test_mistakes_are_told(sockets: Path) -> None:
@@ -90,20 +89,21 @@ def test_mistakes_are_told(sockets: Path) -> None:
 
 async def test_ctrl_c_ends_a_get(sockets: Path) -> None:
     endpoint, asked = f"unixsock-stream/{sockets}/s", Inbox()
-    agent = await open_zenoh_bus(ZenohOptions(listen=(endpoint,)))
-    agent.serve("a", asked)
     script = f"""
 from wattle.bus.blocking import BlockingBus
 from wattle.bus.config import ZenohOptions
 with BlockingBus(ZenohOptions(mode="client", connect=("{endpoint}",))) as bus:
     bus.get("a", timeout=3600)
 """
-    process = await trio.lowlevel.open_process([sys.executable, "-c", script], env=ENVIRONMENT, stderr=subprocess.PIPE)
-    await asked.size(1)
-    process.send_signal(signal.SIGINT)
-    with trio.fail_after(PATIENCE):
-        assert process.stderr is not None
-        words = b"".join([part async for part in process.stderr])
-        assert await process.wait() == -signal.SIGINT
+    async with opened(listen=(endpoint,)) as agent:
+        agent.serve("a", asked)
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", script], env=ENVIRONMENT, stderr=subprocess.PIPE
+        )
+        await asked.size(1)
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(PATIENCE):
+            assert process.stderr is not None
+            words = b"".join([part async for part in process.stderr])
+            assert await process.wait() == -signal.SIGINT
     assert words.splitlines()[-1] == b"KeyboardInterrupt"
-    await agent.close()

@@ -57,6 +57,7 @@ def test_options_are_taken_over() -> None:
     assert setting(options, "scouting/multicast/enabled") is True
     assert setting(options, "scouting/gossip/enabled") is False
     assert setting(options, "transport/link/tx/lease") == 5000
+    assert setting(options, "transport/link/tx/queue/congestion_control/block/wait_before_close") == 10_000_000
     assert setting(options, "connect/timeout_ms") == {"client": 700}
 
 

@@ -386,3 +386,20 @@ async def test_answers_given_just_before_close_arrive(net: Net) -> None:
         query.finish()
         await net.leave(answerer)
         assert await ended.size(1) == [[Reply("a", large)]]
+
+
+async def test_what_was_put_before_a_query_is_heard_before_it(net: Net) -> None:
+    sender, receiver, heard = await net.bus(), await net.bus(), Inbox()
+
+    def asked(query: Query) -> None:
+        heard(query.parameters)
+        query.finish()
+
+    receiver.subscribe("a/*", lambda sample: heard((sample.payload or b"").decode()))
+    receiver.serve("a/*", asked)
+    await net.settle()
+    for number in range(50):
+        sender.put("a/b", f"put {number}".encode())
+        await ask(sender, "a/b", parameters=f"query {number}")
+    await heard.size(100)
+    assert heard == [f"{what} {number}" for number in range(50) for what in ("put", "query")]

@@ -117,6 +117,17 @@ async def test_a_query_that_meets_a_closing_lane_is_ended() -> None:
     assert not lane.open
 
 
+async def test_a_query_that_is_forgotten_takes_no_place() -> None:
+    lane = QueryLane("a", lambda _: None, trio.lowlevel.current_trio_token(), bound=1)
+    lane.push(Told())
+    held, refused = Told(), Told()
+    await trio.testing.wait_all_tasks_blocked()
+    lane.push(held)
+    lane.push(refused)
+    assert held.sent == []
+    assert refused.sent == ["error", "end"]
+
+
 async def test_a_lane_whose_loop_has_ended_drops_what_is_pushed() -> None:
     def inner() -> Lane[int]:
         async def make() -> Lane[int]:

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 import zenoh
-from gates import PATIENCE
-from processes import StockClient
+
+from tests.namespaces.gates import PATIENCE
+from tests.network.processes import StockClient
 
 
 class Events:
@@ -34,3 +35,21 @@ class Events:
             self._past.append(event)
             if expected.items() <= event.items():
                 return event
+
+
+class Token:
+    """Comings and goings of one peer, as the gateway's client sees them."""
+
+    def __init__(self, client: StockClient, role: str, peer: str) -> None:
+        self._seen: queue.Queue[bool] = queue.Queue()
+        key = f"wattle/default/alive/{role}/{peer}/*"
+        client.session.liveliness().declare_subscriber(key, self._note, history=True)
+        self.wait(True)
+
+    def _note(self, sample: zenoh.Sample) -> None:
+        self._seen.put(sample.kind == zenoh.SampleKind.PUT)
+
+    def wait(self, alive: bool) -> None:
+        """Wait until the peer is in sight, or out of it."""
+        while self._seen.get(timeout=PATIENCE) is not alive:
+            pass

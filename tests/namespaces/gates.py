@@ -14,7 +14,9 @@ class Gates:
 
     def __init__(self, folder: Path, *workers: str, attempts: int = 2) -> None:
         folder.mkdir()
-        self._gates = {f"{worker}.{n}": _fifo(folder / f"{worker}.{n}") for worker in workers for n in range(1, attempts + 1)}
+        self._gates = {
+            f"{worker}.{n}": _fifo(folder / f"{worker}.{n}") for worker in workers for n in range(1, attempts + 1)
+        }
         self._arrivals = _fifo(folder / "arrivals")
         self._unread = ""
         self.script = (

@@ -1,8 +1,8 @@
 """A LAN of machines, made of network namespaces (Linux, root, iproute2): hosts on one switch whose links can be cut and healed.
 
 Every host is a namespace with an address of its own, multicast and IPv6; the switch is a bridge in a namespace of its own, so nothing
-appears among this machine's own interfaces. Names are random: several LANs may exist at once. Cuts happen at the switch: a host sees no
-carrier loss, only silence, as when a cable is pulled two rooms away.
+appears among this machine's own interfaces. Names hold the process's id: several LANs may exist at once. Cuts happen at the switch: a
+host sees no carrier loss, only silence, as when a cable is pulled two rooms away.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from processes import Agent, Network
+from tests.network.processes import Agent, Network
 
 COMMAND_TIMEOUT = 30.0
 WINDOW = Path(__file__).with_name("window.py")
@@ -50,7 +50,9 @@ class Host:
         done = subprocess.run(
             [*on(self.namespace), *command], input=text, capture_output=True, text=True, timeout=timeout, check=False
         )
-        assert done.returncode == 0, f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, (
+            f"{self.name}: {' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def window(self, port: int) -> str:
@@ -68,7 +70,7 @@ class Lan:
     """Hosts on a switch; made by ``lan``."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
-        prefix = f"wtl-{secrets.token_hex(4)}"
+        prefix = f"wtl-{os.getpid()}-{secrets.token_hex(2)}"
         self._switch = f"{prefix}-switch"
         self._parted: tuple[Host, Host] | None = None
         self.hosts: dict[str, Host] = {}
@@ -137,7 +139,22 @@ class Lan:
         below = min(int(share * 2**32), 2**32 - 1)
         program = f"4,{load_random} 0 0 4294963256,{at_least} 0 1 {below},{end} 0 0 0,{end} 0 0 {dropped},"
         _tc(self._switch, "qdisc", "replace", "dev", host.port, "clsact")
-        _tc(self._switch, "filter", "replace", "dev", host.port, "egress", "prio", "1", "bpf", "da", "bytecode", program)
+        _tc(
+            self._switch,
+            "filter",
+            "replace",
+            "dev",
+            host.port,
+            "egress",
+            "prio",
+            "1",
+            "handle",
+            "1",
+            "bpf",
+            "da",
+            "bytecode",
+            program,
+        )
 
     def tear_down(self) -> None:
         """End every process of every host and remove all that was made, however far that was."""

@@ -11,7 +11,8 @@ import queue
 import sys
 
 import zenoh
-from processes import stock_client
+
+from tests.network.processes import stock_client
 
 
 def main(endpoint: str, run: str, document: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gates import PATIENCE, Gates
-from hosts import Host, Lan, lan, on, together
-from processes import WATTLE, stock_client
+
+from tests.namespaces.gates import PATIENCE, Gates
+from tests.namespaces.hosts import Host, Lan, lan, on, together
+from tests.network.processes import WATTLE, stock_client
 
 pytestmark = pytest.mark.namespaces
 

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from gates import Gates
-from hosts import lan, together
-from processes import stock_client
+
+from tests.namespaces.gates import Gates
+from tests.namespaces.hosts import lan, together
+from tests.network.processes import stock_client
 
 pytestmark = pytest.mark.namespaces
 
@@ -37,8 +38,18 @@ def test_sites_whose_agents_cannot_dial_each_other_are_one_network(tmp_path: Pat
             document = {
                 "name": "sites",
                 "workers": [
-                    {"name": "make", "script": "head -c 3000000 /dev/zero | tr '\\0' x > big", "outputs": {"big": "big"}, "place": {"node": "e"}},
-                    {"name": "use", "script": gates.script + 'tr -d "\\n" < "${inputs.big}" | wc -c', "inputs": {"big": "make/big"}, "place": {"node": "w"}},
+                    {
+                        "name": "make",
+                        "script": "head -c 3000000 /dev/zero | tr '\\0' x > big",
+                        "outputs": {"big": "big"},
+                        "place": {"node": "e"},
+                    },
+                    {
+                        "name": "use",
+                        "script": gates.script + 'tr -d "\\n" < "${inputs.big}" | wc -c',
+                        "inputs": {"big": "make/big"},
+                        "place": {"node": "w"},
+                    },
                 ],
             }
             run = client.get("runs", {"document": document})["id"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from pathlib import Path
 
 import trio
 
@@ -16,7 +15,6 @@ import trio
 async def main(path: str, host: str, port: int) -> None:
     """Pass on until killed; prints ``ready`` when it listens."""
     listener = trio.socket.socket(trio.socket.AF_UNIX)
-    Path(path).unlink(missing_ok=True)
     await listener.bind(path)
     listener.listen()
     async with trio.open_nursery() as nursery:

@@ -60,19 +60,34 @@ class Network:
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
         self.agents: list[Agent] = []
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")} | dict(environment or {})
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")} | dict(
+            environment or {}
+        )
         self._prefix = list(prefix)
 
-    def start(self, role: str, name: str | None = None, *options: str, connect: Agent | str | None = None) -> Agent:
+    def start(
+        self,
+        role: str,
+        name: str | None = None,
+        *options: str,
+        connect: Agent | str | None = None,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Agent:
         """Start an agent and wait until it says that it is ready. The same name again uses the same folder."""
         name = name or f"{role}{sum(a.role == role for a in self.agents) + 1}"
         data = self.folder / name
         data.mkdir(mode=0o700, exist_ok=True)
         peer = [] if connect is None else ["--connect", connect if isinstance(connect, str) else connect.endpoint]
-        command = [*self._prefix, *WATTLE, role, "--data", str(data), "--name", name, *peer, *options]
+        command = [*self._prefix, *prefix, *WATTLE, role, "--data", str(data), "--name", name, *peer, *options]
         with (data / "stderr.log").open("a") as log:
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment, start_new_session=True
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment | dict(environment or {}),
+                start_new_session=True,
             )
         agent = Agent(role, name, data, process)
         self.agents.append(agent)
@@ -85,7 +100,12 @@ class Network:
     def wattle(self, *arguments: str, timeout: float = 60.0, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line to its end."""
         done = subprocess.run(
-            [*self._prefix, *WATTLE, *arguments], capture_output=True, text=True, timeout=timeout, env=self._environment, check=False
+            [*self._prefix, *WATTLE, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self._environment,
+            check=False,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"wattle {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from processes import WATTLE, Network, network, processes_under, wait_until
+from tests.network.processes import WATTLE, Network, network, processes_under, wait_until
 
 
 def write(folder: Path, document: dict[str, object]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import Agent, Network, StockClient, network, stock_client, wait_until
+
+from tests.network.processes import Agent, Network, StockClient, network, stock_client, wait_until
 
 INSTANCES = Path(__file__).resolve().parents[2].parent / "shared" / "wfinstances"
 pytestmark = pytest.mark.skipif(not INSTANCES.is_dir(), reason=f"no published executions at {INSTANCES}")

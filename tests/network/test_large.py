@@ -1,17 +1,18 @@
-"""Two thousand workers in one document: validated, started, and the network answers promptly while they wait and run."""
+"""Two thousand workers in one document: validated, started, and the network answers promptly while they run."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from processes import StockClient, network, stock_client
+from tests.network.processes import StockClient, network, stock_client
 
 WORKERS = 2000
+ENOUGH = 400  # workers that have to succeed before the rest is cancelled
 
 
 def fan(gate: Path) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def asked(client: StockClient, path: str) -> tuple[Any, float]:
     return client.get(path, timeout=20), time.perf_counter() - begin
 
 
-def test_two_thousand_workers_and_prompt_answers_meanwhile(record_property: pytest.RecordProperty) -> None:
+def test_two_thousand_workers_and_prompt_answers_meanwhile(record_property: Callable[[str, object], None]) -> None:
     with network() as net:
         coordinator = net.start("coordinator")
         net.start("runtime", None, "--slots", "8", connect=coordinator)
@@ -39,9 +40,9 @@ def test_two_thousand_workers_and_prompt_answers_meanwhile(record_property: pyte
             client.nodes(1)
             begin = time.perf_counter()
             client.get("runs", {"document": fan(gate), "run": "fan"})
-            record_property("submitted", time.perf_counter() - begin)
+            submitted = time.perf_counter() - begin
             times: dict[str, list[float]] = {}
-            while True:  # the gate keeps the run open however quick the rest is
+            while True:
                 for path in (
                     "runs",
                     "runs/fan",
@@ -58,16 +59,22 @@ def test_two_thousand_workers_and_prompt_answers_meanwhile(record_property: pyte
                         assert [r["id"] for r in answer["runs"]] == ["fan"]
                 assert run["status"] in ("created", "running")
                 assert sum(run["counts"].values()) == WORKERS
-                if run["counts"].get("succeeded") == WORKERS - 1:
+                if run["counts"].get("succeeded", 0) >= ENOUGH:
                     break
-                client.get("runs/fan?wait=0.5")  # leaves them the processor for a while
-            gate.write_text("go")
-            assert client.wait("fan")["counts"] == {"succeeded": WORKERS}
-            record_property("all_done", time.perf_counter() - begin)
+                client.get("runs/fan?wait=0.3")  # leaves them the processor for a while
+            client.delete("runs/fan")
+            run = client.wait("fan")
+            assert run["status"] == "cancelled"
+            assert sum(run["counts"].values()) == WORKERS
             workers = client.workers("fan")
             assert list(workers)[-1] == "last"
-            assert {len(w["attempts"]) for w in workers.values()} == {1}
-            assert workers["gate"]["status"] == "succeeded"
+            assert len(workers) == WORKERS
+            ran = [w for w in workers.values() if w["status"] == "succeeded"]
+            assert len(ran) == run["counts"]["succeeded"]
+            assert {len(w["attempts"]) for w in ran} == {1}
+            assert workers["last"]["attempts"] == []
     worst = {path: round(max(took), 3) for path, took in times.items()}
-    record_property("worst_answers", json.dumps(worst))
-    print(f"{len(times['runs'])} rounds of answers; the slowest of each, in seconds: {worst}")
+    record_property("seconds", json.dumps({"submit": round(submitted, 3), **worst}))
+    print(
+        f"submitted in {submitted:.2f} s; {len(times['runs'])} rounds of answers; the slowest of each, in seconds: {worst}"
+    )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import WATTLE, Network, network, processes_under, wait_until
+
+from tests.network.processes import WATTLE, Network, network, processes_under, wait_until
 
 FAMILY = """
 sleep 1000 &

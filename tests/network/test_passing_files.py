@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from processes import Agent, Network, StockClient, network, stock_client
+from tests.network.processes import Agent, Network, StockClient, network, stock_client
 
 
 def two_nodes(net: Network) -> tuple[Agent, Agent, Agent]:

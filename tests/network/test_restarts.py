@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from processes import Agent, Network, network, processes_under, stock_client, wait_until
+from tests.network.processes import Agent, Network, network, processes_under, stock_client, wait_until
 
 
 def gate(folder: Path, name: str = "gate") -> Path:
@@ -48,7 +48,7 @@ def test_a_coordinator_killed_midway_goes_on_and_nothing_runs_twice() -> None:
     with network() as net:
         coordinator, _, gateway = three(net)
         ledger = net.folder / "ledger"
-        workers = [{"name": f"w{n}", "script": f"echo w{n} >> {ledger}"} for n in range(200)]
+        workers: list[dict[str, Any]] = [{"name": f"w{n}", "script": f"echo w{n} >> {ledger}"} for n in range(200)]
         workers.append({"name": "last", "script": "true", "needs": [w["name"] for w in workers]})
         with stock_client(gateway.endpoint) as client:
             client.nodes(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from processes import network, stock_client
+from tests.network.processes import network, stock_client
 
 
 def test_a_client_of_any_peer_reaches_all() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import ApiError, Network, StockClient, network, stock_client
+
+from tests.network.processes import ApiError, Network, StockClient, network, stock_client
 
 DEADLINE = 30.0
 
@@ -277,4 +278,5 @@ def test_health_and_schema(client: Watcher, net: Network) -> None:
     assert {"name", "workers"} <= set(schema["properties"])
     for agent in net.agents:
         (reply,) = list(client.session.get(f"wattle/default/state/{agent.role}/{agent.name}", timeout=DEADLINE))
+        assert reply.ok is not None
         assert json.loads(reply.ok.payload.to_bytes())["name"] == agent.name

@@ -142,12 +142,16 @@ def test_unfinished_runs_and_cursors(store: CoordinatorStore) -> None:
     assert store.cursors() == {"n1": ("s1", 4), "n2": ("s2", 1)}
 
 
-def test_a_late_finish_supersedes_a_lost_attempt_and_nothing_else(store: CoordinatorStore) -> None:
+def test_a_late_finish_supersedes_a_lost_or_open_attempt_on_its_node_and_nothing_else(store: CoordinatorStore) -> None:
     create(store, "r1")
     lost = TaskRecord("r1", "b", 1, "n1", TaskStatus.LOST, 1.0)
     won = TaskRecord("r1", "b", 2, "n1", TaskStatus.SUCCEEDED, 1.0, exit_code=0)
-    save(store, do.SaveTask(lost), do.SaveTask(won))
-    for attempt in (1, 2):
+    open_still = TaskRecord("r1", "b", 3, "n1", TaskStatus.RUNNING, 1.0)
+    elsewhere = TaskRecord("r1", "b", 4, "n2", TaskStatus.RUNNING, 1.0)
+    save(store, *(do.SaveTask(record) for record in (lost, won, open_still, elsewhere)))
+    for attempt in (1, 2, 3, 4):
         fact = Fact(FactKind.FINISHED, "r1", "b", attempt, at=9.0, status=TaskStatus.FAILED, exit_code=3)
         save(store, do.SaveLateFact("n1", fact))
-    assert [(t.status, t.exit_code) for t in store.tasks("r1")["b"]] == [("superseded", 3), ("succeeded", 0)]
+    assert [(t.status, t.exit_code) for t in store.tasks("r1")["b"]] == [
+        ("superseded", 3), ("succeeded", 0), ("superseded", 3), ("running", None),
+    ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Event
+from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,10 +16,21 @@ import zenoh
 
 from wattle.bus.base import Declaration, Priority, Reply, Sample
 from wattle.bus.config import ZenohOptions, open_session, reason
-from wattle.bus.translate import MAX_TIMEOUT, PRIORITIES, key_expression, read_replies, read_sample, target
+from wattle.bus.translate import (
+    MAX_TIMEOUT,
+    PUT_PRIORITIES,
+    QUERY_PRIORITIES,
+    key_expression,
+    read_replies,
+    read_sample,
+    target,
+)
 from wattle.errors import InvalidRequest, Unavailable
 
+BLOCK = zenoh.CongestionControl.BLOCK
+PRIORITY = PUT_PRIORITIES[Priority.NORMAL]
 GRACE = 1.0  # seconds by which ours comes after Zenoh's own timeout of a query
+SLICE = 0.1  # seconds that a Ctrl-C may go unnoticed
 
 
 class BlockingBus:
@@ -44,7 +56,7 @@ class BlockingBus:
         """Publish, and wait for the link to take it: a command that puts and ends must not lose it."""
         self._check_open()
         try:
-            self.session.put(key, payload, attachment=attachment, congestion_control=zenoh.CongestionControl.BLOCK)
+            self.session.put(key, payload, attachment=attachment, congestion_control=BLOCK, priority=PRIORITY)
         except zenoh.ZError as error:
             raise InvalidRequest(f"put on {key!r}: {reason(error)}") from None
 
@@ -52,7 +64,7 @@ class BlockingBus:
         """Publish a delete, and wait for the link to take it."""
         self._check_open()
         try:
-            self.session.delete(key, congestion_control=zenoh.CongestionControl.BLOCK)
+            self.session.delete(key, congestion_control=BLOCK, priority=PRIORITY)
         except zenoh.ZError as error:
             raise InvalidRequest(f"delete on {key!r}: {reason(error)}") from None
 
@@ -84,12 +96,12 @@ class BlockingBus:
             target=target(everyone),
             consolidation=zenoh.ConsolidationMode.NONE,
             timeout=min(max(timeout, 0.0), MAX_TIMEOUT),
-            congestion_control=zenoh.CongestionControl.BLOCK,
-            priority=PRIORITIES[priority],
+            congestion_control=BLOCK,
+            priority=QUERY_PRIORITIES[priority],
             payload=payload,
             attachment=attachment,
         )
-        in_time = ended.wait(timeout + GRACE)
+        in_time = _wait(ended, timeout + GRACE)
         return read_replies(list(answers), in_time)
 
     def subscribe(self, key: str, callback: Callable[[Sample], object]) -> Declaration:
@@ -105,7 +117,7 @@ class BlockingBus:
         ended = Event()
         handler = zenoh.handlers.Callback(tokens.append, ended.set, indirect=False)
         self.session.liveliness().get(key_expression(key), handler, timeout=timeout)
-        ended.wait(timeout + GRACE)
+        _wait(ended, timeout + GRACE)
         return [reply.key for reply in read_replies(list(tokens)) if reply.ok]
 
     def close(self) -> None:
@@ -117,6 +129,15 @@ class BlockingBus:
     def _check_open(self) -> None:
         if self.session.is_closed():
             raise Unavailable("this connection to the network is closed; open another", code="NO_NETWORK")
+
+
+def _wait(event: Event, seconds: float) -> bool:
+    """Whether ``event`` was set in time. A signal that arrives just before a wait begins does not interrupt it, so waits are short."""
+    until = monotonic() + seconds
+    while not event.wait(min(SLICE, max(0.0, until - monotonic()))):
+        if monotonic() >= until:
+            return False
+    return True
 
 
 class _Entity(Protocol):

@@ -9,8 +9,11 @@ stalled hosts. What the options name explicitly always wins.
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +82,24 @@ def open_session(options: ZenohOptions) -> zenoh.Session:
         raise _open_error(config, reason(error)) from None
 
 
+@contextmanager
+def more_receivers() -> Iterator[None]:
+    """Give the sessions of this process 8 receiving threads, where the first is opened within.
+
+    Seen on 1.10.2: when two peers have dialled each other (gossip brings that about) and their link is cut, closing its two halves can
+    hold up a receiving thread for 10 s, and with the two that Zenoh has by default the whole session. With 8 it was not seen to. The
+    variable is Zenoh's only way to be told, and is read once; it is taken back, because tasks inherit the environment.
+    """
+    if "ZENOH_RUNTIME" in os.environ:
+        yield
+        return
+    os.environ["ZENOH_RUNTIME"] = "(rx: (worker_threads: 8))"
+    try:
+        yield
+    finally:
+        os.environ.pop("ZENOH_RUNTIME", None)
+
+
 def reason(error: Exception) -> str:
     """What Zenoh says went wrong, without the places in its source code."""
     return _RUST_PLACE.sub("", str(error)).strip()
@@ -101,8 +122,10 @@ def _defaults(options: ZenohOptions) -> dict[str, Any]:
         "connect/exit_on_failure": options.mode == "client",
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 1.5},
         "scouting/multicast/enabled": False,
+        # One of a pair that found each other dials, not both: see more_receivers.
+        "scouting/multicast/autoconnect_strategy": {"peer": {"to_peer": "greater-zid"}},
         "scouting/gossip/enabled": True,
-        "transport/link/tx/lease": 1_000,
+        **_lease(1_000),
         "transport/link/tx/keep_alive": KEEP_ALIVES_PER_LEASE,
         # With multicast the delay stays Zenoh's (500 ms), since others have to be found first.
         **({} if options.multicast else {"scouting/delay": SCOUTING_DELAY_MS}),
@@ -118,10 +141,21 @@ def _explicit(options: ZenohOptions) -> dict[str, Any]:
         "connect/timeout_ms": {"client": options.wait_ms} if options.wait_ms else None,
         "scouting/multicast/enabled": options.multicast,
         "scouting/gossip/enabled": options.gossip,
-        "transport/link/tx/lease": options.lease_ms,
+        **({} if options.lease_ms is None else _lease(options.lease_ms)),
         "transport/shared_memory/enabled": False,
     }
     return {path: value for path, value in given.items() if value is not None}
+
+
+def _lease(milliseconds: int) -> dict[str, Any]:
+    """When a link is given up: nothing was heard for a lease, or nothing could be sent for two.
+
+    Zenoh would try to send for 5 s, and while it does that it does not see that the lease is over.
+    """
+    return {
+        "transport/link/tx/lease": milliseconds,
+        "transport/link/tx/queue/congestion_control/block/wait_before_close": 2_000 * milliseconds,  # microseconds
+    }
 
 
 # --- what people are told -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -127,7 +128,7 @@ class QueryLane(Lane[OpenQuery]):
         self, key: str, handler: Callable[[OpenQuery], None], token: trio.lowlevel.TrioToken, *, bound: int
     ) -> None:
         super().__init__(key, handler, token)
-        self.open: set[OpenQuery] = set()
+        self.open: WeakSet[OpenQuery] = WeakSet()  # weak, so that one forgotten unfinished takes no place for ever
         self._bound = bound
 
     def push(self, item: OpenQuery) -> None:

@@ -1,8 +1,8 @@
 """The threads that make those Zenoh calls which may have to wait for a link.
 
 A query or an answer is sent with congestion control BLOCK: where the receiver is stopped or its link is slow, the call waits until
-the link takes the message, or for 5 seconds, after which Zenoh closes the link. Seen on 1.10.2: one stopped peer and one query of
-10 kB were enough for that. On the trio thread this would hold up everything; here it holds up one outlet, and others serve on.
+the link takes the message, or for two leases, after which Zenoh closes the link. Seen on 1.10.2: one stopped peer and a query of 10 kB
+were enough for that. On the trio thread this would hold up everything; here it holds up one outlet, and others serve on.
 """
 
 from __future__ import annotations

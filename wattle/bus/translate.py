@@ -10,7 +10,15 @@ from wattle.bus.base import TIMEOUT, Priority, Reply, Sample
 from wattle.bus.config import reason
 from wattle.errors import InvalidRequest
 
-PRIORITIES = {
+# Zenoh has a queue for each of its priorities. A query that waits for a link keeps the queue locked, so puts have queues of their
+# own: on a shared one a put waited as long (seen on 1.10.2), and puts are sent from the trio thread. Just above the one for queries,
+# they also leave in the order in which a peer puts and then asks. INTERACTIVE_HIGH is Zenoh's own, for declarations.
+PUT_PRIORITIES = {
+    Priority.CONTROL: zenoh.Priority.REAL_TIME,
+    Priority.NORMAL: zenoh.Priority.DATA_HIGH,
+    Priority.BULK: zenoh.Priority.DATA_LOW,
+}
+QUERY_PRIORITIES = {
     Priority.CONTROL: zenoh.Priority.INTERACTIVE_LOW,
     Priority.NORMAL: zenoh.Priority.DATA,
     Priority.BULK: zenoh.Priority.BACKGROUND,

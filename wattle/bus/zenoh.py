@@ -16,11 +16,11 @@ import trio
 import zenoh
 
 from wattle.bus.base import Declaration, Priority, Publisher, Query, Reply, Sample
-from wattle.bus.config import ZenohOptions, open_session, reason
+from wattle.bus.config import ZenohOptions, more_receivers, open_session, reason
 from wattle.bus.exchange import Call, ZenohQuery
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.senders import Outlets
-from wattle.bus.translate import MAX_TIMEOUT, PRIORITIES, key_expression, read_sample, target
+from wattle.bus.translate import MAX_TIMEOUT, PUT_PRIORITIES, QUERY_PRIORITIES, key_expression, read_sample, target
 from wattle.errors import InvalidRequest
 from wattle.logs import get_logger
 
@@ -40,7 +40,8 @@ async def open_zenoh_bus(options: ZenohOptions, *, samples: int = SAMPLES, queri
 
     ``samples`` bounds the backlog of each subscription, ``queries`` the unfinished queries of each queryable.
     """
-    session = await trio.to_thread.run_sync(open_session, options)
+    with more_receivers():
+        session = await trio.to_thread.run_sync(open_session, options)
     return ZenohBus(session, samples=samples, queries=queries)
 
 
@@ -63,7 +64,7 @@ class ZenohBus:
         """Publish; dropped where the link cannot take it within about a millisecond."""
         self._check_open()
         try:
-            self.session.put(key, payload, priority=PRIORITIES[priority], attachment=attachment)
+            self.session.put(key, payload, priority=PUT_PRIORITIES[priority], attachment=attachment)
         except zenoh.ZError as error:
             raise InvalidRequest(f"put on {key!r}: {reason(error)}") from None
 
@@ -71,7 +72,7 @@ class ZenohBus:
         """Publish a delete."""
         self._check_open()
         try:
-            self.session.delete(key)
+            self.session.delete(key, priority=PUT_PRIORITIES[Priority.NORMAL])
         except zenoh.ZError as error:
             raise InvalidRequest(f"delete on {key!r}: {reason(error)}") from None
 
@@ -99,7 +100,7 @@ class ZenohBus:
             consolidation=zenoh.ConsolidationMode.NONE,
             timeout=min(max(timeout, 0.0), MAX_TIMEOUT),
             congestion_control=zenoh.CongestionControl.BLOCK,
-            priority=PRIORITIES[priority],
+            priority=QUERY_PRIORITIES[priority],
             payload=payload,
             attachment=attachment,
         )

@@ -31,7 +31,7 @@ from wattle.errors import InvalidRequest, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.peer.asking import ask
 from wattle.peer.feeds import FeedFollower
-from wattle.peer.loop import Loop, wall_clock
+from wattle.peer.loop import LINGER, Loop, wall_clock
 from wattle.peer.presence import Presence, new_incarnation
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL, HeldQuestion, HeldTasks, decode, encode
@@ -44,6 +44,9 @@ Item = tuple[CoordinatorEvent, Done | None]
 
 FEED_CHECK = 5.0
 """Seconds between questions to nodes with open tasks whether their feeds have gone on, should the last hint have been lost."""
+
+WORK_AHEAD = 4 * LINGER
+"""Seconds of waiting work that make a node's news less than urgent: they are then handled some at a time."""
 
 JOIN_RETRY = 2.0
 """Seconds between attempts to join a runtime that is in sight and does not answer."""
@@ -72,7 +75,8 @@ class CoordinatorAgent:
 
     def post(self, event: CoordinatorEvent, done: Done | None = None) -> None:
         """Have the core handle an event; ``done`` is called once what follows from it is committed."""
-        self._loop.post((event, done))
+        urgent = not isinstance(event, on.Delivered)  # nobody waits for what follows from that
+        self._loop.post((event, done), urgent=urgent)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up unfinished runs, then serve until cancelled."""
@@ -106,17 +110,16 @@ class CoordinatorAgent:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, items: list[Item], now: float) -> None:
-        self.core.announcing = self._events.matching
+        self.core.announcing = heard = self._events.matching
         effects = self.core.handle((event for event, _ in items), now)
         with self.store.transaction():
             self.store.save(effects)
-        self._act(effects)
+        self._act(effects, heard)
         for _, done in items:
             if done is not None:
                 done()
 
-    def _act(self, effects: Iterable[CoordinatorEffect]) -> None:
-        heard = self._events.matching
+    def _act(self, effects: Iterable[CoordinatorEffect], heard: bool) -> None:
         for effect in effects:
             match effect:
                 case do.Assign():
@@ -171,7 +174,10 @@ class CoordinatorAgent:
                 continue
             try:
                 snapshot = self.snapshot(run_id, row.document, row.params)
-            except (WattleError, ValidationError) as error:  # stored by an older version that took what this one does not
+            except (
+                WattleError,
+                ValidationError,
+            ) as error:  # stored by an older version that took what this one does not
                 log.error("run cannot be taken up; it stays as it is", run=run_id, reason=str(error))
                 continue
             self.post(on.Restore(snapshot))
@@ -231,7 +237,15 @@ class CoordinatorAgent:
             self.post(on.NodeChanged(info))
 
     def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
-        self.post(on.FactsLearned(node, store, number, facts))
+        self._loop.post((on.FactsLearned(node, store, number, facts), None), urgent=not self._has_work(node))
+
+    def _has_work(self, name: str) -> bool:
+        """Whether a node has enough waiting that what it has done may wait for company before it gets more."""
+        node = self.core.nodes.get(name)
+        if node is None or node.mean_seconds is None:
+            return False
+        ahead = len(node.tasks) - node.info.slots
+        return ahead * node.mean_seconds > WORK_AHEAD * node.info.slots
 
     async def _check_feeds(self) -> None:
         while True:

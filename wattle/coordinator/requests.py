@@ -105,11 +105,7 @@ class Requests:
 
     async def _submit(self, query: Query) -> Any:
         """``{"document", "params", "run"}``, the document as an object or as text (JSON or YAML)."""
-        body = query.payload or b""
-        if len(body) <= INLINE:
-            request = _Submit.parse(body)
-        else:
-            request = await trio.to_thread.run_sync(_Submit.parse, body)
+        request = await _parse(query.payload or b"")
         run_id = request.run or new_run_id(request.document.name, time.time(), secrets.token_hex(2))
         return await self._begin(query, run_id, request)
 
@@ -130,11 +126,12 @@ class Requests:
         compiled = compile_document(request.document, request.params)
         committed = self._submitting[run_id] = trio.Event()
         submission = Submission(request.json, request.digest, request.params)
-        self._agent.post(on.Submit(run_id, compiled, submission), committed.set)
         try:
+            self._agent.post(on.Submit(run_id, compiled, submission), committed.set)
             await committed.wait()
         finally:
             del self._submitting[run_id]
+            committed.set()  # whoever waits for it looks at what became of it
         return as_json(self._view(run_id))
 
     def _view(self, run_id: str) -> RunView:
@@ -249,7 +246,7 @@ class Requests:
     # --- workflows ----------------------------------------------------------------------------------------------------
 
     async def _put_workflow(self, query: Query) -> Any:
-        request = await trio.to_thread.run_sync(_Submit.parse, query.payload or b"")
+        request = await _parse(query.payload or b"")
         with self._store.transaction():
             self._store.put_workflow(request.json, request.digest, time.time())
         return as_json(self._workflow_view(request.document.name))
@@ -330,6 +327,10 @@ class _Submit:
             check_name(run, "run")
         text = document if isinstance(document, str) else to_json(document)
         return cls(load(text), params, run)
+
+
+async def _parse(body: bytes) -> _Submit:
+    return _Submit.parse(body) if len(body) <= INLINE else await trio.to_thread.run_sync(_Submit.parse, body)
 
 
 def _args(query: Query) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class GatewayAgent:
     async def _answer(self, method: Method, key: str, parameters: str, payload: bytes | None) -> Answer:
         if "*" in key or "$" in key:
             raise InvalidRequest(
-                f"a request names one thing; {key!r} holds a wildcard. Listings: api/v1/runs, workflows, nodes"
+                f"a request names one thing; {key[:100]!r} holds a wildcard. Listings: api/v1/runs, workflows, nodes"
             )
         if payload is not None and len(payload) > self._settings.max_payload:
             raise InvalidRequest(
@@ -148,7 +148,7 @@ class GatewayAgent:
         path = self.keys.api_path(key)
         route = self._routes.find(method, path)
         if route is None:
-            raise NotFound(f"there is no {method} on {path!r}; {self._routes.near(path)}", code="KEY_NOT_FOUND")
+            raise NotFound(f"there is no {method} on {path[:100]!r}; {self._routes.near(path)}", code="KEY_NOT_FOUND")
         function, names = route
         return await function(Request(names, parse_parameters(parameters), payload))
 

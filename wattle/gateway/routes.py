@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import trio
@@ -81,12 +82,13 @@ class Routes:
 
     def near(self, path: str) -> str:
         """A hint for a request that does not exist."""
-        known = sorted({p for _, p, _ in self.table})
         same = [str(m) for m, p, _ in self.table if _matches(p, path)]
         if same:
             return f"it has: {', '.join(same)}"
-        close = get_close_matches(path, known, 1, 0.4)
-        return f"did you mean {close[0]!r}?" if close else "see docs/api.md"
+        parts = path[:200].split("/")
+        known = {_filled(p, parts): p for _, p, _ in self.table}
+        close = get_close_matches("/".join(parts), known, 1)
+        return f"did you mean {known[close[0]]!r}?" if close else "see docs/api.md"
 
     # --- workflows ----------------------------------------------------------------------------------------------------
 
@@ -357,6 +359,12 @@ class Routes:
 def _matches(pattern: str, path: str) -> bool:
     wanted, given = pattern.split("/"), path.split("/")
     return len(wanted) == len(given) and all(w[0] == "<" or w == g for w, g in zip(wanted, given, strict=True))
+
+
+def _filled(pattern: str, parts: list[str]) -> str:
+    """A pattern with the names that a path has in their places."""
+    wanted = pattern.split("/")
+    return "/".join(g if w[0] == "<" else w for w, g in zip_longest(wanted, parts[: len(wanted)], fillvalue=""))
 
 
 def _no_run(request: Request) -> NotFound:

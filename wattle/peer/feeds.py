@@ -80,7 +80,7 @@ class FeedFollower:
         self._bus, self._keys, self._nursery, self._learn, self._timeout = bus, keys, nursery, learn, timeout
         self._followed = {peer: _Followed(store, number) for peer, (store, number) in cursors.items()}
         self._joined: set[str] = set()
-        self._declaration = bus.subscribe(keys.feed(), self._hint)
+        self._declaration = bus.subscribe(keys.feed(), self._hint, ordered=False)
 
     def _hint(self, sample: Sample) -> None:
         try:

@@ -19,6 +19,10 @@ MAX_BATCH = 4096
 """Events handled in one transaction, at most: bounds how long one wake-up keeps the thread (about 0.1 s)."""
 
 
+LINGER = 0.005
+"""Seconds that an event which nobody waits for may wait for company."""
+
+
 def wall_clock() -> float:
     """Seconds since the epoch, in whole microseconds: times survive being written as RFC 3339 and read back."""
     return round(time.time(), 6)
@@ -33,13 +37,16 @@ class Loop(Generic[E]):
         self._step, self._tick, self._clock = step, tick, clock
         self._mailbox: deque[E] = deque()
         self._wake = trio.Event()
+        self._lingering = False  # whether nothing in the mailbox is urgent
         self._at: float | None = None
         self._stopping = False
 
-    def post(self, event: E) -> None:
-        """Have an event handled."""
+    def post(self, event: E, *, urgent: bool = True) -> None:
+        """Have an event handled after those before; one that is not urgent with the next that is, or after ``LINGER`` seconds."""
+        if urgent or not self._mailbox:
+            self._lingering = not urgent
+            self._wake.set()
         self._mailbox.append(event)
-        self._wake.set()
 
     def set_timer(self, at: float | None) -> None:
         """Have a tick handled at a time of ``clock``; replaces what was set before."""
@@ -54,15 +61,21 @@ class Loop(Generic[E]):
         """Handle events until stopped. What ``step`` raises ends the agent: its state in memory can no longer be trusted."""
         while not self._stopping:
             if not self._mailbox:
-                with trio.move_on_after(self._patience()):
-                    await self._wake.wait()
-            self._wake = trio.Event()
+                await self._wait(self._patience())
+            if self._lingering and not self._stopping:
+                self._wake = trio.Event()
+                await self._wait(min(LINGER, self._patience()))
+            self._wake, self._lingering = trio.Event(), False
             batch = [self._mailbox.popleft() for _ in range(min(len(self._mailbox), MAX_BATCH))]
             if batch or self._patience() <= 0:
                 now = self._clock()
                 self._at = None
                 self._step(batch or [self._tick()], now)
             await trio.lowlevel.checkpoint()
+
+    async def _wait(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._wake.wait()
 
     def _patience(self) -> float:
         """Seconds until the timer."""

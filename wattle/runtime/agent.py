@@ -138,7 +138,7 @@ class RuntimeAgent:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, events: list[RuntimeEvent], now: float) -> None:
-        effects = self.core.handle(events, now)
+        effects = _without_starts_of_finished(self.core.handle(events, now))
         spawns = self._lay_out(e.assignment for e in effects if isinstance(e, do.Spawn))
         blobs, self._blobs = self._blobs, []
         with self.store.transaction():
@@ -241,7 +241,7 @@ class RuntimeAgent:
         for event in events:
             match event:
                 case Started(id, pid, at):
-                    self._loop.post(on.ProcessStarted(id, pid, at))
+                    self._loop.post(on.ProcessStarted(id, pid, at), urgent=False)
                 case SpawnFailed(id, error):
                     self._loop.post(on.SpawnFailed(id, error))
                 case Exited(id, stopped=True):
@@ -376,6 +376,18 @@ class RuntimeAgent:
     def _answer_state(self, query: Query) -> None:
         query.reply(encode(self.info()), key=self.keys.state("runtime", self.name))
         query.finish()
+
+
+def _without_starts_of_finished(effects: list[RuntimeEffect]) -> list[RuntimeEffect]:
+    """Leave out the fact that a task has started where the same commit has its finish, which says when it started."""
+    finished = {e.fact.id for e in effects if isinstance(e, do.Append) and e.fact.kind is FactKind.FINISHED}
+    if not finished:
+        return effects
+    return [
+        e
+        for e in effects
+        if not (isinstance(e, do.Append) and e.fact.kind is FactKind.STARTED and e.fact.id in finished)
+    ]
 
 
 def _log_fact(fact: Fact, cause: str) -> None:

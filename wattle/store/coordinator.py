@@ -26,7 +26,7 @@ from wattle.core.model import (
     WorkerStatus,
     Workflow,
 )
-from wattle.store.base import Migration, Store, Update, Upsert
+from wattle.store.base import Insert, Lookup, Migration, Store, Update, Upsert
 from wattle.store.coordinator_tables import (
     MODELS,
     Cursors,
@@ -68,6 +68,12 @@ _UPDATE_WORKER = Update(Workers, _WORKER)
 _UPSERT_TASK = Upsert(Tasks, _TASK)
 _UPSERT_CURSOR = Upsert(Cursors, ("node", "store", "number"))
 _INSERT_HOLDER = Upsert(Holders, ("run", "digest", "node"))
+_INSERT_RUN = Insert(Runs, ("id", "workflow_name", "created_at", "params", "document", *_RUN[1:]))
+_INSERT_DOCUMENT = Upsert(Documents, ("digest", "body"), ())
+_DEFINED = ("working_dir", "updated_at", "workers", "document", "deleted_at")
+_UPSERT_WORKFLOW = Upsert(Workflows, ("name", "status", "created_at", *_DEFINED), _DEFINED)
+_FIND_RUN, _FIND_WORKER = Lookup(Runs), Lookup(Workers)
+_TURN_TO_RUN = Update(Workflows, ("latest_run",))
 _FOLLOW_RUN = Update(
     Workflows, ("latest_run", "status", "started_at", "completed_at"), also='("latest_run" IS NULL OR "latest_run" = ?)'
 )
@@ -124,14 +130,8 @@ class CoordinatorStore(Store):
     def _create_run(self, created: do.CreateRun) -> None:
         run, submission = created.run, created.submission
         self.put_workflow(submission.document, submission.digest, run.created_at)
-        Runs.insert(
-            id=run.id,
-            workflow_name=run.workflow,
-            created_at=run.created_at,
-            params=text(submission.params),
-            document=submission.digest,
-            **dict(zip(_RUN[1:], _run_row(run), strict=True)),
-        ).execute()
+        given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
+        self.write(_INSERT_RUN, [(*given, *_run_row(run))])
         definitions = {w["name"]: w for w in submission.document["workers"]}
         self.write(
             _INSERT_WORKER,
@@ -146,7 +146,7 @@ class CoordinatorStore(Store):
                 for n, w in enumerate(created.workers)
             ),
         )
-        Workflows.update(latest_run=run.id).where(Workflows.name == run.workflow).execute()
+        self.write(_TURN_TO_RUN, [(run.id, run.workflow)])
         self._follow([run])
 
     def _follow(self, runs: Iterable[RunRecord]) -> None:
@@ -165,19 +165,15 @@ class CoordinatorStore(Store):
             Tasks.run == fact.run,
             Tasks.worker == fact.worker,
             Tasks.attempt == fact.attempt,
-            Tasks.status == TaskStatus.LOST,
+            Tasks.node == late.node,
+            Tasks.status.in_([s.value for s in TaskStatus if s is TaskStatus.LOST or not s.final]),
         ).execute()
 
     def put_workflow(self, document: Mapping[str, Any], digest: str, now: float) -> None:
         """Create or replace a definition; a deleted one is there again."""
-        Documents.insert(digest=digest, body=text(document)).on_conflict_ignore().execute()
-        values = {
-            "working_dir": document.get("working_dir"), "updated_at": now, "workers": len(document["workers"]), "document": digest,
-            "deleted_at": None,
-        }  # fmt: skip
-        Workflows.insert(name=document["name"], created_at=now, **values).on_conflict(
-            conflict_target=[Workflows.name], update=values
-        ).execute()
+        self.write(_INSERT_DOCUMENT, [(digest, text(document))])
+        defined = (document.get("working_dir"), now, len(document["workers"]), digest, None)
+        self.write(_UPSERT_WORKFLOW, [(document["name"], RunStatus.CREATED.value, now, *defined)])
 
     def delete_workflow(self, name: str, now: float) -> bool:
         """Mark a definition as deleted; its runs stay. False when there is none."""
@@ -203,8 +199,7 @@ class CoordinatorStore(Store):
 
     def run(self, run_id: str) -> Runs | None:
         """A run's row."""
-        row: Runs | None = Runs.get_or_none(Runs.id == run_id)
-        return row
+        return self.row(_FIND_RUN, run_id)
 
     def runs(
         self,
@@ -239,8 +234,7 @@ class CoordinatorStore(Store):
 
     def worker(self, run: str, name: str) -> Workers | None:
         """One worker of a run."""
-        row: Workers | None = Workers.get_or_none(Workers.run == run, Workers.name == name)
-        return row
+        return self.row(_FIND_WORKER, run, name)
 
     def tasks(self, run: str, workers: Iterable[str] | None = None) -> dict[str, list[Tasks]]:
         """Attempts of a run's workers, oldest first, by worker."""

@@ -1,0 +1,255 @@
+"""A coordinator on a network in memory: restarts, lost messages, nodes that come back as others."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from tests.bus.networks import Inbox
+from tests.coordinator.world import KEYS, World
+from wattle.bus.base import Sample
+from wattle.bus.memory import MemoryBus
+from wattle.coordinator import agent as coordinator_agent
+from wattle.core.model import NodeInfo, TaskStatus
+from wattle.errors import Conflict
+from wattle.protocol.messages import encode
+from wattle.store.coordinator_tables import Documents
+
+
+async def test_a_run_goes_its_way(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    run = await net.submit("r1", "a", "b")
+    assert (run["status"], run["owner"], run["epoch"]) == ("created", "c1", 1)
+    await node.assigned.size(2)
+    for task in list(node.held):
+        node.finish(task)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert [a["node"] for a in (await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]] == ["node1"]
+
+
+async def test_after_a_restart_running_tasks_go_on_and_are_not_assigned_again(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1", "a", "b")
+    await node.assigned.size(2)
+    await net.stop("c1")
+    await net.coordinator()
+    first, second = node.held
+    node.finish(first)
+    node.finish(second)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len(node.assigned) == 2
+
+
+async def test_what_ended_while_it_was_away_is_learned_from_the_feed(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1", "a", "b")
+    await node.assigned.size(2)
+    await net.stop("c1")
+    first, second = node.held
+    node.finish(first)
+    node.finish(second, TaskStatus.FAILED)
+    await net.coordinator()
+    run = await net.final("r1")
+    assert (run["status"], run["counts"]) == ("failed", {"succeeded": 1, "failed": 1})
+
+
+async def test_a_run_submitted_before_a_restart_starts_after_it(net: World) -> None:
+    await net.coordinator()
+    await net.submit("r1")
+    await net.stop("c1")
+    await net.coordinator()
+    node = net.runtime()
+    node.finish((await node.next()).id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+
+
+async def test_a_stored_run_that_is_no_longer_understood_keeps_no_other_from_going_on(net: World) -> None:
+    await net.coordinator()
+    await net.submit("broken", params=None)
+    await net.command("submit", {"document": {"name": "q", "workers": [{"name": "a", "command": "x"}]}, "run": "sound"})
+    store = net.stores["c1"]
+    digest = store.run("broken").document  # type: ignore[union-attr]  # it was submitted a line ago
+    with store.transaction():
+        Documents.update(body='{"name": "p"}').where(Documents.digest == digest).execute()
+    await net.stop("c1")
+    await net.coordinator()
+    node = net.runtime()
+    assert (await node.next()).run == "sound"
+    node.finish((await node.next()).id)
+    assert (await net.final("sound"))["status"] == "succeeded"
+    assert (await net.command("run", {"run": "broken"}))["status"] == "created"
+
+
+async def test_an_assignment_that_was_lost_is_sent_again_with_the_same_identity(net: World) -> None:
+    lost: list[str] = []
+
+    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind != "query" or not key.endswith("/assign") or lost:
+            return False
+        lost.append(key)
+        return True
+
+    await net.coordinator()
+    node = net.runtime()
+    net.network.lose = lose
+    await net.submit("r1")
+    task = await node.next()
+    assert (lost, task.attempt) == ([KEYS.cmd("node1", "assign")], 1)
+    node.finish(task.id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len(node.assigned) == 1
+
+
+async def test_an_answer_that_was_lost_makes_no_second_attempt(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    node.answer = False
+    await net.submit("r1")
+    await node.next(1)
+    node.answer = True
+    again = await node.next(2)  # told twice
+    assert again.attempt == 1
+    node.finish(again.id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len((await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]) == 1
+
+
+async def test_a_finish_of_which_every_hint_was_lost_is_found_by_asking(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator_agent, "FEED_CHECK", 0.05)
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1")
+    node.finish((await node.next()).id, tell=False)
+    assert (await net.final("r1"))["status"] == "succeeded"
+
+
+async def test_a_node_that_does_not_answer_at_first_joins_later(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinator_agent, "JOIN_RETRY", 0.05)
+    deaf = Inbox()
+
+    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind == "query" and key.endswith("/held") and len(deaf) < 2:
+            deaf(key)
+            return True
+        return False
+
+    await net.coordinator()
+    net.network.lose = lose
+    node = net.runtime()
+    await net.submit("r1")
+    node.finish((await node.next()).id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len(deaf) == 2
+
+
+async def test_a_node_that_comes_back_with_an_empty_folder_gets_a_new_attempt(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1")
+    assert (await node.next()).attempt == 1
+    node.bus.vanish()
+    node = net.runtime(store="s2")
+    task = await node.next()
+    assert task.attempt == 2
+    node.finish(task.id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    attempts = (await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]
+    assert [a["status"] for a in attempts] == ["lost", "succeeded"]
+
+
+async def test_a_node_is_unreachable_while_its_token_is_gone(net: World) -> None:
+    await net.coordinator()
+    events = Inbox()
+    net.client.subscribe(KEYS.events, events)
+    node = net.runtime()
+    await net.submit("r1")
+    task = await node.next()
+    net.network.cut(net.buses["c1"], net.buses["node1"])
+    await events.until(lambda seen: any(b'"unreachable":true' in (s.payload or b"") for s in seen))
+    assert (await net.command("worker", {"run": "r1", "worker": "a"}))["unreachable"] is True
+    assert [n["status"] for n in (await net.command("nodes"))["nodes"]] == ["unreachable"]
+    node.finish(task.id)
+    net.network.heal()
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len(node.assigned) == 1
+
+
+async def test_nobody_speaks_for_another_node(net: World) -> None:
+    agent = await net.coordinator()
+    node = net.runtime(slots=1)
+    await net.submit("r1")
+    await node.next()
+    told = NodeInfo("node1", node.incarnation, "s1", slots=50)
+    net.client.put(KEYS.state("runtime", "stranger"), encode(told))
+    net.client.put("wattle/default/**", encode(told))
+    net.client.put(KEYS.state("runtime", "node1"), b'{"slots": 1e300}')
+    await trio.testing.wait_all_tasks_blocked()
+    assert agent.core.nodes["node1"].info.slots == 1
+    net.client.put(KEYS.state("runtime", "node1"), encode(told))
+    await trio.testing.wait_all_tasks_blocked()
+    assert agent.core.nodes["node1"].info.slots == 50
+
+
+async def test_events_tell_of_every_change_once_somebody_listens(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    events = Inbox()
+    net.client.subscribe(KEYS.events, events)
+    await net.submit("r1")
+    task = await node.next()
+    node.start(task.id)
+    await events.until(
+        lambda seen: any(s.key == KEYS.event_run("r1") and b'"running"' in (s.payload or b"") for s in seen)
+    )
+    node.finish(task.id)
+    await net.final("r1")
+
+    def statuses(key: str) -> list[str]:
+        heard: list[Sample] = [s for s in events if s.key == key]
+        return [(s.payload or b"").split(b'"status":"')[1].split(b'"')[0].decode() for s in heard]
+
+    await events.until(lambda _: "succeeded" in statuses(KEYS.event_run("r1")))
+    assert statuses(KEYS.event_run("r1")) == ["created", "running", "succeeded"]
+    assert statuses(KEYS.event_worker("r1", "a"))[-2:] == ["running", "succeeded"]
+
+
+async def test_cancelling_reaches_the_node(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1")
+    task = await node.next()
+    assert (await net.command("cancel_run", {"run": "r1"}))["status"] in ("created", "running")
+    assert await node.cancelled.size(1) == [task.id]
+    assert (await net.final("r1"))["status"] == "cancelled"
+    assert (await net.command("cancel_run", {"run": "r1"}))["status"] == "cancelled"  # told twice
+
+
+async def test_a_retry_asked_for_twice_happens_once(net: World) -> None:
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1")
+    node.finish((await node.next()).id, TaskStatus.FAILED)
+    await net.final("r1")
+    outcomes: list[str] = []
+
+    async def retry() -> None:
+        try:
+            outcomes.append((await net.command("retry_run", {"run": "r1"}))["status"])
+        except Conflict as error:
+            outcomes.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(retry)
+    task = await node.next(2)
+    assert task.attempt == 2
+    node.finish(task.id)
+    assert (await net.final("r1"))["status"] == "succeeded"
+    assert len(node.assigned) == 2
+    assert len(outcomes) == 3

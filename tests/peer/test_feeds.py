@@ -1,0 +1,287 @@
+"""Feeds: whatever becomes of hints, a follower learns every entry once and in order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wattle.bus.base import Query
+from wattle.bus.memory import MemoryBus, MemoryNetwork
+from wattle.core.model import Fact, FactKind
+from wattle.peer.feeds import PAGE, FeedFollower, FeedPublisher
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import FeedEntry, FeedPage, decode, encode
+
+KEYS = Keys()
+TIMEOUT = 5.0
+
+Entries = list[tuple[int, tuple[Fact, ...]]]
+
+
+class Node:
+    """A peer with a feed."""
+
+    def __init__(self, bus: MemoryBus, name: str = "n", store: str = "s1") -> None:
+        self.bus, self.name, self.store = bus, name, store
+        self.entries: Entries = []
+        self.publisher = FeedPublisher(bus, KEYS, name, store, lambda: len(self.entries), self.read)
+
+    def read(self, after: int, limit: int) -> Entries:
+        return [entry for entry in self.entries if entry[0] > after][:limit]
+
+    def add(self, count: int = 1, *, tell: bool = True) -> None:
+        for _ in range(count):
+            number = len(self.entries) + 1
+            facts = (Fact(FactKind.STARTED, "r", "w", number, at=float(number)),)
+            self.entries.append((number, facts))
+            if tell:
+                self.publisher.publish(number, facts)
+
+
+class Follower:
+    """What a follower learned: (peer, store, number), and that facts and numbers belong together."""
+
+    def __init__(
+        self, bus: MemoryBus, nursery: trio.Nursery, cursors: dict[str, tuple[str, int]] | None = None
+    ) -> None:
+        self.learned: list[tuple[str, str, int]] = []
+        self.feeds = FeedFollower(bus, KEYS, nursery, cursors or {}, self._learn, timeout=TIMEOUT)
+
+    def _learn(self, peer: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
+        assert [fact.attempt for fact in facts] == [number]
+        self.learned.append((peer, store, number))
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number for _, _, number in self.learned]
+
+
+class World:
+    """A network with one node and one follower that has not joined yet."""
+
+    def __init__(self, nursery: trio.Nursery, cursors: dict[str, tuple[str, int]] | None = None) -> None:
+        self.network = MemoryNetwork()
+        self.there, self.here = self.network.bus("there"), self.network.bus("here")
+        self.node = Node(self.there)
+        self.follower = Follower(self.here, nursery, cursors)
+        self.lost: set[str] = set()
+        self.asked = 0
+        self.network.lose = self._lose
+
+    def _lose(self, kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        self.asked += kind == "query"
+        return kind in self.lost
+
+    async def join(self) -> bool:
+        return await self.follower.feeds.join("n", self.node.store)
+
+
+@asynccontextmanager
+async def world(cursors: dict[str, tuple[str, int]] | None = None) -> AsyncIterator[World]:
+    async with trio.open_nursery() as nursery:
+        yield World(nursery, cursors)
+        nursery.cancel_scope.cancel()
+
+
+async def settled() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_joining_reads_what_there_is_page_after_page_and_then_follows() -> None:
+    async with world() as w:
+        w.node.add(2 * PAGE + 7)
+        await settled()
+        assert w.follower.learned == []  # hints before joining are not taken
+        assert await w.join()
+        assert w.follower.numbers == list(range(1, 2 * PAGE + 8))
+        assert w.asked == 3
+        w.node.add(3)
+        await settled()
+        assert w.follower.numbers == list(range(1, 2 * PAGE + 11))
+        assert w.asked == 3  # what hints carry is not asked for again
+
+
+async def test_a_cursor_goes_on_where_it_was() -> None:
+    async with world({"n": ("s1", 4)}) as w:
+        w.node.add(6)
+        assert await w.join()
+        assert w.follower.numbers == [5, 6]
+
+
+async def test_a_lost_hint_is_made_up_for_by_the_next() -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(2, tell=False)
+        w.node.add()
+        await settled()
+        assert w.follower.numbers == [1, 2, 3]
+
+
+async def test_a_lost_last_hint_is_found_by_checking() -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(2, tell=False)
+        w.follower.feeds.check("n")
+        w.follower.feeds.check("stranger")
+        await settled()
+        assert w.follower.numbers == [1, 2]
+
+
+async def test_hints_told_twice_or_late_count_once() -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(3)
+        for number, facts in [*w.node.entries, *reversed(w.node.entries)]:
+            w.node.publisher.publish(number, facts)
+        await settled()
+        assert w.follower.numbers == [1, 2, 3]
+
+
+async def test_hints_while_it_reads_are_not_lost(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(3, tell=False)
+        w.follower.feeds.check("n")
+        w.node.add()  # arrives while the answer is on its way
+        await settled()
+        assert w.follower.numbers == [1, 2, 3, 4]
+
+
+async def test_joining_fails_when_nobody_answers_and_works_later(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as w:
+        w.node.add(2)
+        w.lost = {"query"}
+        assert not await w.join()
+        w.lost = {"reply"}
+        assert not await w.join()
+        w.lost = set()
+        assert await w.join()
+        assert w.follower.numbers == [1, 2]
+
+
+async def test_another_store_is_another_feed_from_its_beginning() -> None:
+    async with world() as w:
+        w.node.add(3)
+        assert await w.join()
+        w.node.publisher.close()
+        w.node = Node(w.there, store="s2")
+        w.node.add(2)
+        await settled()
+        assert w.follower.numbers == [1, 2, 3]  # what the new store says is not taken for the old one's
+        assert await w.join()
+        assert w.follower.learned[3:] == [("n", "s2", 1), ("n", "s2", 2)]
+
+
+async def test_a_store_other_than_the_one_announced_is_not_joined() -> None:
+    async with world() as w:
+        w.node.add(1)
+        assert not await w.follower.feeds.join("n", "other")
+        assert w.follower.learned == []
+
+
+async def test_who_has_left_is_followed_no_more_until_it_joins_again() -> None:
+    async with world() as w:
+        assert await w.join()
+        w.follower.feeds.leave("n")
+        w.node.add()
+        await settled()
+        assert w.follower.learned == []
+        assert await w.join()
+        assert w.follower.numbers == [1]
+
+
+JUNK = [
+    b"",
+    b"\xff",
+    b"null",
+    b"{}",
+    b'{"store": "s1", "head": 1e30, "entries": []}',
+    b'{"store": "s1", "head": 99999999999999999999, "entries": []}',
+    b'{"store": "s1", "head": 1, "entries": [{"number": 1, "facts": [{"kind": "nonsense"}]}]}',
+    b'{"store": "s1", "head": 1, "entries": [{"number": 1, "facts": [{"kind":"started","run":"r","worker":"w","attempt":1,"at":1e300}]}]}',
+]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+async def test_junk_among_hints_changes_nothing(junk: bytes) -> None:
+    async with world() as w:
+        assert await w.join()
+        w.there.put(KEYS.feed("n"), junk)
+        w.there.put("wattle/default/**", junk)
+        w.there.delete(KEYS.feed("n"))
+        w.node.add()
+        await settled()
+        assert w.follower.numbers == [1]
+
+
+@pytest.mark.parametrize("junk", JUNK)
+async def test_junk_for_an_answer_is_no_answer(junk: bytes) -> None:
+    async with world() as w:
+        w.node.publisher.close()
+
+        def answer(query: Query) -> None:
+            query.reply(junk)
+            query.finish()
+
+        w.there.serve(KEYS.feed("n"), answer)
+        assert not await w.join()
+        w.there.put(KEYS.feed("n"), encode(FeedPage("s1", 9, ())))  # makes the follower ask
+        await settled()
+        assert w.follower.learned == []
+
+
+async def test_a_feed_that_skips_entries_is_not_asked_for_ever() -> None:
+    async with world() as w:
+        w.node.publisher.close()
+        fact = Fact(FactKind.STARTED, "r", "w", 5, at=1.0)
+
+        def answer(query: Query) -> None:
+            query.reply(encode(FeedPage("s1", 9, (FeedEntry(5, (fact,)),))))
+            query.finish()
+
+        w.there.serve(KEYS.feed("n"), answer)
+        assert not await w.join()
+        assert w.asked == 1
+
+
+async def test_questions_on_a_feed() -> None:
+    async with world() as w:
+        w.node.add(3)
+        (reply,) = await w.here.get("wattle/default/feed/*", parameters="after=1", timeout=TIMEOUT, everyone=True)
+        page = decode(FeedPage, reply.payload)
+        assert (reply.key, page.store, page.head, [e.number for e in page.entries]) == (KEYS.feed("n"), "s1", 3, [2, 3])
+        for parameters in ("after=x", "after=-1", "after=1;after=2", f"after={2**70}"):
+            (reply,) = await w.here.get(KEYS.feed("n"), parameters=parameters, timeout=TIMEOUT)
+            assert not reply.ok
+
+
+@given(
+    plan=st.lists(
+        st.tuples(st.integers(1, 4), st.booleans(), st.sampled_from(["", "put", "query", "reply"])), max_size=12
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_lost_every_entry_is_learned_once_and_in_order(plan: list[tuple[int, bool, str]]) -> None:
+    async def scenario() -> None:
+        async with world() as w:
+            assert await w.join()
+            for count, check, lost in plan:
+                w.lost = {lost}
+                w.node.add(count)
+                if check:
+                    w.follower.feeds.check("n")
+                await settled()
+            w.lost = set()
+            with trio.move_on_after(2 * TIMEOUT):  # questions that were lost run out
+                await trio.sleep_forever()
+            w.follower.feeds.check("n")
+            await settled()
+            assert w.follower.numbers == list(range(1, sum(count for count, _, _ in plan) + 1))
+
+    trio.run(scenario, clock=trio.testing.MockClock(autojump_threshold=0))
