@@ -71,7 +71,9 @@ def test_two_thousand_workers_and_prompt_answers_meanwhile(record_property: Call
             assert len(workers) == WORKERS
             ran = [w for w in workers.values() if w["status"] == "succeeded"]
             assert len(ran) == run["counts"]["succeeded"]
-            assert {len(w["attempts"]) for w in ran} == {1}
+            for worker in ran:  # a task that waited too long on its node was handed back unstarted, and placed anew
+                ended = [a["status"] for a in worker["attempts"]]
+                assert [status for status in ended if status != "returned"] == ["succeeded"], worker
             assert workers["last"]["attempts"] == []
     worst = {path: round(max(took), 3) for path, took in times.items()}
     record_property("seconds", json.dumps({"submit": round(submitted, 3), **worst}))
