@@ -197,7 +197,7 @@ def test_malformed_messages_between_peers_hurt_nobody(net: Network) -> None:
             list(other.session.get(ROOT + key, payload=json.dumps(message), timeout=20))
         token = other.session.liveliness().declare_token(ROOT + "alive/runtime/ghost/1")
         assert other.run(GOOD)["status"] == "succeeded"
-        token.undeclare()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
+        token.undeclare()
         now = other.get("health")["peers"]
         assert [peer for peer in now if peer["name"] != "ghost"] == peers
         assert other.get("runs/open")["status"] == "running"

@@ -121,6 +121,7 @@ class RuntimeAgent:
             task_status.started()
             try:
                 await self._left.wait()
+                nursery.start_soon(processes.stop)  # no task is left, so nothing is to outlive this process
                 await trio.sleep(LEAVE_LINGER)
                 log.info("runtime left")
             finally:
@@ -221,13 +222,6 @@ class RuntimeAgent:
             requests.append(SpawnRequest(assignment.id, at.argv, at.env, at.cwd, at.stdout, at.stderr))
         if requests:
             self._processes.spawn(requests)
-
-    def _layouts(self, assignments: Iterable[Assignment]) -> Iterable[tuple[Assignment, Layout]]:
-        for assignment in assignments:
-            try:
-                yield assignment, layout(assignment, self._folders)
-            except InvalidRequest as error:
-                self._loop.post(on.SpawnFailed(assignment.id, error.message))
 
     def _make_folders(self, assignment: Assignment, at: Layout) -> None:
         if at.stdout.parent not in self._log_folders:
