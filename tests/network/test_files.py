@@ -1,4 +1,4 @@
-"""Working folders and absolute paths on two nodes that share no file system: each has its own view of the folder that the document names."""
+"""Working folders and absolute paths on two nodes without a shared file system: each has its own view of the document's folder."""
 
 from __future__ import annotations
 

@@ -63,8 +63,8 @@ def check_history(net: Network, run: str, workers: dict[str, dict[str, Any]]) ->
     told = {(a["node"], w["name"], a["attempt"]) for w in workers.values() for a in w["attempts"]}
     started = set()
     for log in net.folder.glob(f"*/logs/{run}/*.stdout"):
-        worker, attempt, _ = log.name.rsplit(".", 2)
-        started.add((log.relative_to(net.folder).parts[0], worker, int(attempt)))
+        name, attempt, _ = log.name.rsplit(".", 2)
+        started.add((log.relative_to(net.folder).parts[0], name, int(attempt)))
     assert len(started) >= TASKS
     assert started <= told
 

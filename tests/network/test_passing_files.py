@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -53,37 +51,6 @@ def test_a_join_gets_the_input_that_its_node_lacks_byte_for_byte() -> None:
             original = first.data / "work" / run["id"] / "left.1" / "out.bin"
             copy = Path(folder) / "inputs" / "left" / "out.bin"
             assert copy.read_bytes() == original.read_bytes()
-
-
-def test_the_designs_document_works_unchanged() -> None:
-    with network() as net:
-        coordinator, *_ = two_nodes(net)
-        folder = net.folder / "p"
-        folder.mkdir()
-        (folder / "fetch.py").write_text("import sys; open('raw.json', 'w').write(str(sys.argv[1:]))")
-        (folder / "use.py").write_text(
-            "import os; open(os.environ['WATTLE_OUTPUT_OUT'], 'w').write(open(os.environ['WATTLE_INPUT_DATA']).read())"
-        )
-        text = (
-            '{"name": "p", "working_dir": "/tmp/p", "workers": ['
-            '{"name": "fetch", "command": "python fetch.py", "args": ["--source", "db"], "env_vars": {"A": "1"}, '
-            '"outputs": {"raw": "raw.json"}},'
-            '{"name": "use", "workflow_name": "p", "command": "python use.py", "inputs": {"data": "fetch/raw"}, '
-            '"outputs": {"out": "/tmp/p/out.json"}}]}'
-        )
-        document = json.loads(text.replace("/tmp/p", str(folder)))
-        with stock_client(coordinator.endpoint) as client:
-            client.nodes(2)
-            run = client.run(document)
-            assert run["status"] == "succeeded", client.workers(run["id"])
-            content = (folder / "out.json").read_bytes()
-            assert content == b"['--source', 'db']"
-            result = client.workers(run["id"])["use"]["results"]["out"]
-            assert result == {
-                "path": str(folder / "out.json"),
-                "digest": hashlib.sha256(content).hexdigest(),
-                "size": len(content),
-            }
 
 
 def peak_memory(agent: Agent) -> int:
