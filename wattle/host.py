@@ -70,10 +70,12 @@ class Host:
 
     async def _serve(self, bus: Bus, stack: ExitStack, ready: Callable[[list[str]], None]) -> None:
         keys = Keys(self._first.namespace)
+        async with trio.open_nursery() as claims:
+            for role in self._settings:
+                claims.start_soon(claim_name, bus, keys, role, self.name(role))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
             for role in self._settings:
-                await claim_name(bus, keys, role, self.name(role))
                 await nursery.start(self._live, self._life(role, bus, stack), nursery.cancel_scope)
             ready(list(self._first.endpoints))
 

@@ -121,8 +121,10 @@ class RuntimeAgent:
             task_status.started()
             try:
                 await self._left.wait()
-                nursery.start_soon(processes.stop)  # no task is left, so nothing is to outlive this process
-                await trio.sleep(LEAVE_LINGER)
+                with trio.move_on_after(LEAVE_LINGER):
+                    await processes.stop()  # no task is left, so nothing is to outlive this process
+                    if not self._settings.die_with_runtime:  # an embedded network has no followers but its own
+                        await trio.sleep_forever()
                 log.info("runtime left")
             finally:
                 for declaration in reversed(declarations):
