@@ -45,6 +45,9 @@ class CoordinatorStore:
                     self.cursors[effect.node, effect.store] = effect.number
                 case do.SaveLateFact():
                     self._late(effect.fact)
+                case do.ReleaseRun():
+                    head = effect.head
+                    self.runs[head.run] = replace(self.runs[head.run], owner=head.owner, epoch=head.epoch)
 
     def _late(self, fact: Fact) -> None:
         task = self.tasks.get(fact.id)

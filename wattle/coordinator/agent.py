@@ -24,7 +24,7 @@ from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.events import CoordinatorEvent
-from wattle.core.model import Fact, NodeInfo
+from wattle.core.model import Fact, NodeInfo, Snapshot
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
 from wattle.errors import InvalidRequest, Unavailable, WattleError
@@ -182,7 +182,7 @@ class CoordinatorAgent:
                 continue
             self.post(on.Restore(snapshot))
 
-    def snapshot(self, run_id: str, digest: str, params: str) -> on.Snapshot:
+    def snapshot(self, run_id: str, digest: str, params: str) -> Snapshot:
         """A stored run for the core to take up."""
         workflow = compile_document(Document.model_validate(self.store.document(digest)), json.loads(params))
         return self.store.snapshot(run_id, workflow)

@@ -80,6 +80,7 @@ class Attempts:
 
     def learn(self, node: Node, fact: Fact) -> None:
         """Take in one fact of a node's feed."""
+        self.core.recall.discover(node, fact.id, fact.started_at or fact.at)
         if fact.kind is FactKind.FINISHED:
             node.release(fact.id)
             node.cancels.pop(fact.id, None)

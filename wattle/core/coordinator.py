@@ -17,14 +17,18 @@ from typing import Any
 
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.attempts import Attempts
+from wattle.core.attempts import CANCELLED, Attempts
+from wattle.core.copies import Copies
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.files import Files
 from wattle.core.membership import Membership
-from wattle.core.model import RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.placement import ANYTHING, Node, ReadyQueue
+from wattle.core.recall import Recall
+from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.states import WORKER_TABLE, WorkerEvent, next_state
+from wattle.core.succession import Succession
 
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
@@ -36,6 +40,12 @@ class CoordinatorOptions:
 
     lost_after: float = 30.0
     prefetch_window: float = 0.25
+    adopt_after: float = 1.0  # seconds out of sight until another owner's runs are taken over
+    replicas: int = (
+        2  # other stores that have what is acknowledged, where there are that many; also the runtimes that keep copies
+    )
+    quorum: int = 0  # peers in sight, this one included, without which nothing is assigned or adopted; 0: none
+    companions: frozenset[str] = frozenset()  # runtimes on this coordinator's own data folder: a copy there is none
     max_losses: int = 10  # attempts of one worker whose nodes vanished, before it is taken for the cause
     max_reproduced: int = 3  # times a succeeded worker runs again because its files are gone
 
@@ -43,12 +53,18 @@ class CoordinatorOptions:
 class CoordinatorCore:
     """See the module's docstring. ``share`` returns random numbers from [0, 1) for the jitter of retries.
 
+    ``store`` is the identity of its data folder, ``number`` the count of commits there: every batch with something to save is one more.
+    What a batch commits may be acknowledged once ``settled`` has reached the number it got.
+
     ``runs`` are the unfinished ones. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
     nobody listens may set ``announcing`` to False: AnnounceWorker effects, a good part of the work, are then left out.
     """
 
-    def __init__(self, name: str, options: CoordinatorOptions, share: Callable[[], float]) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, options: CoordinatorOptions, share: Callable[[], float], *, store: str = "", number: int = 0
+    ) -> None:
+        self.name, self.store = name, store
+        self.number = number
         self.options = options
         self.share = share
         self.announcing = True
@@ -58,6 +74,10 @@ class CoordinatorCore:
         self.members = Membership(self)
         self.attempts = Attempts(self)
         self.files = Files(self)
+        self.recall = Recall(self)
+        self.copies = Copies()
+        self.replication = Replication(self)
+        self.succession = Succession(self)
         self.saves: list[CoordinatorEffect] = []
         self.acts: list[CoordinatorEffect] = []
         self._ready = ReadyQueue()
@@ -69,8 +89,8 @@ class CoordinatorCore:
         self._tasks: dict[TaskId, TaskRecord] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             on.Submit: self._submit,
-            on.Restore: self._restore,
-            on.RetryRun: self._retry_run,
+            on.Restore: self.recall.restore,
+            on.RetryRun: self.recall.retry,
             on.CancelRun: self._cancel_run,
             on.NodeSeen: self.members.seen,
             on.NodeChanged: self.members.changed,
@@ -80,6 +100,16 @@ class CoordinatorCore:
             on.CancelAnswered: self.members.cancel_answered,
             on.Refused: self.members.refused,
             on.Undelivered: self.members.undelivered,
+            on.RunsClaimed: self.recall.claimed_at,
+            on.CoordinatorSeen: self.succession.seen,
+            on.CoordinatorGone: self.succession.gone,
+            on.Keep: self._keep,
+            on.Kept: self.replication.kept,
+            on.NotKept: self.replication.not_kept,
+            on.CopiesTold: self.succession.told,
+            on.CopiesUntold: self.succession.untold,
+            on.Gathered: self.succession.gathered,
+            on.NotGathered: self.succession.not_gathered,
             on.Tick: lambda _: None,  # the clocks are looked at after every batch anyway
         }
 
@@ -87,6 +117,11 @@ class CoordinatorCore:
     def nodes(self) -> dict[str, Node]:
         """Every runtime seen since the start, by name."""
         return self.members.pool.nodes
+
+    @property
+    def settled(self) -> int:
+        """The newest commit that may be acknowledged: it is on as many other stores as was asked for, and there are."""
+        return self.replication.settled
 
     # --- in and out ---------------------------------------------------------------------------------------------------
 
@@ -101,12 +136,18 @@ class CoordinatorCore:
             self._handlers[type(event)](event)
         self.cause = "time"
         self.members.check_clocks()
+        self.succession.check_clocks()
         self._release_delayed()
         self._place()
-        self.acts.append(do.SetTimer(self._next_moment()))
-        return self._flush()
+        saves = self._collect_saves()
+        if saves:
+            self.number += 1
+        self.replication.ship()
+        out = [*saves, *self.acts, do.SetTimer(self._next_moment())]
+        self.acts = []
+        return out
 
-    def _flush(self) -> list[CoordinatorEffect]:
+    def _collect_saves(self) -> list[CoordinatorEffect]:
         out: list[CoordinatorEffect] = []
         for run, submission in self._new:
             records = tuple(w.record(run.id) for w in run.workers.values())
@@ -116,18 +157,25 @@ class CoordinatorCore:
         out += [do.SaveRun(run.record()) for run in self._runs.values()]
         out += [do.SaveWorker(w.record(run)) for (run, _), w in self._workers.items() if run not in fresh]
         out += [do.SaveTask(task) for task in self._tasks.values()]
-        out += self.saves + self.acts
+        # Adoptions come before what changed of the adopted runs since, and releases after.
+        first = [effect for effect in self.saves if isinstance(effect, do.AdoptRun)]
+        out = first + out + [effect for effect in self.saves if not isinstance(effect, do.AdoptRun)]
         self._new, self._runs, self._workers, self._tasks = [], {}, {}, {}
-        self.saves, self.acts = [], []
+        self.saves = []
         return out
 
     def _next_moment(self) -> float | None:
         moments = [self._delayed[0][0]] if self._delayed else []
-        moments += self.members.moments()
+        moments += [*self.members.moments(), *self.replication.moments(), *self.succession.moments()]
         return min(moments, default=None)
 
-    def _touch(self, run: Run) -> None:
+    def touch(self, run: Run) -> None:
+        """Have a run's row stored with this batch."""
         self._runs[run.id] = run
+
+    def save_worker(self, run: Run, worker: Worker) -> None:
+        """Have a worker's row stored with this batch."""
+        self._workers[run.id, worker.spec.name] = worker
 
     def save_task(self, record: TaskRecord) -> None:
         """Have an attempt's record stored with this batch."""
@@ -138,68 +186,22 @@ class CoordinatorCore:
     def _submit(self, event: on.Submit) -> None:
         if event.run in self.runs:
             return  # told twice
-        run = Run(event.run, event.workflow, self.name, 1, self.now, self._next_order())
+        run = Run(event.run, event.workflow, self.name, 1, self.now, self.next_order())
         self.runs[run.id] = run
         self._new.append((run, event.submission))
         self.acts.append(do.AnnounceRun(run.record()))
-        self._open_created(run)
+        self.replication.hasten()
+        self.open_created(run)
         self.end_if_done(run)
-
-    def _recalled(self, snapshot: on.Snapshot, epoch: int) -> Run:
-        kept = snapshot.run
-        run = Run(kept.id, snapshot.workflow, kept.owner, epoch, kept.created_at, self._next_order())
-        run.recall(kept, snapshot.workers)
-        run.holders = {digest: set(nodes) for digest, nodes in snapshot.holders.items()}
-        self.runs[run.id] = run
-        return run
-
-    def _restore(self, event: on.Restore) -> None:
-        kept = event.snapshot
-        if kept.run.id in self.runs or kept.run.status.final:
-            return  # told twice
-        run = self._recalled(kept, kept.run.epoch)
-        for task in kept.tasks:
-            worker = run.workers[task.worker]
-            if task.status is TaskStatus.LOST:
-                worker.lost[task.attempt] = task
-            elif not task.status.final:
-                worker.open[task.attempt] = task
-                worker.node = task.node
-                self.members.expect(task.node).take(task.id, worker.spec.resources)
-        for worker in run.workers.values():
-            if worker.status is WorkerStatus.READY and not worker.open:
-                self._enqueue(run, worker)
-            for record in worker.open.values():
-                if _unwanted(run, worker, record):  # the order to end it was not stored
-                    self.members.cancel(record.node, record.id, run.epoch)
-        self._open_created(run)
-        self.end_if_done(run)
-
-    def _retry_run(self, event: on.RetryRun) -> None:
-        """A final run goes on from its failures; what succeeded keeps its results. The new epoch fences off old commands."""
-        kept = event.snapshot.run
-        if kept.id in self.runs or not kept.status.final or kept.status is RunStatus.SUCCEEDED:
-            return  # told twice, or nothing to retry
-        run = self._recalled(event.snapshot, kept.epoch + 1)
-        run.owner, run.cancel_requested, run.error, run.completed_at = self.name, False, None, None
-        run.status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
-        for worker in run.workers.values():
-            if worker.status is not WorkerStatus.SUCCEEDED:
-                self.move(run, worker, WorkerEvent.REOPENED)
-                worker.failures = worker.losses = 0
-                worker.not_before = None
-        run.recount()
-        self._touch(run)
-        self.acts.append(do.AnnounceRun(run.record()))
-        self._open_created(run)
 
     def _cancel_run(self, event: on.CancelRun) -> None:
         run = self.runs.get(event.run)
         if run is None or run.cancel_requested:
             return
         run.cancel_requested = True
-        self._touch(run)
-        self._wind_down(run, WorkerEvent.CANCELLED, "the run was cancelled")
+        self.touch(run)
+        self.replication.hasten()
+        self._wind_down(run, WorkerEvent.CANCELLED, CANCELLED)
         self.end_if_done(run)
 
     def _wind_down(self, run: Run, event: WorkerEvent, reason: str) -> None:
@@ -209,15 +211,33 @@ class CoordinatorCore:
                 continue
             if not worker.open:
                 self.move(run, worker, event, reason)
-            for record in worker.open.values():
-                if _unwanted(run, worker, record):
-                    self.members.cancel(record.node, record.id, run.epoch)
+            self.end_unwanted(run, worker)
+
+    def end_unwanted(self, run: Run, worker: Worker) -> None:
+        """Have those open attempts of a worker ended that should not go on."""
+        for record in worker.open.values():
+            if _unwanted(run, worker, record):
+                self.members.cancel(record.node, record.id, run.epoch)
+
+    def settle(self, run: Run) -> None:
+        """Let everything happen to a run just taken up that follows from its state: a crash or a lost message may have come before it."""
+        if run.cancel_requested:
+            self._wind_down(run, WorkerEvent.CANCELLED, CANCELLED)
+        elif run.stopped_by is not None:
+            self._wind_down(run, WorkerEvent.SKIPPED, run.not_started)
+        for worker in run.workers.values():
+            if worker.status is WorkerStatus.CREATED:
+                failed = run.failed_need(worker)
+                if failed is not None and not worker.open:
+                    self.skip(run, worker, failed)
+        self.open_created(run)
+        self.end_if_done(run)
 
     def start_run(self, run: Run, at: float) -> None:
         """Note that the first of its tasks runs."""
         if run.status is RunStatus.CREATED:
             run.status, run.started_at = RunStatus.RUNNING, at
-            self._touch(run)
+            self.touch(run)
             self.acts.append(do.AnnounceRun(run.record()))
 
     def end_if_done(self, run: Run) -> None:
@@ -226,20 +246,51 @@ class CoordinatorCore:
             return
         run.status, run.error = run.outcome()
         run.completed_at = self.now
-        self._touch(run)
+        self.touch(run)
+        self.replication.hasten()
         self.acts.append(do.AnnounceRun(run.record()))
         del self.runs[run.id]
 
-    def step_down(self, run: Run, owner: str, epoch: int) -> None:
+    def step_down(self, run: Run, owner: str, epoch: int, store: str = "") -> None:
         """Let go of a run that another coordinator owns now, in a higher epoch."""
-        run.owner, run.epoch = owner, epoch
-        self._touch(run)
+        self._let_go(run, RunHead(run.id, owner, store, epoch, retried=run.retried))
+
+    def _let_go(self, run: Run, head: RunHead) -> None:
+        self._runs.pop(run.id, None)
         for worker in run.workers.values():
+            self._workers.pop((run.id, worker.spec.name), None)
             for record in worker.open.values():
-                self.nodes[record.node].release(record.id)
+                node = self.nodes[record.node]
+                node.release(record.id)
+                if head.final:
+                    self.members.cancel(record.node, record.id, run.epoch)
+                else:
+                    node.cancels.pop(record.id, None)
+                self._tasks.pop(record.id, None)
+        self.acts.append(do.AnnounceReleased(run.id, head.owner))
+        self.saves.append(do.ReleaseRun(head))
         del self.runs[run.id]
 
-    def _next_order(self) -> int:
+    def _keep(self, event: on.Keep) -> None:
+        """Another owner wants a page of its changes kept; where it tells of a newer state of a run of this one's, that run is let go."""
+        page = event.page
+        save, number = self.copies.keep(page)
+        own = {head.run: head for head in event.own}
+        if save:
+            self.saves.append(do.SaveCopies(page))
+            for copied in page.runs:
+                if copied.head is None:
+                    continue
+                run, final = self.runs.get(copied.run), own.get(copied.run)
+                if run is not None:
+                    if copied.head.rank > run.head(self.store).rank:
+                        self._let_go(run, copied.head)
+                elif final is not None and copied.head.rank > final.rank:
+                    self.saves.append(do.ReleaseRun(copied.head))
+        self.acts.append(do.AnswerKeep(event.token, number))
+
+    def next_order(self) -> int:
+        """The place in the order of arrival for one more run."""
         self._order += 1
         return self._order
 
@@ -253,12 +304,12 @@ class CoordinatorCore:
         run.change(worker, status)
         worker.error = error
         self._workers[run.id, worker.spec.name] = worker
-        self._touch(run)
+        self.touch(run)
         self._stamp(worker, status)
         self.announce(run, worker)
         if status is WorkerStatus.READY:
             worker.cause = self.cause
-            self._enqueue(run, worker)
+            self.enqueue(run, worker)
         elif status is WorkerStatus.SUCCEEDED:
             for name in worker.dependents:
                 dependent = run.workers[name]
@@ -289,7 +340,8 @@ class CoordinatorCore:
             return
         self.acts.append(do.AnnounceWorker(worker.record(run.id), worker.node, unreachable))
 
-    def _open_created(self, run: Run) -> None:
+    def open_created(self, run: Run) -> None:
+        """Make every worker ready that nothing keeps."""
         for worker in run.workers.values():
             self._open(run, worker)
 
@@ -332,7 +384,10 @@ class CoordinatorCore:
 
     # --- placing ------------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, run: Run, worker: Worker) -> None:
+    def enqueue(self, run: Run, worker: Worker) -> None:
+        """Let a ready worker wait for its time, or for a node; not while nodes may yet tell of an attempt that it has."""
+        if run.awaiting:
+            return
         if worker.not_before is not None and worker.not_before > self.now:
             heapq.heappush(self._delayed, (worker.not_before, run.id, worker.spec.name))
         elif not worker.open:
@@ -343,7 +398,7 @@ class CoordinatorCore:
             _, run_id, name = heapq.heappop(self._delayed)
             run = self.runs.get(run_id)
             if run is not None and run.workers[name].status is WorkerStatus.READY:
-                self._enqueue(run, run.workers[name])
+                self.enqueue(run, run.workers[name])
 
     def waiting(self) -> set[tuple[str, str]]:
         """The (run, worker) pairs in a queue: for a node, or for their time. Some may be out of date."""
@@ -352,6 +407,8 @@ class CoordinatorCore:
 
     def _place(self) -> None:
         """Give ready workers to nodes with room, by priority and age, until there is no room or nothing ready."""
+        if not self.succession.quorum:
+            return
         pool, window = self.members.pool, self.options.prefetch_window
         heads = self._ready.heads()
         if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
@@ -371,14 +428,16 @@ class CoordinatorCore:
 
     def _waiting_worker(self, run_id: str, name: str) -> tuple[Run, Worker] | None:
         run = self.runs.get(run_id)
-        if run is None:
+        if run is None or run.awaiting:
             return None
         worker = run.workers[name]
         due = worker.not_before is None or worker.not_before <= self.now
         return (run, worker) if worker.status is WorkerStatus.READY and not worker.open and due else None
 
     def _assign(self, run: Run, worker: Worker, node: Node) -> None:
-        worker.attempts += 1
+        worker.attempts = max(worker.attempts + 1, self.recall.first_attempt(run))
+        if worker.known is not None:
+            worker.known.add(worker.attempts)
         record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)
         worker.open[worker.attempts] = record
         worker.node = record.node

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from wattle.core.model import Assignment, Fact, RunRecord, TaskId, TaskRecord, WorkerRecord, Workflow
+from wattle.core.model import (
+    Assignment,
+    CopyPage,
+    Fact,
+    RunHead,
+    RunRecord,
+    Snapshot,
+    TaskId,
+    TaskRecord,
+    WorkerRecord,
+    Workflow,
+)
 from wattle.core.states import Phase
 
 # --- to be saved by a coordinator -----------------------------------------------------------------------------------
@@ -68,6 +79,27 @@ class SaveLateFact:
     fact: Fact
 
 
+@dataclass(frozen=True, slots=True)
+class AdoptRun:
+    """Store a run that was another owner's, whole; ``snapshot.run`` says where it stands now."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRun:
+    """Have a run no more: ``head`` says who has it now. What is stored of it stays as a copy of that owner's until a real one comes."""
+
+    head: RunHead
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCopies:
+    """Keep what another owner's page says, and how far it goes (either core)."""
+
+    page: CopyPage
+
+
 # --- to be done by a coordinator after the commit -------------------------------------------------------------------
 
 
@@ -96,12 +128,78 @@ class AnnounceRun:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnounceReleased:
+    """A run is this coordinator's no more: who waits for it here has to ask its new owner."""
+
+    run: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnnounceWorker:
     """Publish a worker's new status, and the node of its newest attempt."""
 
     worker: WorkerRecord
     node: str | None
     unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ship:
+    """Send a follower what was committed after ``after``; -1 asks how far it is. Ends in Kept or NotKept."""
+
+    peer: str
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKeep:
+    """Answer a page: the copies of its owner go up to ``number`` here (either core)."""
+
+    token: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskCopies:
+    """Ask a peer, or oneself, which copies it has; ends in CopiesTold or CopiesUntold.
+
+    With ``runs``: every state it has of these. Else with an ``owner``: all copies of that owner's. Else: one copy for each owner it has
+    copies of.
+    """
+
+    peer: str
+    token: int
+    owner: str = ""
+    store: str = ""
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Get a copy of a run from a peer that has it, to adopt it in ``epoch``; ends in Gathered or NotGathered."""
+
+    peer: str
+    head: RunHead
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Have a peer drop copies that have become worthless: another owner has gone on from them."""
+
+    peer: str
+    owner: str
+    store: str
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Tell a node who owns runs now, and ask what it knows of them; ends in RunsClaimed or Undelivered."""
+
+    node: str
+    runs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +217,20 @@ CoordinatorEffect = (
     | SaveCursor
     | SaveHolder
     | SaveLateFact
+    | AdoptRun
+    | ReleaseRun
+    | SaveCopies
     | Assign
     | Cancel
     | AnnounceRun
+    | AnnounceReleased
     | AnnounceWorker
+    | Ship
+    | AnswerKeep
+    | AskCopies
+    | Gather
+    | Forget
+    | Claim
     | SetTimer
 )
 
@@ -189,6 +297,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerClaim:
+    """Answer a claim: ``refused`` are the runs that others have, as (run, epoch, owner)."""
+
+    token: int
+    refused: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """Put a task's inputs in place; ends in Prepared or PrepareFailed."""
 
@@ -245,7 +361,10 @@ RuntimeEffect = (
     SaveHeldTask
     | SaveFence
     | Append
+    | SaveCopies
     | Answer
+    | AnswerKeep
+    | AnswerClaim
     | Prepare
     | Abandon
     | Spawn

@@ -8,28 +8,16 @@ from typing import Any
 
 from wattle.core.model import (
     Assignment,
+    CopyPage,
     Fact,
     NodeInfo,
     Output,
-    RunRecord,
+    RunHead,
+    Snapshot,
     TaskId,
-    TaskRecord,
     Usage,
-    WorkerRecord,
     Workflow,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A run as its store remembers it: all that is needed to go on with it. ``holders``: digest -> nodes known to have it."""
-
-    run: RunRecord
-    workflow: Workflow
-    workers: Mapping[str, WorkerRecord]
-    tasks: tuple[TaskRecord, ...] = ()
-    holders: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
 
 # --- to the coordinator core --------------------------------------------------------------------------------------
 
@@ -66,10 +54,14 @@ class CancelRun:
 
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A runtime is in sight. ``held`` are this owner's tasks it had open, with their epochs; its feed has been read since then."""
+    """A runtime is in sight. ``held`` are this owner's tasks it had open, with their epochs; its feed has been read since then.
+
+    ``claimed`` are the runs that were claimed there on the way.
+    """
 
     info: NodeInfo
     held: Mapping[TaskId, int] = field(default_factory=dict)
+    claimed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +125,97 @@ class Undelivered:
 
 
 @dataclass(frozen=True, slots=True)
+class RunsClaimed:
+    """A runtime knows now who owns these runs. ``facts`` are all it has ever said of them, ``held`` their tasks it has open with their
+    epochs, ``refused`` those that others own: (run, epoch, owner).
+    """
+
+    node: str
+    runs: frozenset[str]
+    held: Mapping[TaskId, int] = field(default_factory=dict)
+    facts: tuple[Fact, ...] = ()
+    refused: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorSeen:
+    """Another coordinator is in sight; ``store`` identifies its data folder."""
+
+    name: str
+    incarnation: str
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorGone:
+    """A coordinator's liveliness token is gone."""
+
+    name: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A coordinator wants a page of its changes kept (either core). Answered through AnswerKeep with this ``token``.
+
+    ``own`` are the states of those of its runs that are this coordinator's own and final, which the core does not remember.
+    """
+
+    token: int
+    page: CopyPage
+    own: tuple[RunHead, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A follower's copies of this coordinator's runs go up to its commit ``number``."""
+
+    peer: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """A follower did not answer."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesTold:
+    """A peer's answer to AskCopies; ``sees`` are the coordinators in its sight."""
+
+    peer: str
+    token: int
+    heads: tuple[RunHead, ...]
+    sees: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesUntold:
+    """A peer did not answer AskCopies."""
+
+    peer: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The copy of a run that was asked for; ``snapshot`` has all its attempts."""
+
+    head: RunHead
+    epoch: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class NotGathered:
+    """The copy of a run could not be had."""
+
+    head: RunHead
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed (either core)."""
 
@@ -150,6 +233,16 @@ CoordinatorEvent = (
     | CancelAnswered
     | Refused
     | Undelivered
+    | RunsClaimed
+    | CoordinatorSeen
+    | CoordinatorGone
+    | Keep
+    | Kept
+    | NotKept
+    | CopiesTold
+    | CopiesUntold
+    | Gathered
+    | NotGathered
     | Tick
 )
 
@@ -173,6 +266,15 @@ class CancelAsked:
     token: int
     owner: str
     tasks: tuple[tuple[TaskId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAsked:
+    """A coordinator says that it owns runs, as (run, epoch). Answered through AnswerClaim with this ``token``."""
+
+    token: int
+    owner: str
+    runs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +367,8 @@ class CoordinatorsInSight:
 RuntimeEvent = (
     Assigned
     | CancelAsked
+    | ClaimAsked
+    | Keep
     | Prepared
     | PrepareFailed
     | ProcessStarted

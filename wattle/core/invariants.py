@@ -72,7 +72,8 @@ def _check_progress(run: Run, worker: Worker, where: str, *, queued: bool) -> No
     _require(worker.status is not WorkerStatus.RUNNING, where, "has no attempt that runs")
     _require(not run.winding_down, where, "has not ended with its run")
     if worker.status is WorkerStatus.READY:
-        _require(queued, where, "is in no queue")
+        awaiting = bool(run.awaiting)  # nodes may yet tell of an attempt
+        _require(queued or awaiting, where, "is in no queue")
     else:
         blocked = worker.waiting > 0 or worker.stage > run.stage
         _require(blocked, where, "waits for nothing")
@@ -164,7 +165,7 @@ class History:
         if before is not None:
             _require(run.epoch >= before.epoch, "run", run.id, "went back to epoch", run.epoch)
             kept = (before.status, before.completed_at) == (run.status, run.completed_at)
-            _require(kept or not before.status.final or run.epoch > before.epoch, before, "became", run)
+            _require(kept or not before.status.final or run.retried > before.retried, before, "became", run)
             _require(kept or before.status is not RunStatus.SUCCEEDED, before, "became", run)
         self._runs[run.id] = run
 

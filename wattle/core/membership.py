@@ -8,7 +8,7 @@ wanted goes on, what is not is cancelled, what it never received is sent again w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
@@ -64,13 +64,39 @@ class Membership:
         self._update(node, event.info)
         node.lost_at = node.resend_at = node.hold_until = None
         node.hold_delay = node.resend_delay = 0.0
-        for task, epoch in event.held.items():
-            self._still_held(node, task, epoch)
-        for task in [t for t in node.tasks if t not in event.held]:
-            self._not_held(node, task)
+        self.settle_held(node, event.held)
         self._send_cancels(node)
+        for run_id in event.claimed:
+            node.claims.pop(run_id, None)
+            self.core.recall.heard(run_id, event.info.name)
+        for run_id, epoch in self.core.recall.claims():
+            if run_id not in event.claimed:  # taken up while the node was being asked
+                node.claims[run_id] = epoch
+        self._send_claims(node)
+        self.core.replication.choose()
+        self.core.succession.look(event.info.name)
+
+    def settle_held(self, node: Node, held: Mapping[TaskId, int], runs: frozenset[str] | None = None) -> None:
+        """Settle with a node who holds what, of all runs or of some."""
+        for task, epoch in held.items():
+            self._still_held(node, task, epoch)
+        for task in [t for t in node.tasks if t not in held and (runs is None or t.run in runs)]:
+            self._not_held(node, task)
+
+    def claim(self, name: str, run: Run) -> None:
+        """Tell a node in sight that a run is this coordinator's now, and ask what it knows of it."""
+        node = self.expect(name)
+        node.claims[run.id] = run.epoch
+        self.core.acts.append(do.Claim(name, ((run.id, run.epoch),)))
+
+    def _send_claims(self, node: Node) -> None:
+        for run_id in [run_id for run_id in node.claims if run_id not in self.core.runs]:
+            del node.claims[run_id]
+        if node.claims:
+            self.core.acts.append(do.Claim(node.info.name, tuple(node.claims.items())))
 
     def _still_held(self, node: Node, task: TaskId, epoch: int) -> None:
+        self.core.recall.discover(node, task, self.core.now)
         found = self.core.attempts.find(task)
         if found is None or found[1].status.final or found[0].cancel_requested or found[2].node != node.info.name:
             current = self.core.runs.get(task.run)
@@ -116,6 +142,11 @@ class Membership:
             return
         node.status = NodeStatus.UNREACHABLE
         node.resend_at = None
+        for run_id in list(node.claims):
+            self.core.recall.heard(run_id, event.node)
+        node.claims.clear()  # they are repeated when it is met again
+        self.core.replication.choose()
+        self.core.succession.node_gone(event.node)
         self._give_time(node)
         for task in node.tasks:
             found = self.core.attempts.find(task)
@@ -126,6 +157,14 @@ class Membership:
         """Whether a node can be talked to now."""
         node = self.pool.nodes.get(name)
         return node is not None and node.status in IN_SIGHT
+
+    def names_in_sight(self) -> list[str]:
+        """The nodes that can be talked to now."""
+        return [name for name, node in self.pool.nodes.items() if node.status in IN_SIGHT and node.info.incarnation]
+
+    def in_sight_count(self) -> int:
+        """How many nodes can be talked to now."""
+        return len(self.names_in_sight())
 
     def may_return(self, name: str) -> bool:
         """Whether a node is out of sight and not given up."""
@@ -171,7 +210,9 @@ class Membership:
 
     def _send_again(self, node: Node, task: TaskId) -> None:
         found = self.core.attempts.find(task)
-        if found is not None and task not in node.cancels:
+        if not self.core.succession.quorum:
+            self._resend_later(node)
+        elif found is not None and task not in node.cancels:
             run, worker, _ = found
             self.core.acts.append(do.Assign(node.info.name, run.assignment(worker, task.attempt)))
 
@@ -248,6 +289,7 @@ class Membership:
                 for task in [t for t in node.tasks if self._unanswered(t)]:
                     self._send_again(node, task)
                 self._send_cancels(node)
+                self._send_claims(node)
             if not _due(node):
                 self._clocked.discard(name)
 

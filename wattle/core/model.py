@@ -6,9 +6,10 @@ durations are seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class RunStatus(StrEnum):
@@ -256,7 +257,11 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One row of the coordinator's ``runs``; ``counts`` are workers by status."""
+    """One row of the coordinator's ``runs``; ``counts`` are workers by status.
+
+    ``retried`` counts how often the user had it go on after its end. ``adopted`` is the epoch in which it was taken over from another
+    owner last, 0 when it never was: attempts are numbered from a block of that epoch's own (core/recall.py).
+    """
 
     id: str
     workflow: str
@@ -269,6 +274,8 @@ class RunRecord:
     error_message: str | None = None
     cancel_requested: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+    retried: int = 0
+    adopted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,3 +322,80 @@ class TaskRecord:
     def id(self) -> TaskId:
         """The task's identity."""
         return TaskId(self.run, self.worker, self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run as its store remembers it: all that is needed to go on with it. ``holders``: digest -> nodes known to have it.
+
+    ``submission`` is opaque here: what a store keeps of the request.
+    """
+
+    run: RunRecord
+    workflow: Workflow
+    workers: Mapping[str, WorkerRecord]
+    tasks: tuple[TaskRecord, ...] = ()
+    holders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    submission: Any = None
+
+
+# --- copies -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunHead:
+    """Which state of a run a store has: whose, in which epoch, and whether it is final.
+
+    ``store`` identifies the owner's data folder (empty: not known), ``number`` is the owner's count of commits when the state was
+    this one.
+    """
+
+    run: str
+    owner: str
+    store: str
+    epoch: int
+    number: int = 0
+    retried: int = 0
+    final: bool = False
+    completed_at: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, bool, float, int, str, int]:
+        """The higher of two states of a run is the one that counts.
+
+        A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the earlier stands. A retry
+        that the user asked for beats them all.
+        """
+        return (
+            self.retried,
+            self.final,
+            -self.completed_at if self.final else 0.0,
+            self.epoch,
+            self.owner,
+            self.number,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedRun:
+    """What changed of a run in its owner's store up to its commit ``number``: rows as (key, JSON text), opaque to those who keep them.
+
+    ``head`` is missing in all but the last part of what does not fit in one page; ``forgotten`` means that the owner has it no more.
+    """
+
+    run: str
+    number: int
+    rows: tuple[tuple[str, str], ...] = ()
+    head: RunHead | None = None
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPage:
+    """What changed in an owner's store after its commit ``after``, up to ``number``; an ``after`` of -1 only asks how far the copy is."""
+
+    owner: str
+    store: str
+    after: int
+    number: int
+    runs: tuple[CopiedRun, ...] = ()

@@ -40,6 +40,9 @@ class Node:
     cancels: dict[TaskId, int] = field(
         default_factory=dict
     )  # orders to end a task, not answered yet, with their epochs
+    claims: dict[str, int] = field(
+        default_factory=dict
+    )  # runs to be claimed there, not answered yet, with their epochs
     used: dict[str, float] = field(default_factory=dict)
     lost_at: float | None = None  # when an unreachable node is given up
     resend_at: float | None = None

@@ -18,6 +18,7 @@ from wattle.core.model import (
     Assignment,
     Input,
     Output,
+    RunHead,
     RunRecord,
     RunStatus,
     TaskRecord,
@@ -48,6 +49,9 @@ class Worker:
     failures: int = 0
     losses: int = 0
     reproduced: int = 0
+    known: set[int] | None = (
+        None  # of a run that was adopted: the attempts in its history; None: all up to ``attempts``
+    )
     misses: int = 0  # attempts in a row whose inputs could not be fetched; not stored
     not_before: float | None = None
     results: dict[str, Output] = field(default_factory=dict)
@@ -107,6 +111,9 @@ class Run:
         self.started_at: float | None = None
         self.completed_at: float | None = None
         self.cancel_requested = False
+        self.retried = self.adopted = 0  # as in RunRecord
+        self.taken_up = False  # from a store or a copy: nodes are asked what they know of it
+        self.awaiting: set[str] = set()  # nodes in sight that have not yet said what they know of it
         self.stopped_by: str | None = None  # the failed worker because of which nothing new starts
         self.holders: dict[str, set[str]] = {}  # digest -> nodes that have it
         self.workers = _workers(workflow)
@@ -133,13 +140,20 @@ class Run:
             error_message=self.error,
             cancel_requested=self.cancel_requested,
             counts={status.value: n for status, n in self.counts.items() if n},
+            retried=self.retried,
+            adopted=self.adopted,
         )
+
+    def head(self, store: str, number: int = 0) -> RunHead:
+        """Which state of the run this is, in the data folder ``store`` after its commit ``number``."""
+        return head_of(self.record(), store, number)
 
     def recall(self, record: RunRecord, workers: Mapping[str, WorkerRecord]) -> None:
         """Take on what the store kept, and derive everything that is not stored."""
         self.status, self.error = record.status, record.error_message
         self.started_at, self.completed_at = record.started_at, record.completed_at
         self.cancel_requested = record.cancel_requested
+        self.retried, self.adopted = record.retried, record.adopted
         for name, kept in workers.items():
             self.workers[name].recall(kept)
         self.recount()
@@ -243,6 +257,13 @@ class Run:
             on_disconnect=spec.on_disconnect,
             cause=worker.cause,
         )
+
+
+def head_of(record: RunRecord, store: str, number: int = 0) -> RunHead:
+    """Which state of a run a record says, in the data folder ``store`` after its commit ``number``."""
+    final = record.status.final
+    at = record.completed_at if final and record.completed_at is not None else 0.0
+    return RunHead(record.id, record.owner, store, record.epoch, number, record.retried, final, at)
 
 
 def _workers(workflow: Workflow) -> dict[str, Worker]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from wattle.core import effects as do
 from wattle.core import events as on
+from wattle.core.copies import Copies
 from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.model import Assignment, Fact, FactKind, Output, TaskId, TaskStatus
 from wattle.core.past import Past
@@ -44,6 +45,7 @@ class RuntimeCore:
         self.tasks: dict[TaskId, Task] = {}
         self.room = Room(options.slots, options.resources)
         self.past = Past()
+        self.copies = Copies()
         self._queue: list[tuple[int, int, TaskId]] = []  # heap of (-priority, accepted, id); ended ones are skipped
         self._workers: dict[tuple[str, str], int] = {}  # (run, worker) -> the attempt that is open here
         self._accepted = 0
@@ -57,6 +59,8 @@ class RuntimeCore:
         self._handlers: dict[type, Callable[[Any], None]] = {
             on.Assigned: self._assigned,
             on.CancelAsked: self._cancel_asked,
+            on.ClaimAsked: self._claim_asked,
+            on.Keep: self._keep,
             on.Prepared: self._prepared,
             on.PrepareFailed: self._prepare_failed,
             on.ProcessStarted: self._started,
@@ -193,6 +197,27 @@ class RuntimeCore:
         status, error = ENDINGS[Ending.CANCELLED]
         self._saves.append(do.Append(Fact(FactKind.FINISHED, *task_id, at=self._now, status=status, error=error)))
         self.past.note_ended(task_id)
+
+    def _claim_asked(self, event: on.ClaimAsked) -> None:
+        refused = []
+        for run, epoch in event.runs:
+            if self._fence(run, epoch, event.owner) is not None:
+                refused.append((run, *self.past.fences[run]))
+        self._acts.append(do.AnswerClaim(event.token, tuple(refused)))
+
+    def held_by(self, owner: str) -> list[HeldTask]:
+        """The open tasks of runs that an owner has, and of runs nobody has claimed since it gave them."""
+        return [
+            task.held
+            for task in self.tasks.values()
+            if self.past.fences.get(task.id.run, (0, task.held.owner))[1] == owner
+        ]
+
+    def _keep(self, event: on.Keep) -> None:
+        save, number = self.copies.keep(event.page)
+        if save:
+            self._saves.append(do.SaveCopies(event.page))
+        self._acts.append(do.AnswerKeep(event.token, number))
 
     def _answer(self, token: int, task: TaskId, verdict: tuple[str, str]) -> None:
         epoch, owner = self.past.fences.get(task.run, (0, ""))

@@ -14,11 +14,11 @@ from pydantic_core import to_json
 
 from wattle.core import effects as do
 from wattle.core.effects import CoordinatorEffect
-from wattle.core.events import Snapshot
 from wattle.core.model import (
     Output,
     RunRecord,
     RunStatus,
+    Snapshot,
     TaskRecord,
     TaskStatus,
     Usage,

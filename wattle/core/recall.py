@@ -1,0 +1,203 @@
+"""Going on with runs that this life of the coordinator did not start: after a restart, after a retry, from another owner's copy.
+
+A copy may lag behind what its owner had sent out: there may be attempts that it does not tell of. The nodes know them. So an adopted run
+is claimed at every node in sight before any of its workers is placed, and whatever the nodes tell is taken into its history. Its new
+attempts are numbered from a block of the new epoch's own, so that none shares a number with one that nobody could tell of yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.model import RunStatus, Snapshot, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.placement import Node
+from wattle.core.run import Run, Worker
+from wattle.core.states import WorkerEvent
+
+if TYPE_CHECKING:
+    from wattle.core.coordinator import CoordinatorCore
+
+ATTEMPTS_PER_EPOCH = 100_000
+"""Attempt numbers that each epoch in which a run was adopted has for itself."""
+
+
+class Recall:
+    """See the module's docstring."""
+
+    def __init__(self, core: CoordinatorCore) -> None:
+        self.core = core
+
+    # --- three ways to come by a run ------------------------------------------------------------------------------------
+
+    def restore(self, event: on.Restore) -> None:
+        """Take up an unfinished run of one's own after a restart."""
+        kept = event.snapshot
+        if kept.run.id in self.core.runs or kept.run.status.final:
+            return  # told twice
+        self._go_on(self._recalled(kept, kept.run.epoch), kept.tasks)
+
+    def retry(self, event: on.RetryRun) -> None:
+        """A final run goes on from its failures; what succeeded keeps its results. The new epoch fences off old commands."""
+        kept = event.snapshot.run
+        if kept.id in self.core.runs or not kept.status.final or kept.status is RunStatus.SUCCEEDED:
+            return  # told twice, or nothing to retry
+        run = self._recalled(event.snapshot, kept.epoch + 1)
+        run.owner, run.cancel_requested, run.error, run.completed_at = self.core.name, False, None, None
+        run.status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
+        run.retried += 1
+        for worker in run.workers.values():
+            if worker.status is not WorkerStatus.SUCCEEDED:
+                self.core.move(run, worker, WorkerEvent.REOPENED)
+                worker.failures = worker.losses = 0
+                worker.not_before = None
+        run.recount()
+        self.core.touch(run)
+        self.core.acts.append(do.AnnounceRun(run.record()))
+        self.core.replication.hasten()
+        self.core.open_created(run)
+
+    def adopt(self, event: on.Gathered) -> None:
+        """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
+        kept = event.snapshot
+        if kept.run.id in self.core.runs:
+            return
+        record = replace(kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch)
+        if record.status.final:
+            record = replace(record, adopted=kept.run.adopted)
+            self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
+            self.core.acts.append(do.AnnounceRun(record))
+            self.core.replication.hasten()
+            return
+        self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
+        run = self._recalled(replace(kept, run=record), event.epoch)
+        run.awaiting = set(self.core.members.names_in_sight())
+        self.core.touch(run)
+        self.core.acts.append(do.AnnounceRun(run.record()))
+        self.core.replication.hasten()
+        self._mend(run, kept.tasks)
+        self._go_on(run, kept.tasks)
+        for name in sorted(run.awaiting):
+            self.core.members.claim(name, run)
+
+    def _recalled(self, snapshot: Snapshot, epoch: int) -> Run:
+        kept = snapshot.run
+        run = Run(kept.id, snapshot.workflow, kept.owner, epoch, kept.created_at, self.core.next_order())
+        run.recall(kept, snapshot.workers)
+        run.holders = {digest: set(nodes) for digest, nodes in snapshot.holders.items()}
+        run.taken_up = True
+        if run.adopted:
+            for worker in run.workers.values():
+                worker.known = set()
+            for task in snapshot.tasks:
+                known = run.workers[task.worker].known
+                if known is not None:
+                    known.add(task.attempt)
+        self.core.runs[run.id] = run
+        return run
+
+    def _go_on(self, run: Run, tasks: Iterable[TaskRecord]) -> None:
+        for task in tasks:
+            worker = run.workers[task.worker]
+            if task.attempt in worker.open:
+                continue  # reopened by mending
+            if task.status is TaskStatus.LOST:
+                worker.lost[task.attempt] = task
+            elif not task.status.final:
+                worker.open[task.attempt] = task
+                worker.node = task.node
+                self.core.members.expect(task.node).take(task.id, worker.spec.resources)
+        for worker in run.workers.values():
+            if worker.status is WorkerStatus.RUNNING and not worker.open:  # only in a copy that lags behind
+                self.core.move(run, worker, WorkerEvent.AGAIN, worker.error)
+            elif worker.status is WorkerStatus.READY and not worker.open:
+                self.core.enqueue(run, worker)
+            self.core.end_unwanted(run, worker)  # the order to end it was not stored
+        self.core.settle(run)
+
+    # --- copies that lag behind -----------------------------------------------------------------------------------------
+
+    def _mend(self, run: Run, tasks: Iterable[TaskRecord]) -> None:
+        """Make the rows of a copy agree, should they be of different moments: as if less had been learned of the nodes, who tell again."""
+        newest: dict[str, TaskRecord] = {}
+        for task in tasks:
+            if task.worker not in newest or newest[task.worker].attempt < task.attempt:
+                newest[task.worker] = task
+        for worker in run.workers.values():
+            if worker.status.final:
+                continue
+            last = newest.get(worker.spec.name)
+            if last is not None and self._is_ahead(last, worker):
+                again = replace(last, status=TaskStatus.RUNNING, completed_at=None)
+                worker.open[again.attempt] = again
+                worker.node = again.node
+                worker.attempts = max(worker.attempts, again.attempt)
+                self.core.members.expect(again.node).take(again.id, worker.spec.resources)
+                self.core.save_task(again)
+            if worker.status is not WorkerStatus.CREATED and run.unmet(worker):
+                run.change(worker, WorkerStatus.CREATED)
+                self.core.save_worker(run, worker)
+        run.recount()
+
+    @staticmethod
+    def _is_ahead(task: TaskRecord, worker: Worker) -> bool:
+        """Whether an attempt's end is stored and what it meant for its worker is not."""
+        if not task.status.final or task.status in (TaskStatus.LOST, TaskStatus.SUPERSEDED):
+            return False
+        if task.attempt > worker.attempts or worker.status is WorkerStatus.RUNNING:
+            return True
+        return task.status is TaskStatus.SUCCEEDED and not worker.reproduced
+
+    def first_attempt(self, run: Run) -> int:
+        """The least number that a new attempt of a run may have."""
+        return (run.adopted - 1) * ATTEMPTS_PER_EPOCH + 1 if run.adopted else 1
+
+    def discover(self, node: Node, task: TaskId, at: float) -> bool:
+        """Take an attempt into a run's history that an earlier owner gave out and no copy told of; False when there is nothing to do."""
+        run = self.core.runs.get(task.run)
+        worker = run.workers.get(task.worker) if run is not None else None
+        if run is None or worker is None or worker.known is None or task.attempt in worker.known:
+            return False
+        worker.known.add(task.attempt)
+        record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)
+        worker.open[task.attempt] = record
+        node.take(task, worker.spec.resources)
+        self.core.save_task(record)
+        return True
+
+    # --- what nodes tell ------------------------------------------------------------------------------------------------
+
+    def claims(self) -> tuple[tuple[str, int], ...]:
+        """The runs, with their epochs, that a node is asked about when it is met."""
+        return tuple((run.id, run.epoch) for run in self.core.runs.values() if run.taken_up)
+
+    def claimed_at(self, event: on.RunsClaimed) -> None:
+        """A node has said what it knows of runs."""
+        node = self.core.members.expect(event.node)
+        node.resend_delay = 0.0
+        for run_id, epoch, owner in event.refused:
+            node.claims.pop(run_id, None)
+            run = self.core.runs.get(run_id)
+            if run is not None and (epoch, owner) > (run.epoch, run.owner):
+                self.core.step_down(run, owner, epoch)
+        for fact in event.facts:
+            self.core.attempts.learn(node, fact)
+        if node.info.incarnation:
+            self.core.members.settle_held(node, event.held, event.runs)
+        for run_id in event.runs:
+            node.claims.pop(run_id, None)
+            self.heard(run_id, event.node)
+
+    def heard(self, run_id: str, node: str) -> None:
+        """A node has told what it knows of a run, or will not: once all have, its workers are placed."""
+        run = self.core.runs.get(run_id)
+        if run is None or node not in run.awaiting:
+            return
+        run.awaiting.discard(node)
+        if not run.awaiting:
+            for worker in run.workers.values():
+                if worker.status is WorkerStatus.READY and not worker.open:
+                    self.core.enqueue(run, worker)

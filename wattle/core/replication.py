@@ -1,0 +1,113 @@
+"""Copies of this coordinator's runs on other stores: who has them, how far each one is, and what therefore may be acknowledged.
+
+All coordinators in sight follow, and as many runtimes as ``replicas`` says. Each is sent what was committed after what it has; its answer
+says how far it has come. So nothing hangs on a message arriving, and a follower that is new or was away is just one that is far behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.hashing import ranked
+
+if TYPE_CHECKING:
+    from wattle.core.coordinator import CoordinatorCore
+
+LINGER = 0.05
+"""Seconds that changes nobody waits for are collected before they are sent."""
+
+RETRY_FIRST, RETRY_MOST = 0.2, 5.0
+"""Seconds until a follower that did not answer is sent the same again, doubling from the first to the most."""
+
+
+@dataclass(slots=True)
+class Follower:
+    """``kept`` is how far it has come; None until it has said so."""
+
+    kept: int | None = None
+    sending: bool = False
+    behind_since: float | None = None
+    retry_at: float | None = None
+    delay: float = 0.0
+
+
+class Replication:
+    """The followers of one coordinator core."""
+
+    def __init__(self, core: CoordinatorCore) -> None:
+        self.core = core
+        self.followers: dict[str, Follower] = {}
+        self._urgent = False  # somebody waits for what this batch commits
+        self._awaited = 0  # the newest commit that somebody waits for
+
+    def hasten(self) -> None:
+        """What this batch commits is waited for: send it at once."""
+        self._urgent = True
+
+    @property
+    def settled(self) -> int:
+        """The newest commit that is on ``min(replicas, followers in sight)`` other stores: what may be acknowledged."""
+        need = min(self.core.options.replicas, len(self.followers))
+        if not need:
+            return self.core.number
+        return sorted((f.kept or 0 for f in self.followers.values()), reverse=True)[need - 1]
+
+    def choose(self) -> None:
+        """Choose the followers anew, after somebody came or went."""
+        options, members = self.core.options, self.core.members
+        nodes = [name for name in members.pool.nodes if members.in_sight(name) and name not in options.companions]
+        chosen = {*self.core.succession.coordinators, *ranked(nodes, self.core.name)[: options.replicas]}
+        for name in [name for name in self.followers if name not in chosen]:
+            del self.followers[name]
+        for name in sorted(chosen - set(self.followers)):
+            self.followers[name] = Follower()
+
+    def kept(self, event: on.Kept) -> None:
+        """A follower says how far it has come."""
+        follower = self.followers.get(event.peer)
+        if follower is not None:
+            follower.kept, follower.sending, follower.delay, follower.retry_at = event.number, False, 0.0, None
+            follower.behind_since = None
+
+    def not_kept(self, event: on.NotKept) -> None:
+        """A follower did not answer: it is asked again as long as it is in sight."""
+        follower = self.followers.get(event.peer)
+        if follower is not None:
+            follower.sending = False
+            follower.delay = min(max(2 * follower.delay, RETRY_FIRST), RETRY_MOST)
+            follower.retry_at = self.core.now + follower.delay
+
+    def ship(self) -> None:
+        """Send every follower what it lacks, unless something is on its way there or it may wait for more."""
+        if self._urgent:
+            self._awaited, self._urgent = self.core.number, False
+        for name, follower in self.followers.items():
+            if follower.sending:
+                continue
+            if follower.retry_at is not None and self.core.now < follower.retry_at:
+                continue
+            if follower.kept is None:
+                self._send(name, follower, -1)
+            elif follower.kept < self.core.number:
+                if follower.behind_since is None:
+                    follower.behind_since = self.core.now
+                if follower.kept < self._awaited or self.core.now >= follower.behind_since + LINGER:
+                    self._send(name, follower, follower.kept)
+
+    def _send(self, name: str, follower: Follower, after: int) -> None:
+        follower.sending, follower.retry_at, follower.behind_since = True, None, None
+        self.core.acts.append(do.Ship(name, after))
+
+    def moments(self) -> Iterable[float]:
+        """When ``ship`` has something to do."""
+        for follower in self.followers.values():
+            if follower.sending:
+                continue
+            if follower.retry_at is not None:
+                yield follower.retry_at
+            elif follower.behind_since is not None:
+                yield follower.behind_since + LINGER

@@ -1,0 +1,226 @@
+"""Other coordinators: who is in sight, whose runs have no owner any more, and which of them fall to this one.
+
+An owner out of sight for ``adopt_after`` seconds is gone for good only if nobody in reach sees it either. Then every coordinator asks all
+peers in sight, itself included, which copies of its runs they have, and for each run which state of it is the newest anywhere. A run
+whose newest state belongs to an owner that is gone falls to one coordinator by rendezvous hash; that one gets the copy and goes on with
+the run in the next epoch (core/recall.py). The questions are asked again until none of the owner's runs is left without an owner.
+
+An owner is a name and a data folder: a coordinator that comes back on an empty folder is not the owner of what it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.hashing import ranked
+from wattle.core.model import RunHead
+
+if TYPE_CHECKING:
+    from wattle.core.coordinator import CoordinatorCore
+
+Owner = tuple[str, str]
+"""A coordinator's name and the identity of its data folder."""
+
+SEEN_ELSEWHERE = 0.25
+"""Seconds until it is asked again whether an owner is gone that another peer still saw."""
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """What is being found out about the runs of an owner that is gone."""
+
+    due: float  # when to ask
+    token: int = 0  # of the question that is out; 0 while it is waiting to be asked
+    asked: set[str] = field(default_factory=set)  # peers that have not answered yet
+    told: list[tuple[str, RunHead]] = field(default_factory=list)
+    seen: bool = False  # by somebody
+    runs: tuple[str, ...] = ()  # once these are known: asked for in the second round
+    gathering: set[str] = field(default_factory=set)
+
+
+class Succession:
+    """See the module's docstring. ``coordinators``: the others in sight, with the identities of their data folders."""
+
+    def __init__(self, core: CoordinatorCore) -> None:
+        self.core = core
+        self.coordinators: dict[str, str] = {}
+        self._incarnations: dict[str, str] = {}
+        self._inquiries: dict[Owner, Inquiry] = {}
+        self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
+        self._token = 0
+
+    # --- who is there -------------------------------------------------------------------------------------------------
+
+    def seen(self, event: on.CoordinatorSeen) -> None:
+        """Another coordinator is in sight, and may have copies of a third one's runs."""
+        self.coordinators[event.name] = event.store
+        self._incarnations[event.name] = event.incarnation
+        self._inquiries.pop((event.name, event.store), None)
+        self.core.replication.choose()
+        self.look(event.name)
+
+    def gone(self, event: on.CoordinatorGone) -> None:
+        """A coordinator is out of sight."""
+        if self._incarnations.get(event.name) != event.incarnation:
+            return
+        del self._incarnations[event.name]
+        store = self.coordinators.pop(event.name)
+        self.core.replication.choose()
+        self._suspect((event.name, store))
+        self._without(event.name)
+
+    def node_gone(self, name: str) -> None:
+        """A runtime is out of sight: its answers will not come."""
+        self._without(name)
+
+    def _without(self, peer: str) -> None:
+        for inquiry in self._inquiries.values():
+            inquiry.asked.discard(peer)
+        self._go_on()
+
+    @property
+    def quorum(self) -> bool:
+        """Whether as many peers are in sight as ``quorum`` asks for, this one included."""
+        least = self.core.options.quorum
+        return not least or 1 + len(self.coordinators) + self.core.members.in_sight_count() >= least
+
+    def lives(self, owner: str, store: str) -> bool:
+        """Whether an owner is in sight; this coordinator itself is."""
+        if owner == self.core.name:
+            return store in ("", self.core.store)
+        return owner in self.coordinators and store in ("", self.coordinators[owner])
+
+    # --- finding runs without an owner ----------------------------------------------------------------------------------
+
+    def look(self, peer: str) -> None:
+        """Ask a peer, once it is met, of which owners it has copies."""
+        self._ask(peer, self._new_token(None))
+
+    def _suspect(self, owner: Owner) -> None:
+        if owner not in self._inquiries and not self.lives(*owner):
+            self._inquiries[owner] = Inquiry(self.core.now + self.core.options.adopt_after)
+
+    def told(self, event: on.CopiesTold) -> None:
+        """A peer has said which copies it has."""
+        owner = self._tokens.get(event.token)
+        if owner is None:
+            self._tokens.pop(event.token, None)
+            for head in event.heads:
+                self._suspect((head.owner, head.store))
+            return
+        inquiry = self._inquiries.get(owner)
+        if inquiry is None or inquiry.token != event.token or event.peer not in inquiry.asked:
+            return
+        inquiry.asked.discard(event.peer)
+        inquiry.told += [(event.peer, head) for head in event.heads]
+        inquiry.seen = inquiry.seen or (owner[0] in event.sees and owner[0] not in self.coordinators)
+        self._go_on()
+
+    def untold(self, event: on.CopiesUntold) -> None:
+        """A peer did not answer: what it has will be found when it is met again."""
+        owner = self._tokens.get(event.token)
+        if owner is None:
+            self._tokens.pop(event.token, None)
+            return
+        inquiry = self._inquiries.get(owner)
+        if inquiry is not None and inquiry.token == event.token:
+            inquiry.asked.discard(event.peer)
+            self._go_on()
+
+    def check_clocks(self) -> None:
+        """Ask about owners that have been gone long enough."""
+        for owner, inquiry in list(self._inquiries.items()):
+            if inquiry.token or inquiry.gathering or self.core.now < inquiry.due:
+                continue
+            if self.lives(*owner):
+                del self._inquiries[owner]
+            elif self.quorum:
+                inquiry.told, inquiry.seen, inquiry.runs = [], False, ()
+                self._ask_all(owner, inquiry)
+            else:
+                inquiry.due = self.core.now + self.core.options.adopt_after
+
+    def moments(self) -> Iterator[float]:
+        """When ``check_clocks`` has something to do."""
+        return (i.due for i in self._inquiries.values() if not i.token and not i.gathering)
+
+    def _ask_all(self, owner: Owner, inquiry: Inquiry) -> None:
+        self._tokens.pop(inquiry.token, None)
+        inquiry.token = self._new_token(owner)
+        inquiry.asked = {self.core.name, *self.coordinators, *self.core.members.names_in_sight()}
+        for peer in sorted(inquiry.asked):
+            if inquiry.runs:
+                self._ask(peer, inquiry.token, runs=inquiry.runs)
+            else:
+                self._ask(peer, inquiry.token, *owner)
+
+    def _new_token(self, owner: Owner | None) -> int:
+        self._token += 1
+        self._tokens[self._token] = owner
+        return self._token
+
+    def _ask(self, peer: str, token: int, owner: str = "", store: str = "", runs: tuple[str, ...] = ()) -> None:
+        self.core.acts.append(do.AskCopies(peer, token, owner, store, runs))
+
+    def _go_on(self) -> None:
+        """Take the next step of every inquiry that has its answers."""
+        for owner, inquiry in list(self._inquiries.items()):
+            if not inquiry.token or inquiry.asked:
+                continue
+            runs = tuple(sorted({head.run for _, head in inquiry.told}))
+            if self.lives(*owner) or (not inquiry.seen and not runs):
+                self._tokens.pop(inquiry.token, None)
+                del self._inquiries[owner]
+            elif inquiry.seen:
+                self._ask_later(inquiry, min(SEEN_ELSEWHERE, self.core.options.adopt_after))
+            elif inquiry.runs:
+                self._decide(inquiry)
+                self._ask_later(inquiry, self.core.options.adopt_after)  # whether each run has an owner then
+            else:
+                inquiry.told, inquiry.runs = [], runs
+                self._ask_all(owner, inquiry)
+
+    def _ask_later(self, inquiry: Inquiry, seconds: float) -> None:
+        self._tokens.pop(inquiry.token, None)
+        inquiry.token, inquiry.due = 0, self.core.now + seconds
+
+    def _decide(self, inquiry: Inquiry) -> None:
+        """All states of an owner's runs are known: take those that fall to this coordinator."""
+        by_run: dict[str, list[tuple[str, RunHead]]] = {}
+        for peer, head in inquiry.told:
+            by_run.setdefault(head.run, []).append((peer, head))
+        for run, told in by_run.items():
+            best = max((head for _, head in told), key=lambda head: head.rank)
+            if self.lives(best.owner, best.store):
+                self._drop_worse(told, best)
+            elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
+                peers = [peer for peer, head in told if head == best]
+                peer = self.core.name if self.core.name in peers else min(peers)
+                inquiry.gathering.add(run)
+                self.core.acts.append(do.Gather(peer, best, 1 + max(head.epoch for _, head in told)))
+
+    def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
+        for peer, head in told:
+            worse = (head.owner, head.store) != (best.owner, best.store) and head.rank < best.rank
+            if worse and not self.lives(head.owner, head.store):
+                self.core.acts.append(do.Forget(peer, head.owner, head.store, (head.run,)))
+
+    # --- taking over --------------------------------------------------------------------------------------------------
+
+    def gathered(self, event: on.Gathered) -> None:
+        """The copy of a run that falls to this coordinator is here."""
+        self._gathered(event.head.run)
+        if self.quorum and not self.lives(event.head.owner, event.head.store):
+            self.core.recall.adopt(event)
+
+    def not_gathered(self, event: on.NotGathered) -> None:
+        """The copy could not be had: the next inquiry tries again."""
+        self._gathered(event.head.run)
+
+    def _gathered(self, run: str) -> None:
+        for inquiry in self._inquiries.values():
+            inquiry.gathering.discard(run)
