@@ -89,9 +89,10 @@ class Host:
         settings, name = self._settings[role], self.name(role)
         match settings:
             case CoordinatorSettings():
-                store = CoordinatorStore(settings.data / "coordinator.db", synchronous=settings.synchronous)
+                store = CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous)
                 stack.callback(store.close)
-                return CoordinatorAgent(name, settings, bus, store).run
+                companions = frozenset({self.name("runtime")} if "runtime" in self._settings else ())
+                return CoordinatorAgent(name, settings, bus, store, companions=companions).run
             case RuntimeSettings():
                 kept = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
                 stack.callback(kept.close)

@@ -15,7 +15,8 @@ from tests.bus.networks import PATIENCE, Inbox
 from wattle.bus.base import Query
 from wattle.bus.memory import MemoryBus, MemoryNetwork
 from wattle.coordinator.agent import CoordinatorAgent
-from wattle.core.model import Assignment, Fact, FactKind, NodeInfo, TaskId, TaskStatus
+from wattle.core.copies import Copies
+from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, TaskId, TaskStatus
 from wattle.errors import error_from_dict
 from wattle.gateway.agent import GatewayAgent
 from wattle.peer.feeds import FeedPublisher
@@ -23,10 +24,15 @@ from wattle.peer.loop import wall_clock
 from wattle.peer.presence import new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import (
+    PROTOCOL,
     AssignBatch,
     CancelBatch,
+    CopiesAnswer,
+    FactsAnswer,
+    FactsQuestion,
     HeldQuestion,
     HeldTasks,
+    KeepAnswer,
     TaskAnswer,
     TaskAnswers,
     TaskRef,
@@ -49,7 +55,10 @@ class OneOfMany:
     """A coordinator's store that is not the only one in its process: peewee's tables know one database at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._store = CoordinatorStore(path)
+        object.__setattr__(self, "_store", CoordinatorStore(path))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._store, name, value)
 
     def __getattr__(self, name: str) -> Any:
         self._store.database.bind(MODELS, bind_refs=False, bind_backrefs=False)
@@ -66,6 +75,8 @@ class Runtime:
         self.held: dict[TaskId, Assignment] = {}
         self.owners: dict[str, str] = {}  # of runs
         self.entries: list[tuple[int, tuple[Fact, ...]]] = []
+        self.copies = Copies()
+        self.kept: list[CopyPage] = []  # pages of coordinators' changes
         self.answer = True  # whether assignments are answered
         self.incarnation = new_incarnation()
         self.feed = FeedPublisher(bus, KEYS, name, store, lambda: len(self.entries), self._read)
@@ -77,7 +88,9 @@ class Runtime:
         return [entry for entry in self.entries if entry[0] > after][:limit]
 
     def _state(self, query: Query) -> None:
-        info = NodeInfo(self.name, self.incarnation, self.store, feed=len(self.entries), slots=self.slots)
+        info = NodeInfo(
+            self.name, self.incarnation, self.store, feed=len(self.entries), slots=self.slots, protocol=PROTOCOL
+        )
         query.reply(encode(info), key=KEYS.state("runtime", self.name))
         query.finish()
 
@@ -88,6 +101,17 @@ class Runtime:
                 owner = decode(HeldQuestion, query.payload).owner
                 mine = [task for task in self.held.values() if self.owners[task.run] == owner]
                 answer = HeldTasks(tuple(TaskRef(*task.id, task.epoch) for task in mine))
+            case "keep":
+                page = decode(CopyPage, query.payload)
+                save, number = self.copies.keep(page)
+                if save:
+                    self.kept.append(page)
+                answer = KeepAnswer(number)
+            case "copies":
+                answer = CopiesAnswer(())
+            case "facts":
+                run = decode(FactsQuestion, query.payload).run
+                answer = FactsAnswer(tuple(f for _, facts in self.entries for f in facts if f.run == run))
             case "assign":
                 batch = decode(AssignBatch, query.payload)
                 tasks = batch.tasks

@@ -24,7 +24,8 @@ from wattle.core.model import (
     WorkerStatus,
     Workflow,
 )
-from wattle.store.coordinator import CoordinatorStore, Submission
+from wattle.store.coordinator import CoordinatorStore
+from wattle.store.owned import Definition, Submission
 
 DOCUMENT: dict[str, Any] = {
     "name": "flow",
@@ -115,14 +116,11 @@ def test_a_workflow_shows_its_latest_run(store: CoordinatorStore) -> None:
 
 def test_a_deleted_workflow_is_gone_and_can_be_put_again(store: CoordinatorStore) -> None:
     create(store, "r1")
-    with store.transaction():
-        assert store.delete_workflow("flow", 2.0)
-        assert not store.delete_workflow("flow", 3.0)
+    save(store, do.SaveDefinition(Definition("flow", 2.0, DOCUMENT, "d1", 1.0, deleted_at=2.0)))
     assert store.workflow("flow") is None
     assert store.workflows(None, None, 10) == []
     assert store.run("r1") is not None
-    with store.transaction():
-        store.put_workflow(DOCUMENT, "d1", 4.0)
+    save(store, do.SaveDefinition(Definition("flow", 4.0, DOCUMENT, "d1", 4.0)))
     assert [w.name for w in store.workflows(None, None, 10)] == ["flow"]
     assert store.document("d1") == DOCUMENT
 

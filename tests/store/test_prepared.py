@@ -10,8 +10,9 @@ import pytest
 
 from wattle.core import effects as do
 from wattle.core.model import RunRecord, RunStatus, WorkerRecord, WorkerSpec, WorkerStatus, Workflow
-from wattle.store.coordinator import CoordinatorStore, Submission
+from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import Runs, Workers
+from wattle.store.owned import Definition, Submission
 
 WORKFLOW = Workflow("flow", {"a": WorkerSpec("a")})
 
@@ -22,13 +23,14 @@ def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
     yield store
     store.close()
 
+DOCUMENT = {"name": "flow", "workers": [{"name": "a", "command": "true"}]}
+
 
 def create(store: CoordinatorStore, run_id: str, at: float) -> RunRecord:
     run = RunRecord(run_id, "flow", RunStatus.CREATED, "me", 1, at, cancel_requested=True, counts={"created": 1})
-    document = {"name": "flow", "workers": [{"name": "a", "command": "true"}]}
     workers = (WorkerRecord(run_id, "a", WorkerStatus.CREATED),)
     with store.transaction():
-        store.save([do.CreateRun(run, WORKFLOW, workers, Submission(document, "d", {}))])
+        store.save([do.CreateRun(run, WORKFLOW, workers, Submission(DOCUMENT, "d", {}))])
     return run
 
 
@@ -57,7 +59,7 @@ def test_an_older_run_does_not_take_its_workflow_from_a_newer_one(store: Coordin
 def test_a_document_stored_again_keeps_when_it_was_first(store: CoordinatorStore) -> None:
     create(store, "r1", 1.0)
     with store.transaction():
-        store.delete_workflow("flow", 2.0)
+        store.save([do.SaveDefinition(Definition("flow", 2.0, DOCUMENT, "d", 1.0, deleted_at=2.0))])
     create(store, "r2", 3.0)
     workflow = store.workflow("flow")
     assert workflow is not None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import trio
 from pydantic import ValidationError
@@ -17,24 +19,28 @@ from pydantic_core import to_json
 
 from wattle import __version__
 from wattle.bus.base import Bus, Query, Sample
+from wattle.coordinator.copying import Copying
 from wattle.coordinator.dispatch import Dispatch
+from wattle.coordinator.journal import Journal
+from wattle.coordinator.neighbours import Neighbours
 from wattle.coordinator.requests import Requests
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.events import CoordinatorEvent
-from wattle.core.model import Fact, NodeInfo, Snapshot
+from wattle.core.model import CopyPage, Fact, NodeInfo, RunHead, Snapshot
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
-from wattle.errors import InvalidRequest, Unavailable, WattleError
+from wattle.errors import InvalidRequest, WattleError
 from wattle.logs import get_logger
-from wattle.peer.asking import ask
+from wattle.peer.asking import refuse
+from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import FeedFollower
 from wattle.peer.loop import LINGER, Loop, wall_clock
-from wattle.peer.presence import Presence, new_incarnation
-from wattle.protocol.keys import Alive, Keys
-from wattle.protocol.messages import PROTOCOL, HeldQuestion, HeldTasks, decode, encode
+from wattle.peer.presence import new_incarnation
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import PROTOCOL, KeepAnswer, decode, encode
 from wattle.protocol.records import RunView, as_json, timestamp
 from wattle.settings import CoordinatorSettings
 from wattle.store.coordinator import CoordinatorStore
@@ -48,16 +54,21 @@ FEED_CHECK = 5.0
 WORK_AHEAD = 4 * LINGER
 """Seconds of waiting work that make a node's news less than urgent: they are then handled some at a time."""
 
-JOIN_RETRY = 2.0
-"""Seconds between attempts to join a runtime that is in sight and does not answer."""
-
 log = get_logger("wattle.coordinator")
 
 
 class CoordinatorAgent:
     """One coordinator; ``run`` is its life."""
 
-    def __init__(self, name: str, settings: CoordinatorSettings, bus: Bus, store: CoordinatorStore) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: CoordinatorSettings,
+        bus: Bus,
+        store: CoordinatorStore,
+        *,
+        companions: frozenset[str] = frozenset(),
+    ) -> None:
         self.name, self.bus, self.store = name, bus, store
         self.keys = Keys(settings.namespace)
         self.incarnation = new_incarnation()
@@ -66,35 +77,66 @@ class CoordinatorAgent:
             prefetch_window=settings.prefetch_window,
             max_losses=settings.max_losses,
             max_reproduced=settings.max_reproduced,
+            adopt_after=settings.adopt_after,
+            replicas=settings.replicas,
+            quorum=settings.quorum,
+            companions=companions,
         )
         self.max_runs = settings.max_runs
-        self.core = CoordinatorCore(name, options, random.random)
+        store.owner = name
+        self.core = CoordinatorCore(name, options, random.random, store=store.id, number=store.number)
+        self.core.copies.cursors = store.copies.cursors()
+        self._journal = Journal(store, self.core)
+        self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores
+        self._pages: dict[int, Query] = {}  # copies to be kept
+        self._neighbours: Neighbours
         self._timeout = settings.command_timeout
         self._loop: Loop[Item] = Loop(self._step, lambda: (on.Tick(), None), wall_clock)
         self._events = bus.publisher(self.keys.events)
 
     def post(self, event: CoordinatorEvent, done: Done | None = None) -> None:
-        """Have the core handle an event; ``done`` is called once what follows from it is committed."""
+        """Have the core handle an event; ``done`` is called once what follows from it is committed, here and on other stores."""
         urgent = not isinstance(event, on.Delivered)  # nobody waits for what follows from that
         self._loop.post((event, done), urgent=urgent)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up unfinished runs, then serve until cancelled."""
+        try:
+            await self._serve(task_status)
+        finally:
+            self._events.undeclare()  # not before the last batch
+
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._requests = Requests(self, nursery)
             self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, timeout=self._timeout)
             cursors = self.store.cursors()
             self._follower = FeedFollower(self.bus, self.keys, nursery, cursors, self._learn, timeout=self._timeout)
+            self._desk = CopyDesk(self.store.copies, self.store.transaction, self._sees, self._own_heads)
+            self._copying = Copying(
+                self.bus,
+                self.keys,
+                self.name,
+                self.store,
+                self._journal,
+                self._desk,
+                nursery,
+                self.post,
+                timeout=self._timeout,
+            )
             self._restore()
+            self.core.succession.look(self.name)
             nursery.start_soon(self._loop.run)
             nursery.start_soon(self._check_feeds)
             declarations = [
                 self.bus.subscribe(self.keys.state("runtime"), self._node_changed),
                 self.bus.serve(self.keys.state("coordinator", self.name), self._answer_state),
-                self.bus.serve(self.keys.cmd(self.name, "*"), self._requests.handle),
+                self.bus.serve(self.keys.cmd(self.name, "*"), self._command),
             ]
-            self._presence = Presence(self.bus, self.keys, self._peer_changed)
+            self._neighbours = Neighbours(
+                self.bus, self.keys, self.core, self.store, self._follower, nursery, self.post, timeout=self._timeout
+            )
             declarations.append(self.bus.declare_alive(self.keys.alive("coordinator", self.name, self.incarnation)))
             log.info("coordinator ready", unfinished=len(self.core.runs))
             task_status.started()
@@ -103,21 +145,25 @@ class CoordinatorAgent:
             finally:
                 for declaration in reversed(declarations):
                     declaration.undeclare()
-                self._presence.close()
+                self._neighbours.close()
                 self._follower.close()
-                self._events.undeclare()
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, items: list[Item], now: float) -> None:
         self.core.announcing = heard = self._events.matching
         effects = self.core.handle((event for event, _ in items), now)
+        number = self.core.number
         with self.store.transaction():
-            self.store.save(effects)
+            self.store.save(effects, number)
+        if number != self.store.number:
+            self.store.number = number
+            self._journal.note(number, effects)
         self._act(effects, heard)
-        for _, done in items:
-            if done is not None:
-                done()
+        self._unsettled += ((number, done) for _, done in items if done is not None)
+        settled = self.core.settled
+        while self._unsettled and self._unsettled[0][0] <= settled:
+            self._unsettled.popleft()[1]()
 
     def _act(self, effects: Iterable[CoordinatorEffect], heard: bool) -> None:
         for effect in effects:
@@ -128,17 +174,34 @@ class CoordinatorAgent:
                     self._dispatch.cancel(effect)
                 case do.SetTimer():
                     self._loop.set_timer(effect.at)
+                case do.Ship():
+                    self._copying.ship(effect)
+                case do.AnnounceRun() if effect.run.status.final:
+                    self._unsettled.append((self.core.number, partial(self._announce_run, effect)))
                 case do.AnnounceRun():
-                    self._announce_run(effect, heard)
+                    self._announce_run(effect)
+                case do.AnnounceReleased():
+                    log.warning("run has another owner", run=effect.run, owner=effect.owner)
+                    self._requests.turn_away(effect.run)
+                case do.AnswerKeep():
+                    self._reply(self._pages.pop(effect.token), encode(KeepAnswer(effect.number)))
+                case do.Claim():
+                    self._neighbours.claim(effect)
+                case do.AskCopies():
+                    self._copying.ask(effect)
+                case do.Gather():
+                    self._copying.gather(effect)
+                case do.Forget():
+                    self._copying.forget(effect)
                 case do.AnnounceWorker() if heard:
                     self._announce_worker(effect)
 
-    def _announce_run(self, effect: do.AnnounceRun, heard: bool) -> None:
+    def _announce_run(self, effect: do.AnnounceRun) -> None:
         run = effect.run
         log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, reason=run.error_message)
         if run.status.final:
             self._requests.release(run.id)
-        if heard:
+        if self._events.matching:
             view = RunView(
                 id=run.id,
                 workflow=run.workflow,
@@ -187,43 +250,39 @@ class CoordinatorAgent:
         workflow = compile_document(Document.model_validate(self.store.document(digest)), json.loads(params))
         return self.store.snapshot(run_id, workflow)
 
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    def _command(self, query: Query) -> None:
+        verb = self.keys.cmd_verb(query.key)
+        try:
+            if verb == "keep":
+                self._keep(query)
+            elif verb in CopyDesk.verbs:
+                self._reply(query, self._desk.answer(verb, query.payload))
+            else:
+                self._requests.handle(query)
+        except InvalidRequest as error:
+            log.warning("command refused", key=query.key, reason=error.message)
+            refuse(query, error)
+
+    def _keep(self, query: Query) -> None:
+        page = decode(CopyPage, query.payload)
+        own = self._own_heads([copied.run for copied in page.runs if copied.head is not None])
+        self._pages[id(query)] = query
+        self.post(on.Keep(id(query), page, tuple(head for head in own if head.final)))
+
+    def _sees(self) -> list[str]:
+        return [self.name, *self._neighbours.presence.names("coordinator")]
+
+    def _own_heads(self, runs: Sequence[str]) -> list[RunHead]:
+        heads = (self.store.owned.head(run) for run in runs)
+        return [head for head in heads if head is not None]
+
+    def _reply(self, query: Query, payload: bytes) -> None:
+        query.reply(payload, key=self.keys.cmd(self.name, self.keys.cmd_verb(query.key)))
+        query.finish()
+
     # --- runtimes coming and going --------------------------------------------------------------------------------------
-
-    def _peer_changed(self, peer: Alive, alive: bool) -> None:
-        if peer.role != "runtime":
-            return
-        if alive:
-            self._nursery.start_soon(self._join, peer)
-        elif self._presence.incarnation("runtime", peer.peer) is None:
-            log.warning("node unreachable", node=peer.peer)
-            self._follower.leave(peer.peer)
-            self.post(on.NodeUnreachable(peer.peer, peer.incarnation))
-
-    async def _join(self, peer: Alive) -> None:
-        """Get to know a runtime in sight: who it is, what it holds, what its feed tells; again until it answers or is gone."""
-        while self._presence.incarnation("runtime", peer.peer) == peer.incarnation:
-            try:
-                if await self._meet(peer):
-                    return
-            except WattleError as error:
-                log.warning("node in sight does not answer", node=peer.peer, reason=error.message)
-            await trio.sleep(JOIN_RETRY)
-
-    async def _meet(self, peer: Alive) -> bool:
-        reply = await ask(self.bus, self.keys.state("runtime", peer.peer), timeout=self._timeout)
-        info = decode(NodeInfo, reply.payload)
-        if info.protocol != PROTOCOL:
-            raise Unavailable(
-                f"it speaks protocol {info.protocol} (Wattle {info.version}), this coordinator {PROTOCOL} ({__version__})"
-            )
-        question = encode(HeldQuestion(self.name))
-        reply = await ask(self.bus, self.keys.cmd(peer.peer, "held"), question, timeout=self._timeout)
-        held = {ref.id: ref.epoch for ref in decode(HeldTasks, reply.payload).tasks}
-        if not await self._follower.join(peer.peer, info.store):
-            return False
-        log.info("node joined", node=info.name, slots=info.slots, held=len(held))
-        self.post(on.NodeSeen(info, held))
-        return True
 
     def _node_changed(self, sample: Sample) -> None:
         if sample.payload is None:
@@ -264,6 +323,7 @@ class CoordinatorAgent:
             "namespace": self.keys.namespace,
             "version": __version__,
             "protocol": PROTOCOL,
+            "store": self.store.id,
             "active_runs": len(self.core.runs),
             "nodes": len(self.core.nodes),
             "time": timestamp(time.time()),

@@ -12,6 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -30,9 +31,10 @@ from wattle.errors import Conflict, InternalError, InvalidRequest, Unavailable, 
 from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
+from wattle.peer.loop import wall_clock
 from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
-from wattle.store.coordinator import Submission
 from wattle.store.coordinator_tables import Runs
+from wattle.store.owned import Definition, Submission
 
 if TYPE_CHECKING:
     from wattle.coordinator.agent import CoordinatorAgent
@@ -65,12 +67,16 @@ class Requests:
             "worker": self._worker,
             "workflow": self._workflow,
             "workflows": self._workflows,
-            "delete_workflow": self._delete_workflow,
             "cancel_run": self._cancel,
             "retry_run": self._retry,
             "nodes": self._nodes,
         }
-        self._tasks = {"submit": self._submit, "put_workflow": self._put_workflow, "start": self._start}
+        self._tasks = {
+            "submit": self._submit,
+            "put_workflow": self._put_workflow,
+            "start": self._start,
+            "delete_workflow": self._delete_workflow,
+        }
 
     def handle(self, query: Query) -> None:
         """Answer one query; what goes wrong becomes an error reply."""
@@ -119,6 +125,8 @@ class Requests:
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
+        if self._store.copies.heads_of([run_id]):
+            raise self._owner_unreachable(run_id)
         if len(self._agent.core.runs) + len(self._submitting) >= self._agent.max_runs:
             raise Unavailable(
                 f"{self._agent.max_runs} runs are unfinished here, and no more are taken (max_runs)", code="BUSY"
@@ -136,11 +144,21 @@ class Requests:
 
     def _view(self, run_id: str) -> RunView:
         row = self._store.run(run_id)
-        assert row is not None, run_id
+        if row is None:
+            raise self._owner_unreachable(run_id)  # another owner has got it meanwhile
         return run_view(row)
 
+    def _answer_view(self, query: Query, run_id: str) -> None:
+        try:
+            self._answer(query, as_json(self._view(run_id)))
+        except Unavailable as error:
+            refuse(query, error)
+
     def _mine(self, args: Args) -> Runs | None:
-        row = self._store.run(str(args.get("run")))
+        run_id = str(args.get("run"))
+        row = self._store.run(run_id)
+        if row is None:
+            self._check_owner(run_id)
         return row if row is not None and row.owner == self._agent.name else None
 
     def _run(self, query: Query, args: Args) -> Any:
@@ -168,16 +186,32 @@ class Requests:
         del waiting[query]
         if not waiting:
             del self._waiting[run_id]
-        self._answer(query, as_json(self._view(run_id)))
+        self._answer_view(query, run_id)
 
     def release(self, run_id: str) -> None:
         """Answer the long polls of a run that is final now."""
         waiting = self._waiting.pop(run_id, None)
         if waiting:
-            view = as_json(self._view(run_id))
             for query, scope in waiting.items():
-                self._answer(query, view)
+                self._answer_view(query, run_id)
                 scope.cancel()
+
+    def turn_away(self, run_id: str) -> None:
+        """Let go of the long polls of a run that has another owner now: whoever asked asks again."""
+        for query, scope in self._waiting.pop(run_id, {}).items():
+            refuse(query, self._owner_unreachable(run_id))
+            scope.cancel()
+
+    def _owner_unreachable(self, run_id: str) -> Unavailable:
+        text = f"run {run_id!r} has no owner in sight; another coordinator takes it over soon: ask again"
+        return Unavailable(text, code="OWNER_UNREACHABLE")
+
+    def _check_owner(self, run_id: str) -> None:
+        """Raise Unavailable for a run that is another owner's who is not in sight: its copy is here, so it must not be called unknown."""
+        lives = self._agent.core.succession.lives
+        heads = self._store.copies.heads_of([run_id])
+        if heads and not any(lives(head.owner, head.store) for head in heads):
+            raise self._owner_unreachable(run_id)
 
     def _runs(self, query: Query, args: Args) -> Any:
         after = args.get("after")
@@ -196,7 +230,7 @@ class Requests:
             raise Conflict(f"run {row.id!r} has {row.status} already: there is nothing to cancel", code="RUN_FINAL")
         if row.status == "cancelled":
             return as_json(run_view(row))
-        self._agent.post(on.CancelRun(row.id), lambda: self._answer(query, as_json(self._view(row.id))))
+        self._agent.post(on.CancelRun(row.id), lambda: self._answer_view(query, row.id))
         return _LATER
 
     def _retry(self, query: Query, args: Args) -> Any:
@@ -208,7 +242,7 @@ class Requests:
         if row.status not in ("failed", "cancelled"):
             raise Conflict(f"run {row.id!r} is {row.status}: it can be retried once it has ended", code="RUN_NOT_FINAL")
         snapshot = self._agent.snapshot(row.id, row.document, row.params)
-        self._agent.post(on.RetryRun(snapshot), lambda: self._answer(query, as_json(self._view(row.id))))
+        self._agent.post(on.RetryRun(snapshot), lambda: self._answer_view(query, row.id))
         return _LATER
 
     # --- workers ------------------------------------------------------------------------------------------------------
@@ -247,9 +281,16 @@ class Requests:
 
     async def _put_workflow(self, query: Query) -> Any:
         request = await _parse(query.payload or b"")
-        with self._store.transaction():
-            self._store.put_workflow(request.json, request.digest, time.time())
+        now = wall_clock()
+        definition = Definition(request.document.name, now, request.json, request.digest, now)
+        await self._settled(on.Define(definition))
         return as_json(self._workflow_view(request.document.name))
+
+    async def _settled(self, event: on.CoordinatorEvent) -> None:
+        """Have an event handled, and wait until what follows is committed, here and on other stores."""
+        settled = trio.Event()
+        self._agent.post(event, settled.set)
+        await settled.wait()
 
     async def _start(self, query: Query) -> Any:
         args = _args(query)
@@ -277,13 +318,14 @@ class Requests:
         rows = self._store.workflows(_text(args, "status"), _text(args, "after"), _count(args, "limit", 1))
         return {"workflows": [as_json(workflow_view(row)) for row in rows]}
 
-    def _delete_workflow(self, query: Query, args: Args) -> Any:
-        name = str(args.get("name"))
-        if self._store.workflow(name) is None:
+    async def _delete_workflow(self, query: Query) -> Any:
+        name = str(_args(query).get("name"))
+        definition = self._store.owned.definition(name)
+        if definition is None or definition.deleted_at is not None:
             return None
         view = as_json(self._workflow_view(name))
-        with self._store.transaction():
-            self._store.delete_workflow(name, time.time())
+        now = wall_clock()
+        await self._settled(on.Define(replace(definition, updated_at=now, deleted_at=now)))
         return view
 
     # --- nodes --------------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class CoordinatorCore:
             on.Restore: self.recall.restore,
             on.RetryRun: self.recall.retry,
             on.CancelRun: self._cancel_run,
+            on.Define: self._define,
             on.NodeSeen: self.members.seen,
             on.NodeChanged: self.members.changed,
             on.NodeUnreachable: self.members.unreachable,
@@ -203,6 +204,10 @@ class CoordinatorCore:
         self.replication.hasten()
         self._wind_down(run, WorkerEvent.CANCELLED, CANCELLED)
         self.end_if_done(run)
+
+    def _define(self, event: on.Define) -> None:
+        self.saves.append(do.SaveDefinition(event.definition))
+        self.replication.hasten()
 
     def _wind_down(self, run: Run, event: WorkerEvent, reason: str) -> None:
         """End every worker that has no open attempt, and have the open attempts ended that should not go on."""

@@ -87,6 +87,13 @@ class AdoptRun:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveDefinition:
+    """Store a workflow's definition, as opaque as it came."""
+
+    definition: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseRun:
     """Have a run no more: ``head`` says who has it now. What is stored of it stays as a copy of that owner's until a real one comes."""
 
@@ -218,6 +225,7 @@ CoordinatorEffect = (
     | SaveHolder
     | SaveLateFact
     | AdoptRun
+    | SaveDefinition
     | ReleaseRun
     | SaveCopies
     | Assign

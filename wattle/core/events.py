@@ -46,6 +46,13 @@ class RetryRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Define:
+    """Store a workflow's definition, which is opaque here, and have it copied like a run."""
+
+    definition: Any
+
+
+@dataclass(frozen=True, slots=True)
 class CancelRun:
     """End a run as soon as what runs has been stopped."""
 
@@ -225,6 +232,7 @@ CoordinatorEvent = (
     | Restore
     | RetryRun
     | CancelRun
+    | Define
     | NodeSeen
     | NodeChanged
     | NodeUnreachable

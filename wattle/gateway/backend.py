@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -11,9 +10,14 @@ import trio
 from pydantic_core import to_json
 
 from wattle.bus.base import TIMEOUT, Bus, Reply, Sample
+from wattle.core.hashing import ranked
 from wattle.errors import InternalError, NotFound, Unavailable, WattleError, error_from_dict
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Keys
+
+
+MOMENT = 0.2
+"""Seconds until it is asked again for the owner of a run whose owner is gone."""
 
 
 class Backend:
@@ -45,14 +49,30 @@ class Backend:
 
         ``wait`` is added to the timeout.
         """
-        replies = await self.bus.get(
-            self.keys.cmd("*", verb), to_json(args), timeout=self.timeout + wait, everyone=True, first=True
-        )
-        for reply in replies:
-            if reply.ok:
-                return json.loads(reply.payload)
+        deadline = trio.current_time() + self.timeout + wait
+        while True:
+            before, left = self._presence.names("coordinator"), deadline - trio.current_time()
+            replies = await self._owner(verb, args, min(wait, left), max(left, MOMENT))
+            for reply in replies:
+                if reply.ok:
+                    return json.loads(reply.payload)
+            if trio.current_time() + MOMENT > deadline or not self._may_be_between_owners(replies, before):
+                break
+            await trio.sleep(MOMENT)
         self._raise(replies)
         raise missing
+
+    async def _owner(self, verb: str, args: dict[str, Any], wait: float, timeout: float) -> list[Reply]:
+        asked = args | {"wait": wait} if "wait" in args else args
+        key = self.keys.cmd("*", verb)
+        return await self.bus.get(key, to_json(asked), timeout=timeout, everyone=True, first=True)
+
+    def _may_be_between_owners(self, replies: Iterable[Reply], before: list[str]) -> bool:
+        """Whether a run that nobody owns may have an owner in a moment: one says so, or a coordinator has just gone."""
+        if any(_code(reply) == "OWNER_UNREACHABLE" for reply in replies):
+            return True
+        now = self._presence.names("coordinator")
+        return bool(now) and not set(before) <= set(now)
 
     async def newest_workflow(self, name: str, missing: NotFound) -> tuple[str, Any]:
         """The definition that was stored last among those of all coordinators, and which one has it."""
@@ -63,9 +83,17 @@ class Backend:
 
     async def holder(self, run: str) -> str | None:
         """The coordinator that has a run already, if one does."""
-        key, args = self.keys.cmd("*", "run"), to_json({"run": run})
-        replies = await self.bus.get(key, args, timeout=self.timeout, everyone=True, first=True)
-        return next((self.keys.cmd_peer(r.key) for r in replies if r.ok), None)
+        deadline = trio.current_time() + self.timeout
+        while True:
+            before = self._presence.names("coordinator")
+            replies = await self._owner("run", {"run": run}, 0.0, self.timeout)
+            found = next((self.keys.cmd_peer(r.key) for r in replies if r.ok), None)
+            if found is not None or not self._may_be_between_owners(replies, before):
+                return found
+            if trio.current_time() + MOMENT > deadline:
+                self._raise(r for r in replies if _code(r) == "OWNER_UNREACHABLE")
+                return None
+            await trio.sleep(MOMENT)
 
     async def taker(self, name: str, run: str | None = None) -> str:
         """The coordinator for something new: the one that has that run already, or else the one that ``name`` falls to.
@@ -79,7 +107,7 @@ class Backend:
             holder = await self.holder(run)
             if holder is not None:
                 return holder
-        return max(coordinators, key=lambda c: hashlib.sha256(f"{c}/{name}".encode(errors="replace")).digest())
+        return ranked(coordinators, name)[0]
 
     async def ask(self, coordinator: str, verb: str, payload: bytes) -> Any:
         """What one coordinator answers."""
@@ -131,6 +159,10 @@ class Backend:
                 news = trio.Event()
         finally:
             subscription.undeclare()
+
+
+def _code(reply: Reply) -> str:
+    return "" if reply.ok or reply.payload == TIMEOUT else _error(reply).code
 
 
 def _error(reply: Reply) -> WattleError:

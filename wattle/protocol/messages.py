@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
-from wattle.core.model import Assignment, Fact, TaskId
+from wattle.core.model import Assignment, Fact, RunHead, TaskId
 from wattle.errors import InvalidRequest
 from wattle.names import check_name
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised when peers of different versions could misunderstand each other."""
 
 MOST = 2**62
@@ -96,16 +96,85 @@ class TaskAnswers:
 
 @dataclass(frozen=True, slots=True)
 class HeldQuestion:
-    """``cmd/<runtime>/held``: which of this owner's tasks are open there? Answered by HeldTasks."""
+    """``cmd/<runtime>/held``: these runs, as (run, epoch), are ``owner``'s now; which tasks are open there? Answered by HeldTasks."""
 
     owner: str
+    claims: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HeldTasks:
-    """The open tasks of one owner."""
+    """The open tasks: the asking owner's, those of ``others``, and the claims ``refused`` as (run, epoch, owner)."""
 
     tasks: tuple[TaskRef, ...]
+    others: tuple[TaskRef, ...] = ()
+    refused: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactsQuestion:
+    """``cmd/<runtime>/facts``: what did its feed ever say of a run, from the entry ``after`` on? Answered by FactsAnswer."""
+
+    run: str
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FactsAnswer:
+    """Facts of one run; ``after`` is where to ask on, None at the end."""
+
+    facts: tuple[Fact, ...]
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAnswer:
+    """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` here."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesQuestion:
+    """``cmd/<peer>/copies``: which states of these runs are there, or of this owner's runs, or one of each owner's? See AskCopies."""
+
+    owner: str = ""
+    store: str = ""
+    runs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesAnswer:
+    """States of runs; ``sees`` are the coordinators in the answering peer's sight."""
+
+    heads: tuple[RunHead, ...]
+    sees: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyQuestion:
+    """``cmd/<peer>/copy``: the rows of one owner's state of a run, from the key ``after`` on. Answered by CopyAnswer."""
+
+    owner: str
+    store: str
+    run: str
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyAnswer:
+    """Rows of a state of a run; none means that there are no more."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOrder:
+    """``cmd/<peer>/forget``: drop the copies of these runs of an owner. Answered with the same."""
+
+    owner: str
+    store: str
+    runs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

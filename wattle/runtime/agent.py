@@ -20,13 +20,14 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.effects import RuntimeEffect
 from wattle.core.events import RuntimeEvent
-from wattle.core.model import Assignment, Fact, FactKind, NodeInfo, Output, TaskId, TaskStatus
+from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, Output, TaskId, TaskStatus
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.errors import InvalidRequest, WattleError
 from wattle.logs import get_logger
 from wattle.peer.asking import refuse
-from wattle.peer.feeds import FeedPublisher
+from wattle.peer.copies import CopyDesk
+from wattle.peer.feeds import PAGE, FeedPublisher
 from wattle.peer.loop import Loop, wall_clock
 from wattle.peer.presence import Presence, new_incarnation
 from wattle.protocol.keys import Alive, Keys
@@ -34,8 +35,11 @@ from wattle.protocol.messages import (
     PROTOCOL,
     AssignBatch,
     CancelBatch,
+    FactsAnswer,
+    FactsQuestion,
     HeldQuestion,
     HeldTasks,
+    KeepAnswer,
     TaskAnswer,
     TaskAnswers,
     TaskRef,
@@ -84,10 +88,13 @@ class RuntimeAgent:
         self._folders = Folders(settings.data)
         self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
         self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
+        self._claims: dict[int, tuple[Query, str]] = {}  # and by whom
+        self._pages: dict[int, Query] = {}  # copies to be kept
         self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
         self._blobs: list[BlobRow] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
         self._log_folders: set[Path] = set()
+        self._desk = CopyDesk(store.copies, store.transaction, lambda: self._presence.names("coordinator"))
         self._held_once = False
         self._left = trio.Event()
         if at_rest:
@@ -96,6 +103,7 @@ class RuntimeAgent:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was running, then serve until cancelled or told to leave."""
         self.core.restore(self.store.open_tasks(), self.store.done_tasks(), self.store.fences(), time.time())
+        self.core.copies.cursors = self.store.copies.cursors()
         die = self._settings.die_with_runtime
         async with (
             trio.open_nursery() as nursery,
@@ -167,6 +175,11 @@ class RuntimeAgent:
             match effect:
                 case do.Answer(token, task, code, reason, epoch, owner):
                     self._questions[token][1].append(TaskAnswer(*task, code, reason, epoch, owner))
+                case do.AnswerClaim(token, refused):
+                    query, owner = self._claims.pop(token)
+                    self._reply(query, encode(self._held(owner, refused)))
+                case do.AnswerKeep(token, number):
+                    self._reply(self._pages.pop(token), encode(KeepAnswer(number)))
                 case do.Acknowledge(task):
                     acknowledged.append(task)
                 case do.Prepare(assignment):
@@ -312,7 +325,7 @@ class RuntimeAgent:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    _verbs = ("assign", "cancel", "held", "drain", "resume")
+    _verbs = ("assign", "cancel", "held", "facts", "keep", *CopyDesk.verbs, "drain", "resume")
 
     def _command(self, query: Query) -> None:
         try:
@@ -336,15 +349,32 @@ class RuntimeAgent:
                 self._questions[token] = (query, [])
                 self._loop.post(on.CancelAsked(token, orders.owner, tuple((ref.id, ref.epoch) for ref in orders.tasks)))
             case "held":
-                owner = decode(HeldQuestion, query.payload).owner
-                tasks = [t.held for t in self.core.tasks.values() if t.held.owner == owner]
-                refs = tuple(TaskRef(*t.assignment.id, t.assignment.epoch) for t in tasks)
-                self._reply(query, encode(HeldTasks(refs)))
+                question = decode(HeldQuestion, query.payload)
+                self._claims[token] = query, question.owner
+                self._loop.post(on.ClaimAsked(token, question.owner, question.claims))
+            case "facts":
+                asked = decode(FactsQuestion, query.payload)
+                entries = self.store.facts_of(asked.run, asked.after, PAGE)
+                facts = tuple(fact for _, of_entry in entries for fact in of_entry)
+                after = entries[-1][0] if len(entries) == PAGE else None
+                self._reply(query, encode(FactsAnswer(facts, after)))
+            case "keep":
+                self._pages[token] = query
+                self._loop.post(on.Keep(token, decode(CopyPage, query.payload)))
             case "drain" | "resume":
                 self._orders.append(query)
                 self._loop.post(on.Drain() if verb == "drain" else on.Resume())
+            case verb if verb in CopyDesk.verbs:
+                self._reply(query, self._desk.answer(verb, query.payload))
             case _:  # asked with a key wider than any command's
                 query.finish()
+
+    def _held(self, owner: str, refused: tuple[tuple[str, int, str], ...]) -> HeldTasks:
+        mine = {t.assignment.id for t in self.core.held_by(owner)}
+        refs = [TaskRef(*id, task.held.assignment.epoch) for id, task in self.core.tasks.items()]
+        return HeldTasks(
+            tuple(ref for ref in refs if ref.id in mine), tuple(ref for ref in refs if ref.id not in mine), refused
+        )
 
     # --- about itself -------------------------------------------------------------------------------------------------
 

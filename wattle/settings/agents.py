@@ -185,6 +185,23 @@ class CoordinatorSettings(AgentSettings):
     lost_after: Seconds = Field(
         30.0, gt=0, description="Seconds until the tasks of a node that is out of sight are given to others."
     )
+    adopt_after: Seconds = Field(
+        1.0, gt=0, description="Seconds until the runs of another coordinator that is out of sight are taken over."
+    )
+    replicas: Count = Field(
+        2,
+        ge=0,
+        le=100,
+        description="Other stores that have a submission before it is acknowledged, where as many are in sight; also how many "
+        "runtimes keep copies. 0 acknowledges at once.",
+    )
+    quorum: Count = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Coordinators and runtimes in sight, this one included, without which nothing is assigned and no run taken over; "
+        "0 goes on however few they are.",
+    )
     command_timeout: Seconds = Field(
         5.0, gt=0, description="Seconds to wait for a runtime's answer to a command before it is sent again."
     )

@@ -182,6 +182,18 @@ class Store:
         """Execute a prepared statement once per row, within a transaction."""
         self._connection.executemany(statement.sql, rows)
 
+    def execute(self, sql: str, values: Row = ()) -> int:
+        """Execute a statement on this store's own connection; gives the number of rows it touched."""
+        return self._connection.execute(sql, values).rowcount
+
+    def execute_many(self, sql: str, rows: Iterable[Row]) -> None:
+        """Execute a statement once per row."""
+        self._connection.executemany(sql, rows)
+
+    def query(self, sql: str, values: Row = ()) -> list[Row]:
+        """The rows that a statement finds."""
+        return self._connection.execute(sql, values).fetchall()
+
     def row(self, lookup: Lookup[M], *key: Any) -> M | None:
         """The row with a primary key."""
         row = self._connection.execute(lookup.sql, key).fetchone()

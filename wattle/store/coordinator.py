@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import peewee
 from pydantic import TypeAdapter
-from pydantic_core import to_json
 
 from wattle.core import effects as do
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.model import (
+    CopiedRun,
     Output,
+    RunHead,
     RunRecord,
     RunStatus,
     Snapshot,
@@ -31,16 +34,41 @@ from wattle.store.coordinator_tables import (
     MODELS,
     Cursors,
     Documents,
+    Forgotten,
     Holders,
     Runs,
     Tasks,
     Workers,
     Workflows,
 )
+from wattle.store.copies import COPY_MODELS, CopyTables
+from wattle.store.owned import DEFINITION, Definition, OwnedRuns, definition_copy, text
 
-MIGRATIONS: tuple[Migration, ...] = ()
 
-_RUN = ("id", "status", "owner", "epoch", "started_at", "completed_at", "error_message", "cancel_requested", "counts")
+def _add_copies(database: peewee.SqliteDatabase) -> None:
+    """Schema 2: several coordinators."""
+    for column in ("retried", "adopted", "number"):
+        database.execute_sql(f"ALTER TABLE runs ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    database.execute_sql("ALTER TABLE workflows ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
+    database.execute_sql('CREATE INDEX "runs_number" ON "runs" ("number")')
+    database.create_tables([Forgotten, *COPY_MODELS])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_add_copies,)
+
+_RUN = (
+    "id",
+    "status",
+    "owner",
+    "epoch",
+    "started_at",
+    "completed_at",
+    "error_message",
+    "cancel_requested",
+    "counts",
+    "retried",
+    "adopted",
+)
 _WORKER = (
     "status", "error_message", "attempts", "failures", "losses", "reproduced", "not_before", "results", "ready_at", "started_at",
     "completed_at",
@@ -66,6 +94,19 @@ _UPDATE_RUN = Update(Runs, _RUN[1:])
 _INSERT_WORKER = Upsert(Workers, ("run", "name", *_DEFINITION, "created_at", *_WORKER))
 _UPDATE_WORKER = Update(Workers, _WORKER)
 _UPSERT_TASK = Upsert(Tasks, _TASK)
+_INSERT_TASK = Upsert(Tasks, _TASK, ())
+_TOUCH_RUN = "UPDATE runs SET number = ? WHERE id = ?"
+_SAVE_NUMBER = (
+    "INSERT INTO meta (key, value) VALUES ('number', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
+_FORGOTTEN = (
+    "INSERT INTO forgotten (run, number, at) VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET number = excluded.number, "
+    "at = excluded.at"
+)
+_CLAIM_WORKFLOW = (
+    "UPDATE workflows SET latest_run = ? WHERE name = ? AND (latest_run IS NULL OR "
+    "coalesce((SELECT created_at FROM runs WHERE id = latest_run), 0) <= ?)"
+)
 _UPSERT_CURSOR = Upsert(Cursors, ("node", "store", "number"))
 _INSERT_HOLDER = Upsert(Holders, ("run", "digest", "node"))
 _INSERT_RUN = Insert(Runs, ("id", "workflow_name", "created_at", "params", "document", *_RUN[1:]))
@@ -81,35 +122,48 @@ _FOLLOW_RUN = Update(
 _RESULTS = TypeAdapter(dict[str, Output])
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a run was submitted with: its document in JSON form, the digest of that, and the given parameters."""
-
-    document: Mapping[str, Any]
-    digest: str
-    params: Mapping[str, Any]
-
-
-def text(value: Any) -> str:
-    """The JSON text of a column."""
-    return to_json(value).decode()
+def touched_runs(groups: Mapping[type, list[Any]]) -> set[str]:
+    """The runs that a batch's effects change something of."""
+    touched = {e.run.id for kind in (do.CreateRun, do.SaveRun) for e in groups.get(kind, ())}
+    touched |= {e.snapshot.run.id for e in groups.get(do.AdoptRun, ())}
+    touched |= {e.worker.run for e in groups.get(do.SaveWorker, ())}
+    touched |= {e.task.run for e in groups.get(do.SaveTask, ())}
+    touched |= {e.run for e in groups.get(do.SaveHolder, ())}
+    return touched | {e.fact.run for e in groups.get(do.SaveLateFact, ())}
 
 
 class CoordinatorStore(Store):
-    """See the module's docstring. Reads give rows; wattle/coordinator/views.py makes them public."""
+    """See the module's docstring. Reads give rows; wattle/coordinator/views.py makes them public.
 
-    def __init__(self, path: Path, *, synchronous: str = "normal") -> None:
+    ``owner`` is the coordinator's name, ``number`` the count of its commits. ``copies`` are those of other owners' runs, ``owned`` its own
+    as they travel.
+    """
+
+    def __init__(self, path: Path, *, owner: str = "", synchronous: str = "normal") -> None:
         super().__init__(path, MODELS, MIGRATIONS, synchronous=synchronous)
+        self.owner = owner
+        self.copies = CopyTables(self)
+        self.owned = OwnedRuns(self)
+        row = self.query("SELECT value FROM meta WHERE key = 'number'")
+        self.number = int(row[0][0]) if row else 0
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def save(self, effects: Iterable[CoordinatorEffect]) -> None:
-        """Write every Save effect, within one transaction of the caller's; others are not looked at."""
+    def save(self, effects: Iterable[CoordinatorEffect], number: int | None = None) -> None:
+        """Write every Save effect, within one transaction of the caller's; others are not looked at.
+
+        ``number`` is this commit's; the caller sets ``self.number`` once the transaction is durable.
+        """
+        number = self.number + 1 if number is None else number
         groups: dict[type, list[Any]] = defaultdict(list)
         for effect in effects:
             groups[type(effect)].append(effect)
+        for adopted in groups[do.AdoptRun]:
+            self._adopt(adopted.snapshot)
         for created in groups[do.CreateRun]:
             self._create_run(created)
+        for defined in groups[do.SaveDefinition]:
+            self._define(defined.definition, number)
         if groups[do.SaveRun]:
             runs = [e.run for e in groups[do.SaveRun]]
             self.write(_UPDATE_RUN, ((*_run_row(run), run.id) for run in runs))
@@ -126,6 +180,13 @@ class CoordinatorStore(Store):
             self.write(_INSERT_HOLDER, ((e.run, e.digest, e.node) for e in groups[do.SaveHolder]))
         for late in groups[do.SaveLateFact]:
             self._save_late(late)
+        for kept in groups[do.SaveCopies]:
+            self.copies.keep(kept.page)
+        for released in groups[do.ReleaseRun]:
+            self._release(released.head, number)
+        if number > self.number:
+            self.execute_many(_TOUCH_RUN, ((number, run) for run in touched_runs(groups)))
+            self.execute(_SAVE_NUMBER, (str(number),))
 
     def _create_run(self, created: do.CreateRun) -> None:
         run, submission = created.run, created.submission
@@ -153,8 +214,66 @@ class CoordinatorStore(Store):
         """Let each run's workflow show it, unless that shows a later one."""
         self.write(_FOLLOW_RUN, ((r.id, r.status.value, r.started_at, r.completed_at, r.workflow, r.id) for r in runs))
 
+    def _adopt(self, snapshot: Snapshot) -> None:
+        """Take another owner's run in as one's own, history and all."""
+        run, submission = snapshot.run, snapshot.submission
+        known = self.owned.definition(run.workflow)
+        if known is None or known.updated_at < run.created_at:
+            self.put_workflow(submission.document, submission.digest, run.created_at)
+        self.write(_INSERT_DOCUMENT, [(submission.digest, text(submission.document))])
+        given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
+        self._remove(run.id)
+        self.write(_INSERT_RUN, [(*given, *_run_row(run))])
+        definitions = {w["name"]: w for w in submission.document["workers"]}
+        rows = []
+        for position, name in enumerate(snapshot.workflow.workers):
+            worker = snapshot.workers.get(name) or WorkerRecord(run.id, name, WorkerStatus.CREATED)
+            definition = _definition_row(position, snapshot.workflow, definitions[name])
+            rows.append((run.id, name, *definition, run.created_at, *_worker_row(worker)))
+        self.write(_INSERT_WORKER, rows)
+        self.write(_UPSERT_TASK, (_task_row(task) for task in snapshot.tasks))
+        self.write(_INSERT_HOLDER, ((run.id, d, node) for d, nodes in snapshot.holders.items() for node in nodes))
+        self.execute(_CLAIM_WORKFLOW, (run.id, run.workflow, run.created_at))
+        self._follow([run])
+        self.execute("DELETE FROM forgotten WHERE run = ?", (run.id,))
+        self.copies.forget_run(run.id)
+
+    def _define(self, definition: Definition, number: int) -> None:
+        self.put_workflow(definition.document, definition.digest, definition.updated_at)
+        self.execute(
+            "UPDATE workflows SET deleted_at = ?, number = ? WHERE name = ?",
+            (definition.deleted_at, number, definition.name),
+        )
+        self.execute("DELETE FROM forgotten WHERE run = ?", (DEFINITION + definition.name,))
+        self.copies.forget_run(DEFINITION + definition.name)
+
+    def _release(self, head: RunHead, number: int) -> None:
+        """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here."""
+        if head.run.startswith(DEFINITION):
+            definition = self.owned.definition(head.run.removeprefix(DEFINITION))
+            rows = () if definition is None else definition_copy(definition, head.owner, head.store, 0).rows
+            self.execute("DELETE FROM workflows WHERE name = ?", (head.run.removeprefix(DEFINITION),))
+        else:
+            rows = tuple(self.owned.all(head.run))
+            self._remove(head.run)
+        known = any(h.rank >= head.rank for h in self.copies.heads_of([head.run]))
+        if rows and not known:
+            copied = CopiedRun(head.run, 0, rows, replace(head, number=0))
+            self.copies.put(head.owner, head.store, copied)
+        self.execute(_FORGOTTEN, (head.run, number, time.time()))
+
+    def _remove(self, run: str) -> None:
+        self.execute("DELETE FROM runs WHERE id = ?", (run,))
+        for table in ("workers", "tasks", "holders"):
+            self.execute(f'DELETE FROM "{table}" WHERE run = ?', (run,))
+
     def _save_late(self, late: do.SaveLateFact) -> None:
         fact = late.fact
+        if self.run(fact.run) is None:
+            return  # another owner's
+        at = fact.started_at or fact.at
+        record = TaskRecord(*fact.id, late.node, TaskStatus.LOST, at, fact.started_at)
+        self.write(_INSERT_TASK, [_task_row(record)])  # should no copy have told of it when the run was adopted
         Tasks.update(
             status=TaskStatus.SUPERSEDED,
             completed_at=fact.at,
@@ -175,11 +294,6 @@ class CoordinatorStore(Store):
         defined = (document.get("working_dir"), now, len(document["workers"]), digest, None)
         self.write(_UPSERT_WORKFLOW, [(document["name"], RunStatus.CREATED.value, now, *defined)])
 
-    def delete_workflow(self, name: str, now: float) -> bool:
-        """Mark a definition as deleted; its runs stay. False when there is none."""
-        query = Workflows.update(deleted_at=now).where(Workflows.name == name, Workflows.deleted_at.is_null())
-        return bool(query.execute())
-
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def cursors(self) -> dict[str, tuple[str, int]]:
@@ -191,6 +305,21 @@ class CoordinatorStore(Store):
         final = [s.value for s in RunStatus if s.final]
         for run in Runs.select(Runs.id).where(Runs.status.not_in(final)).order_by(Runs.created_at):
             yield run.id
+
+    @staticmethod
+    def record(row: Runs) -> RunRecord:
+        """The record in a run's row."""
+        return run_record(row)
+
+    @staticmethod
+    def worker_record(row: Workers) -> WorkerRecord:
+        """The record in a worker's row."""
+        return _worker_record(row)
+
+    @staticmethod
+    def task_record(row: Tasks) -> TaskRecord:
+        """The record in an attempt's row."""
+        return _task_record(row)
 
     def document(self, digest: str) -> dict[str, Any]:
         """A stored document in JSON form."""
@@ -264,8 +393,11 @@ class CoordinatorStore(Store):
         """A run for the core to take up again; ``workflow`` is its document, compiled with its parameters."""
         run = Runs.get_by_id(run_id)
         workers = {w.name: _worker_record(w) for w in Workers.select().where(Workers.run == run_id)}
-        kept = (*(s.value for s in TaskStatus if not s.final), TaskStatus.LOST.value)
-        tasks = tuple(_task_record(t) for t in Tasks.select().where(Tasks.run == run_id, Tasks.status.in_(kept)))
+        query = Tasks.select().where(Tasks.run == run_id)
+        if not run.adopted:  # else every attempt is told, so that unknown ones can be recognised
+            kept = (*(s.value for s in TaskStatus if not s.final), TaskStatus.LOST.value)
+            query = query.where(Tasks.status.in_(kept))
+        tasks = tuple(_task_record(task) for task in query)
         holders: dict[str, set[str]] = defaultdict(set)
         for holder in Holders.select().where(Holders.run == run_id):
             holders[holder.digest].add(holder.node)
@@ -280,7 +412,7 @@ class CoordinatorStore(Store):
 def _run_row(run: RunRecord) -> tuple[Any, ...]:
     return (
         run.status.value, run.owner, run.epoch, run.started_at, run.completed_at, run.error_message, run.cancel_requested,
-        text(run.counts),
+        text(run.counts), run.retried, run.adopted,
     )  # fmt: skip
 
 
@@ -298,6 +430,8 @@ def run_record(row: Runs) -> RunRecord:
         error_message=row.error_message,
         cancel_requested=row.cancel_requested,
         counts=json.loads(row.counts),
+        retried=row.retried,
+        adopted=row.adopted,
     )
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import peewee
 from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
 
+from wattle.store.copies import COPY_MODELS
+
+_ZERO: list[peewee.Node] = [
+    peewee.SQL("DEFAULT 0")
+]  # for statements that leave the column out: peewee's own default is not in the schema
+
 
 class Documents(peewee.Model):
     """Workflow documents by the sha256 of their JSON: a definition and its runs share one copy."""
@@ -21,6 +27,7 @@ class Workflows(peewee.Model):
     status = TextField(default="created")
     created_at = FloatField()
     updated_at = FloatField()
+    number = IntegerField(default=0, constraints=_ZERO)  # of the newest commit that changed the definition
     deleted_at = FloatField(null=True)
     started_at = FloatField(null=True)
     completed_at = FloatField(null=True)
@@ -45,6 +52,11 @@ class Runs(peewee.Model):
     counts = TextField()
     params = TextField()
     document = TextField()
+    retried = IntegerField(default=0, constraints=_ZERO)
+    adopted = IntegerField(default=0, constraints=_ZERO)
+    number = IntegerField(
+        default=0, index=True, constraints=_ZERO
+    )  # of the newest commit that touched the run or anything of it
 
 
 class Workers(peewee.Model):
@@ -123,4 +135,12 @@ class Holders(peewee.Model):
         without_rowid = True
 
 
-MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders)
+class Forgotten(peewee.Model):
+    """Runs that were here and are not any more, with the commit that removed them: told to those who keep copies."""
+
+    run = TextField(primary_key=True)
+    number = IntegerField(index=True)
+    at = FloatField()
+
+
+MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders, Forgotten, *COPY_MODELS)

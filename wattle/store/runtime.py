@@ -18,6 +18,7 @@ from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.model import Assignment, Fact, TaskId
 from wattle.core.states import Phase
 from wattle.store.base import Insert, Migration, Store, Update, Upsert
+from wattle.store.copies import COPY_MODELS, CopyTables
 
 
 class Tasks(peewee.Model):
@@ -87,8 +88,31 @@ class Feed(peewee.Model):
     facts = TextField()
 
 
-MODELS = (Tasks, WorkerLogs, Fences, Blobs, Feed)
-MIGRATIONS: tuple[Migration, ...] = ()
+class FeedRuns(peewee.Model):
+    """Which entries of the feed tell of a run."""
+
+    run = TextField()
+    number = IntegerField()
+
+    class Meta:
+        table_name = "feed_runs"
+        primary_key = CompositeKey("run", "number")
+        without_rowid = True
+
+
+MODELS = (Tasks, WorkerLogs, Fences, Blobs, Feed, FeedRuns, *COPY_MODELS)
+
+
+def _add_copies(database: peewee.SqliteDatabase) -> None:
+    """Schema 2: several coordinators."""
+    database.create_tables([FeedRuns, *COPY_MODELS])
+    database.execute_sql(
+        "INSERT OR IGNORE INTO feed_runs (run, number) SELECT json_extract(fact.value, '$.run'), feed.number "
+        "FROM feed, json_each(feed.facts) AS fact"
+    )
+
+
+MIGRATIONS: tuple[Migration, ...] = (_add_copies,)
 
 _PROGRESS = ("phase", "pid", "started_at", "ending", "exit_code", "signal", "cpu_seconds", "memory_peak")
 _INSERT_TASK = Upsert(Tasks, ("run", "worker", "attempt", "assignment", "owner", "accepted", *_PROGRESS), _PROGRESS)
@@ -99,6 +123,8 @@ _INSERT_LOG = Insert(
     WorkerLogs, ("workflow_name", "worker_name", "run", "attempt", "log_type", "file_path", "created_at")
 )
 _INSERT_ENTRY = Insert(Feed, ("number", "facts"))
+
+_INSERT_FEED_RUN = Insert(FeedRuns, ("run", "number"))
 
 _ASSIGNMENT = TypeAdapter(Assignment)
 _FACTS = TypeAdapter(tuple[Fact, ...])
@@ -120,6 +146,7 @@ class RuntimeStore(Store):
     def __init__(self, path: Path, *, synchronous: str = "normal") -> None:
         super().__init__(path, MODELS, MIGRATIONS, synchronous=synchronous)
         self.head: int = Feed.select(peewee.fn.MAX(Feed.number)).scalar() or 0
+        self.copies = CopyTables(self)
         self._known: set[TaskId] = set()  # open tasks that have a row, so that only what changes is written
 
     def save(self, effects: Iterable[RuntimeEffect]) -> tuple[Fact, ...]:
@@ -137,6 +164,9 @@ class RuntimeStore(Store):
         facts = tuple(e.fact for e in groups[do.Append])
         if facts:
             self.write(_INSERT_ENTRY, [(self.head + 1, _FACTS.dump_json(facts, exclude_defaults=True).decode())])
+            self.write(_INSERT_FEED_RUN, ((run, self.head + 1) for run in {fact.run for fact in facts}))
+        for kept in groups[do.SaveCopies]:
+            self.copies.keep(kept.page)
         return facts
 
     def _save_tasks(self, tasks: list[HeldTask]) -> None:
@@ -184,6 +214,15 @@ class RuntimeStore(Store):
         """Entries of the feed from ``after`` on, oldest first."""
         query = Feed.select().where(Feed.number > after).order_by(Feed.number).limit(limit)
         return [(row.number, _FACTS.validate_json(row.facts)) for row in query]
+
+    def facts_of(self, run: str, after: int, limit: int) -> list[tuple[int, tuple[Fact, ...]]]:
+        """What entries of the feed say of one run, from the entry ``after`` on, oldest first."""
+        sql = (
+            "SELECT feed.number, feed.facts FROM feed_runs JOIN feed ON feed.number = feed_runs.number "
+            "WHERE feed_runs.run = ? AND feed_runs.number > ? ORDER BY feed_runs.number LIMIT ?"
+        )
+        entries = self.query(sql, (run, after, limit))
+        return [(n, tuple(f for f in _FACTS.validate_json(facts) if f.run == run)) for n, facts in entries]
 
 
 def _progress(task: HeldTask) -> tuple[Any, ...]:

@@ -1,0 +1,167 @@
+"""Copies on their way: one's own changes to the followers, other owners' copies from peers when their runs are to be adopted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from wattle.bus.base import Bus
+from wattle.coordinator.journal import Journal
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.events import CoordinatorEvent
+from wattle.core.model import CopyPage, RunHead, Snapshot
+from wattle.document.compile import compile_document
+from wattle.document.model import Document
+from wattle.errors import Unavailable, WattleError
+from wattle.logs import get_logger
+from wattle.peer.asking import ask
+from wattle.peer.copies import CopyDesk
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import (
+    CopiesAnswer,
+    CopiesQuestion,
+    CopyAnswer,
+    CopyQuestion,
+    ForgetOrder,
+    KeepAnswer,
+    decode,
+    encode,
+)
+from wattle.store.coordinator import CoordinatorStore
+from wattle.store.owned import DEFINITION, recover, recover_definition
+
+SECONDS_PER_BYTE = 1e-6
+"""What a large message is given beyond the timeout: a megabyte a second at least."""
+
+log = get_logger("wattle.coordinator")
+
+
+class Copying:
+    """Carries out the effects that concern copies; what comes of them goes back as events through ``post``."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        keys: Keys,
+        name: str,
+        store: CoordinatorStore,
+        journal: Journal,
+        desk: CopyDesk,
+        nursery: trio.Nursery,
+        post: Callable[[CoordinatorEvent], None],
+        *,
+        timeout: float,
+    ) -> None:
+        self._bus, self._keys, self._name, self._store = bus, keys, name, store
+        self._journal, self._desk, self._nursery, self._post, self._timeout = journal, desk, nursery, post, timeout
+
+    # --- one's own changes ----------------------------------------------------------------------------------------------
+
+    def ship(self, effect: do.Ship) -> None:
+        """Send a follower what it lacks."""
+        self._nursery.start_soon(self._ship, effect.peer, effect.after)
+
+    async def _ship(self, peer: str, after: int) -> None:
+        try:
+            if after < 0:
+                self._post(on.Kept(peer, await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))))
+                return
+            kept = after
+            for page in self._journal.pages(after):
+                kept = await self._send(peer, page)
+                if kept != page.number:
+                    break  # it is not where it was thought to be
+            self._post(on.Kept(peer, kept))
+        except WattleError as error:
+            log.info("copies not taken", peer=peer, after=after, reason=error.message)
+            self._post(on.NotKept(peer))
+
+    async def _send(self, peer: str, page: CopyPage) -> int:
+        payload = encode(page)
+        timeout = self._timeout + len(payload) * SECONDS_PER_BYTE
+        reply = await ask(self._bus, self._keys.cmd(peer, "keep"), payload, timeout=timeout)
+        return decode(KeepAnswer, reply.payload).number
+
+    # --- other owners' copies -------------------------------------------------------------------------------------------
+
+    def ask(self, effect: do.AskCopies) -> None:
+        """Ask a peer, or oneself, which copies it has."""
+        question = CopiesQuestion(effect.owner, effect.store, effect.runs)
+        if effect.peer == self._name:
+            self._told(effect, self._desk.heads(question))
+        else:
+            self._nursery.start_soon(self._ask, effect, question)
+
+    async def _ask(self, effect: do.AskCopies, question: CopiesQuestion) -> None:
+        try:
+            key = self._keys.cmd(effect.peer, "copies")
+            reply = await ask(self._bus, key, encode(question), timeout=self._timeout)
+            answer = decode(CopiesAnswer, reply.payload)
+        except WattleError as error:
+            log.info("peer does not tell its copies", peer=effect.peer, reason=error.message)
+            self._post(on.CopiesUntold(effect.peer, effect.token))
+            return
+        self._told(effect, answer)
+
+    def _told(self, effect: do.AskCopies, answer: CopiesAnswer) -> None:
+        self._post(on.CopiesTold(effect.peer, effect.token, answer.heads, frozenset(answer.sees)))
+
+    def forget(self, effect: do.Forget) -> None:
+        """Have a peer drop copies."""
+        order = encode(ForgetOrder(effect.owner, effect.store, effect.runs))
+        if effect.peer == self._name:
+            self._desk.answer("forget", order)
+        else:
+            self._nursery.start_soon(self._forget, effect.peer, order)
+
+    async def _forget(self, peer: str, order: bytes) -> None:
+        try:
+            await ask(self._bus, self._keys.cmd(peer, "forget"), order, timeout=self._timeout)
+        except Unavailable as error:  # it is told again when its copies come up again
+            log.debug("peer does not drop its copies", peer=peer, reason=error.message)
+
+    def gather(self, effect: do.Gather) -> None:
+        """Get a copy of a run, to adopt it."""
+        self._nursery.start_soon(self._gather, effect)
+
+    async def _gather(self, effect: do.Gather) -> None:
+        head = effect.head
+        try:
+            rows = await self._rows(effect.peer, head)
+            if head.run.startswith(DEFINITION):
+                self._define(rows)
+                self._post(on.NotGathered(head))
+                return
+            found = recover(rows)
+            workflow = compile_document(
+                Document.model_validate(found.submission.document), dict(found.submission.params)
+            )
+        except (WattleError, ValueError) as error:
+            log.error("run cannot be adopted", run=head.run, owner=head.owner, source=effect.peer, reason=str(error))
+            self._post(on.NotGathered(head))
+            return
+        log.info("run adopted", run=head.run, owner=head.owner, epoch=effect.epoch, source=effect.peer)
+        snapshot = Snapshot(found.run, workflow, found.workers, found.tasks, found.holders, found.submission)
+        self._post(on.Gathered(head, effect.epoch, snapshot))
+
+    def _define(self, rows: list[tuple[str, str]]) -> None:
+        definition = recover_definition(rows)
+        mine = self._store.owned.definition(definition.name)
+        if mine is None or mine.updated_at < definition.updated_at:
+            self._post(on.Define(definition))
+
+    async def _rows(self, peer: str, head: RunHead) -> list[tuple[str, str]]:
+        rows: list[tuple[str, str]] = []
+        while True:
+            after = rows[-1][0] if rows else ""
+            if peer == self._name:
+                more = self._store.copies.rows(head.owner, head.store, head.run, after)
+            else:
+                question = encode(CopyQuestion(head.owner, head.store, head.run, after))
+                reply = await ask(self._bus, self._keys.cmd(peer, "copy"), question, timeout=self._timeout)
+                more = list(decode(CopyAnswer, reply.payload).rows)
+            if not more:
+                return rows
+            rows += more

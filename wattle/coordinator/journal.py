@@ -1,0 +1,167 @@
+"""What was committed lately, as the pages that followers get: from memory for those who are close, else from the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from wattle.core import effects as do
+from wattle.core.coordinator import CoordinatorCore
+from wattle.core.effects import CoordinatorEffect
+from wattle.core.model import CopiedRun, CopyPage, RunHead
+from wattle.core.run import head_of
+from wattle.store.coordinator import CoordinatorStore
+from wattle.store.copies import ROWS_MOST
+from wattle.store.owned import DEFINITION, definition_copy, holder_row, text
+
+REMEMBERED_MOST = 20_000
+"""Changed rows kept in memory: a few seconds of full load. A follower further behind is served from the store."""
+
+
+class _Changes:
+    """What one commit, or several, changed of one run."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, object] = {}  # key -> what makes the row's text
+        self.head: RunHead | None = None
+        self.gone = False
+        self.whole = False  # not known row by row
+
+
+class Journal:
+    """See the module's docstring. ``note`` is told of every commit."""
+
+    def __init__(self, store: CoordinatorStore, core: CoordinatorCore) -> None:
+        self._store, self._core = store, core
+        self._commits: deque[tuple[int, dict[str, _Changes]]] = deque()
+        self._start = store.number  # everything after this commit is in memory
+        self._rows = 0
+
+    def note(self, number: int, effects: Iterable[CoordinatorEffect]) -> None:
+        """Remember what a commit changed, if anybody follows."""
+        if not self._core.replication.followers:
+            self._commits.clear()
+            self._start, self._rows = number, 0
+            return
+        changes = self._changes(number, effects)
+        self._commits.append((number, changes))
+        self._rows += sum(1 + len(change.rows) for change in changes.values())
+        while self._rows > REMEMBERED_MOST:
+            self._start, oldest = self._commits.popleft()
+            self._rows -= sum(1 + len(change.rows) for change in oldest.values())
+
+    def _changes(self, number: int, effects: Iterable[CoordinatorEffect]) -> dict[str, _Changes]:
+        changes: dict[str, _Changes] = {}
+
+        def of(run: str) -> _Changes:
+            return changes.setdefault(run, _Changes())
+
+        for effect in effects:
+            match effect:
+                case do.CreateRun():
+                    of(effect.run.id).rows |= {"run": effect.run, "document": effect.submission}
+                    of(effect.run.id).head = head_of(effect.run, self._store.id, number)
+                case do.SaveRun():
+                    of(effect.run.id).rows["run"] = effect.run
+                    of(effect.run.id).head = head_of(effect.run, self._store.id, number)
+                case do.SaveWorker():
+                    of(effect.worker.run).rows[f"w/{effect.worker.name}"] = effect.worker
+                case do.SaveTask():
+                    task = effect.task
+                    of(task.run).rows[f"t/{task.worker}/{task.attempt}"] = task
+                case do.SaveHolder():
+                    of(effect.run).rows[holder_row(effect.digest, effect.node)[0]] = None
+                case do.AdoptRun():
+                    of(effect.snapshot.run.id).whole = True
+                case do.SaveLateFact():
+                    of(effect.fact.run).whole = True
+                case do.SaveDefinition():
+                    of(DEFINITION + effect.definition.name).whole = True
+                case do.ReleaseRun():
+                    changes[effect.head.run] = _Changes()
+                    changes[effect.head.run].gone = True
+        for run, change in changes.items():
+            if change.head is None and not change.gone and not change.whole:
+                current = self._core.runs.get(run)
+                change.head = None if current is None else current.head(self._store.id, number)
+                change.whole = current is None
+        return changes
+
+    # --- pages --------------------------------------------------------------------------------------------------------
+
+    def pages(self, after: int) -> Iterator[CopyPage]:
+        """Pages that bring a follower from ``after`` to what is committed now, to be sent one after another."""
+        if after < self._start:
+            yield from self._from_store(after)
+            return
+        merged: dict[str, _Changes] = {}
+        rows, number = 0, after
+        for commit, changes in self._commits:
+            if commit <= after:
+                continue
+            if rows >= ROWS_MOST:
+                break
+            for run, change in changes.items():
+                rows += 1 + len(change.rows)
+                merged[run] = _merged(merged.get(run), change)
+            number = commit
+        for run in [run for run, change in merged.items() if change.whole]:
+            yield from self._whole(run, after)
+            del merged[run]
+        runs = tuple(self._copied(run, change, number) for run, change in merged.items())
+        yield CopyPage(self._core.name, self._store.id, after, number, runs)
+
+    def _copied(self, run: str, change: _Changes, number: int) -> CopiedRun:
+        if change.gone:
+            return CopiedRun(run, number, forgotten=True)
+        return CopiedRun(run, number, tuple(_row(key, what) for key, what in change.rows.items()), change.head)
+
+    def _from_store(self, after: int) -> Iterator[CopyPage]:
+        """Every run that changed since, whole, the one that was changed longest ago first."""
+        upto = self._store.number
+        at = after
+        for number, run in self._store.owned.changed(after):
+            if number > at and at > after:  # everything of the commits before is told
+                yield CopyPage(self._core.name, self._store.id, after, at)
+                after = at
+            at = number
+            yield from self._whole(run, after)
+        yield CopyPage(self._core.name, self._store.id, after, max(upto, after))
+
+    def _whole(self, run: str, after: int) -> Iterator[CopyPage]:
+        """A run as it is now, in as many pages as it takes; the last one has its head. They move no cursor."""
+        number = self._store.number
+        for copied in self._parts(run, number):
+            yield CopyPage(self._core.name, self._store.id, after, after, (copied,))
+
+    def _parts(self, run: str, number: int) -> Iterator[CopiedRun]:
+        head = self._store.owned.head(run)
+        if head is None:
+            yield CopiedRun(run, number, forgotten=True)
+            return
+        if run.startswith(DEFINITION):
+            definition = self._store.owned.definition(run.removeprefix(DEFINITION))
+            if definition is not None:
+                yield definition_copy(definition, self._core.name, self._store.id, number)
+            return
+        after = ""
+        while rows := self._store.owned.rows(run, after):
+            after = rows[-1][0]
+            yield CopiedRun(run, number, tuple(rows))
+        yield CopiedRun(run, number, (), head)
+
+
+def _merged(before: _Changes | None, change: _Changes) -> _Changes:
+    if before is None or change.gone:
+        merged = _Changes()
+        merged.rows, merged.head, merged.gone, merged.whole = dict(change.rows), change.head, change.gone, change.whole
+        return merged
+    before.rows |= change.rows
+    before.head = change.head or before.head
+    before.gone = False
+    before.whole = before.whole or change.whole
+    return before
+
+
+def _row(key: str, what: object) -> tuple[str, str]:
+    return key, "" if what is None else text(what)

@@ -1,0 +1,56 @@
+"""Questions about the copies that a peer keeps of other owners' runs: the same for coordinators and runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+
+from wattle.core.model import RunHead
+from wattle.errors import InvalidRequest
+from wattle.protocol.messages import CopiesAnswer, CopiesQuestion, CopyAnswer, CopyQuestion, ForgetOrder, decode, encode
+from wattle.store.copies import CopyTables
+
+
+def _none(runs: Sequence[str]) -> Iterable[RunHead]:
+    return ()
+
+
+class CopyDesk:
+    """Answers from the store. ``sees``: the coordinators in sight; ``own``: the heads of those of some runs that are the peer's own."""
+
+    verbs = ("copies", "copy", "forget")
+
+    def __init__(
+        self,
+        copies: CopyTables,
+        transaction: Callable[[], AbstractContextManager[None]],
+        sees: Callable[[], Iterable[str]],
+        own: Callable[[Sequence[str]], Iterable[RunHead]] = _none,
+    ) -> None:
+        self._copies, self._transaction, self._sees, self._own = copies, transaction, sees, own
+
+    def answer(self, verb: str, payload: bytes | None) -> bytes:
+        """The answer to one question; raises InvalidRequest for what is none."""
+        match verb:
+            case "copies":
+                return encode(self.heads(decode(CopiesQuestion, payload)))
+            case "copy":
+                asked = decode(CopyQuestion, payload)
+                return encode(CopyAnswer(tuple(self._copies.rows(asked.owner, asked.store, asked.run, asked.after))))
+            case "forget":
+                order = decode(ForgetOrder, payload)
+                with self._transaction():
+                    self._copies.forget(order.owner, order.store, order.runs)
+                return encode(order)
+            case _:
+                raise InvalidRequest(f"there is no question {verb!r}")
+
+    def heads(self, question: CopiesQuestion) -> CopiesAnswer:
+        """Which states of runs are kept here."""
+        if question.runs:
+            heads = [*self._copies.heads_of(question.runs), *self._own(question.runs)]
+        elif question.owner:
+            heads = self._copies.heads_by(question.owner, question.store)
+        else:
+            heads = self._copies.owners()
+        return CopiesAnswer(tuple(heads), tuple(sorted(self._sees())))

@@ -1,0 +1,165 @@
+"""Copies of other owners' runs, as both stores keep them: a state per owner and run, and how far each owner's copies go.
+
+Rows are (key, JSON text) that only an adopting coordinator looks into: ``run``, ``document``, ``w/<worker>``,
+``t/<worker>/<attempt>``, ``h/<digest>/<node>``. Tables are reached by SQL on the store's own connection, because a peewee model belongs to
+the store that was opened last, and these tables are in two stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import peewee
+from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
+
+from wattle.core.model import CopiedRun, CopyPage, RunHead
+from wattle.store.base import Store
+
+
+class CopiedRuns(peewee.Model):
+    """One owner's state of one run: its head."""
+
+    owner = TextField()
+    store = TextField()
+    run = TextField(index=True)
+    epoch = IntegerField()
+    number = IntegerField()
+    retried = IntegerField()
+    final = BooleanField()
+    completed_at = FloatField()
+
+    class Meta:
+        table_name = "copied_runs"
+        primary_key = CompositeKey("owner", "store", "run")
+
+
+class Copies(peewee.Model):
+    """The rows of one owner's state of one run; ``number`` is the owner's commit that wrote it."""
+
+    owner = TextField()
+    store = TextField()
+    run = TextField()
+    key = TextField()
+    number = IntegerField()
+    body = TextField()
+
+    class Meta:
+        primary_key = CompositeKey("owner", "store", "run", "key")
+        without_rowid = True
+
+
+class CopyCursors(peewee.Model):
+    """The owner's commit up to which everything of it is kept here."""
+
+    owner = TextField()
+    store = TextField()
+    number = IntegerField()
+
+    class Meta:
+        table_name = "copy_cursors"
+        primary_key = CompositeKey("owner", "store")
+
+
+COPY_MODELS = (CopiedRuns, Copies, CopyCursors)
+
+ROWS_MOST = 2000
+"""Rows of a run in one answer or page, at most: about a megabyte."""
+
+_HEAD = "run, owner, store, epoch, number, retried, final, completed_at"
+_KEEP_ROW = (
+    "INSERT INTO copies (owner, store, run, key, number, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run, key) "
+    "DO UPDATE SET number = excluded.number, body = excluded.body WHERE excluded.number >= copies.number"
+)
+_KEEP_HEAD = (
+    f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
+    "epoch = excluded.epoch, number = excluded.number, retried = excluded.retried, final = excluded.final, "
+    "completed_at = excluded.completed_at WHERE excluded.number >= copied_runs.number"
+)
+_KEEP_CURSOR = (
+    "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
+    "DO UPDATE SET number = excluded.number"
+)
+
+
+class CopyTables:
+    """The copies in one store. What writes is to be called within a transaction of that store's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def keep(self, page: CopyPage) -> None:
+        """Store a page; older rows never replace newer ones. Other owners' states that are worse than one told here are dropped."""
+        owner = (page.owner, page.store)
+        for copied in page.runs:
+            if copied.forgotten:
+                self.forget(*owner, [copied.run])
+            else:
+                self.put(*owner, copied)
+        self._store.execute(_KEEP_CURSOR, (*owner, page.number))
+
+    def put(self, owner: str, store: str, copied: CopiedRun) -> None:
+        """Store rows of one owner's state of a run, and its head."""
+        self._store.execute_many(
+            _KEEP_ROW, ((owner, store, copied.run, key, copied.number, body) for key, body in copied.rows)
+        )
+        head = copied.head
+        if head is None:
+            return
+        self._store.execute(_KEEP_HEAD, _head_row(head))
+        for other in self.heads_of([head.run]):
+            if (other.owner, other.store) != (owner, store) and other.rank < head.rank:
+                self.forget(other.owner, other.store, [head.run])
+
+    def forget(self, owner: str, store: str, runs: Iterable[str]) -> None:
+        """Drop one owner's states of runs."""
+        for run in runs:
+            self._store.execute("DELETE FROM copies WHERE owner = ? AND store = ? AND run = ?", (owner, store, run))
+            self._store.execute(
+                "DELETE FROM copied_runs WHERE owner = ? AND store = ? AND run = ?", (owner, store, run)
+            )
+
+    def forget_run(self, run: str) -> None:
+        """Drop every owner's state of a run."""
+        for head in self.heads_of([run]):
+            self.forget(head.owner, head.store, [run])
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def cursors(self) -> dict[tuple[str, str], int]:
+        """(owner, its store) -> the commit up to which its copies go."""
+        found = self._store.query("SELECT owner, store, number FROM copy_cursors")
+        return {(owner, store): number for owner, store, number in found}
+
+    def heads_of(self, runs: Sequence[str]) -> list[RunHead]:
+        """Every state of these runs that is kept here."""
+        found: list[RunHead] = []
+        for run in runs:
+            found += map(_head, self._store.query(f"SELECT {_HEAD} FROM copied_runs WHERE run = ?", (run,)))
+        return found
+
+    def heads_by(self, owner: str, store: str) -> list[RunHead]:
+        """Every run of an owner that is kept here."""
+        sql = f"SELECT {_HEAD} FROM copied_runs WHERE owner = ? AND store = ?"
+        return list(map(_head, self._store.query(sql, (owner, store))))
+
+    def owners(self) -> list[RunHead]:
+        """One state for each owner that any is kept of."""
+        return list(map(_head, self._store.query(f"SELECT {_HEAD} FROM copied_runs GROUP BY owner, store")))
+
+    def rows(self, owner: str, store: str, run: str, after: str = "") -> list[tuple[str, str]]:
+        """Up to ROWS_MOST rows of one state, in the order of their keys, from the one after ``after`` on."""
+        sql = "SELECT key, body FROM copies WHERE owner = ? AND store = ? AND run = ? AND key > ? ORDER BY key LIMIT ?"
+        return [(key, body) for key, body in self._store.query(sql, (owner, store, run, after, ROWS_MOST))]
+
+
+def _head_row(head: RunHead) -> tuple[object, ...]:
+    return (
+        head.run, head.owner, head.store, head.epoch, head.number, head.retried, head.final, head.completed_at,
+    )  # fmt: skip
+
+
+def _head(row: tuple[str, str, str, int, int, int, int, float]) -> RunHead:
+    run, owner, store, epoch, number, retried, final, completed_at = row
+    return RunHead(run, owner, store, epoch, number, retried, bool(final), completed_at)
