@@ -23,6 +23,7 @@ def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
     yield store
     store.close()
 
+
 DOCUMENT = {"name": "flow", "workers": [{"name": "a", "command": "true"}]}
 
 
