@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from wattle.core import effects as do
 from wattle.core.effects import CoordinatorEffect, HeldTask, RuntimeEffect
-from wattle.core.events import Snapshot
-from wattle.core.model import Fact, RunRecord, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
+from wattle.core.model import Fact, RunRecord, Snapshot, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
 from wattle.core.states import Phase
 
 

@@ -15,7 +15,6 @@ from wattle.errors import InternalError, NotFound, Unavailable, WattleError, err
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Keys
 
-
 MOMENT = 0.2
 """Seconds until it is asked again for the owner of a run whose owner is gone."""
 
