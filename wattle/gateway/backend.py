@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -19,11 +20,19 @@ MOMENT = 0.2
 """Seconds until it is asked again for the owner of a run whose owner is gone."""
 
 
+TRIES = 3
+"""Times that a submission with an id is given to a coordinator."""
+
+PATIENCE = 2.0
+"""Seconds that a submission waits for a coordinator where one was in sight before."""
+
+
 class Backend:
     """Questions with one meaning of failure: an error somebody gave is raised; silence is NOT_FOUND or NO_COORDINATOR."""
 
     def __init__(self, bus: Bus, keys: Keys, presence: Presence, *, timeout: float) -> None:
         self.bus, self.keys, self._presence, self.timeout = bus, keys, presence, timeout
+        self._had_coordinator = False
 
     async def everyone(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
         """What each coordinator answers, with its name; those to whom the question means nothing are silent."""
@@ -94,12 +103,22 @@ class Backend:
                 return None
             await trio.sleep(MOMENT)
 
+    async def submit(self, payload: bytes, run: str | None) -> Any:
+        """Have a run submitted by one of the coordinators; one with an id is tried again with others, should its coordinator go away."""
+        for left in reversed(range(TRIES if run is not None else 1)):
+            try:
+                return await self.ask(await self.taker(run or secrets.token_hex(4), run), "submit", payload)
+            except Unavailable as error:
+                if not left or error.code not in ("NO_COORDINATOR", "TIMEOUT"):
+                    raise
+        raise AssertionError(TRIES)
+
     async def taker(self, name: str, run: str | None = None) -> str:
         """The coordinator for something new: the one that has that run already, or else the one that ``name`` falls to.
 
         The choice is the same at every gateway (rendezvous hashing) as long as they see the same coordinators.
         """
-        coordinators = self._presence.names("coordinator")
+        coordinators = await self._coordinators()
         if not coordinators:
             self._raise(())
         if run is not None and len(coordinators) > 1:
@@ -107,6 +126,15 @@ class Backend:
             if holder is not None:
                 return holder
         return ranked(coordinators, name)[0]
+
+    async def _coordinators(self) -> list[str]:
+        """The coordinators in sight; where there was one before, it is given a moment to come back: suspicion is not death."""
+        deadline = trio.current_time() + PATIENCE
+        while self._had_coordinator and not self._presence.names("coordinator") and trio.current_time() < deadline:
+            await trio.sleep(MOMENT)
+        names = self._presence.names("coordinator")
+        self._had_coordinator = self._had_coordinator or bool(names)
+        return names
 
     async def ask(self, coordinator: str, verb: str, payload: bytes) -> Any:
         """What one coordinator answers."""

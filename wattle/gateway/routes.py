@@ -194,8 +194,7 @@ class Routes:
     async def _submit(self, request: Request) -> Answer:
         request.only()
         submission = await read_submission(request.payload, request.names.get("run"))
-        taker = await self._backend.taker(submission.run or submission.name, submission.run)
-        return json_answer(await self._backend.ask(taker, "submit", submission.payload))
+        return json_answer(await self._backend.submit(submission.payload, submission.run))
 
     async def _run(self, request: Request) -> Answer:
         request.only("wait")
