@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,11 @@ def _judge(
                 view = _final(client, run, healed + AFTER_HEAL - time.time())
                 if view is not None:
                     watcher.note(view)
-                    if run in runs and runs[run] != view:
-                        outcome.bad.append(f"{run} is told differently by two gateways: {runs[run]} and {view}")
                     runs[run] = view
                     histories[run] = client.workers(run)
             outcome.figures["s from heal to all final"] = round(time.time() - healed, 1)
-            outcome.bad += _busy(client, made)
+            outcome.bad += _unsettled(client, made)
+    outcome.bad += _disagreements(made, list(runs))
     for run in runs:
         histories.setdefault(run, {})
     lines = [Line.parse(text) for text in lines_of.read_text().splitlines()]
@@ -158,7 +157,24 @@ def _final(client: StockClient, run: str, patience: float) -> dict[str, Any] | N
     return view
 
 
-def _busy(client: StockClient, made: Site) -> list[str]:
+def _disagreements(made: Site, runs: list[str]) -> list[str]:
+    """Runs of which the gateways tell different things for longer than an adoption takes."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(stock_client(door)) for door in made.doors()]
+
+        def told() -> dict[str, list[Any]]:
+            return {run: [client.get(f"runs/{run}") for client in clients] for run in runs}
+
+        try:
+            wait_until(
+                lambda: all(view == views[0] for views in told().values() for view in views), "all tell the same"
+            )
+        except AssertionError:
+            return [f"{run} is told differently: {v}" for run, v in told().items() if any(view != v[0] for view in v)]
+    return []
+
+
+def _unsettled(client: StockClient, made: Site) -> list[str]:
     """Nodes that are not in sight, or do not become idle after all runs have ended."""
     names = sorted(name for name in made.names if name.startswith("runtime"))
 
