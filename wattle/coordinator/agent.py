@@ -99,6 +99,13 @@ class CoordinatorAgent:
         urgent = not isinstance(event, on.Delivered)  # nobody waits for what follows from that
         self._loop.post((event, done), urgent=urgent)
 
+    def when_settled(self, number: int, done: Done) -> None:
+        """Call ``done`` once a commit is on other stores too; at once when it is."""
+        if number <= self.core.settled:
+            done()
+        else:
+            self._unsettled.append((self.core.number, done))
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up unfinished runs, then serve until cancelled."""
         try:

@@ -167,13 +167,20 @@ class Requests:
             return None
         view = run_view(row)
         wait = _number(args, "wait")
-        if view.final or wait <= 0:
+        if view.final:
+            return self._once_settled(query, row.number, as_json(view))
+        if wait <= 0:
             return as_json(view)
         if self._waiting_count >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for runs already; ask again without wait", code="BUSY")
         scope = self._waiting.setdefault(row.id, {})[query] = trio.CancelScope()
         self._waiting_count += 1
         self._nursery.start_soon(self._answer_after, wait, row.id, query, scope)
+        return _LATER
+
+    def _once_settled(self, query: Query, number: int, answer: Any) -> Any:
+        """Tell of the end of a run only once it is on other stores: it must not change any more."""
+        self._agent.when_settled(number, lambda: self._answer(query, answer))
         return _LATER
 
     async def _answer_after(self, wait: float, run_id: str, query: Query, scope: trio.CancelScope) -> None:
@@ -220,7 +227,9 @@ class Requests:
         place = (_number({"after": after[0]}, "after"), str(after[1])) if after else None
         limit = _count(args, "limit", 1)
         rows = self._store.runs(_text(args, "workflow"), _text(args, "status"), place, limit, owner=self._agent.name)
-        return {"runs": [as_json(run_view(row)) for row in rows]}
+        views = [run_view(row) for row in rows]
+        ended = max((row.number for row, view in zip(rows, views, strict=True) if view.final), default=0)
+        return self._once_settled(query, ended, {"runs": [as_json(view) for view in views]})
 
     def _cancel(self, query: Query, args: Args) -> Any:
         row = self._mine(args)

@@ -1,0 +1,204 @@
+"""Copies: what an owner commits arrives at followers as it was, from memory or from the store, however far behind they are."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wattle.coordinator import journal as journal_module
+from wattle.coordinator.journal import Journal
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.copies import Copies
+from wattle.core.model import CopiedRun, CopyPage, Fact, FactKind, NodeInfo, Output, RunHead, Snapshot, TaskStatus
+from wattle.document.compile import compile_document, to_json
+from wattle.document.load import load
+from wattle.protocol.messages import decode, encode
+from wattle.store import copies as copies_module
+from wattle.store.coordinator import CoordinatorStore
+from wattle.store.owned import DEFINITION, Definition, Submission, recover, recover_definition
+from wattle.store.runtime import RuntimeStore
+
+DOCUMENT = load(
+    '{"name": "flow", "workers": [{"name": "a", "command": "true", "outputs": {"out": "o"}}, '
+    '{"name": "b", "command": "true", "needs": ["a"]}, {"name": "c", "command": "true", "retries": {"max": 2, "delay": 0}}]}'
+)
+WORKFLOW = compile_document(DOCUMENT, {})
+SUBMISSION = Submission(to_json(DOCUMENT), "d" * 64, {})
+
+
+class Follower:
+    """A store that keeps copies, told by encoded pages as over the network."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = RuntimeStore(path)
+        self.copies = Copies()
+        self.number = 0
+
+    def ship(self, journal: Journal) -> None:
+        """Bring it up to date."""
+        for page in journal.pages(self.number):
+            sent = decode(CopyPage, encode(page))
+            save, self.number = self.copies.keep(sent)
+            assert self.number == page.number
+            if save:
+                with self.store.transaction():
+                    self.store.copies.keep(sent)
+
+
+class Owner:
+    """A coordinator's core and store, and a node that does as chance will have it."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.store = CoordinatorStore(path, owner="c1")
+        self.core = CoordinatorCore("c1", CoordinatorOptions(), self.rng.random, store=self.store.id)
+        self.journal = Journal(self.store, self.core)
+        self.assigned: list[do.Assign] = []
+        self.facts = 0
+        self.now = 1.0
+        self.tell(on.CoordinatorSeen("c2", "i", "s"), on.NodeSeen(NodeInfo("n1", "i", "s1", slots=4)))
+
+    def tell(self, *events: on.CoordinatorEvent) -> None:
+        """One batch, as the agent handles it."""
+        self.now += 1.0
+        effects = self.core.handle(events, self.now)
+        with self.store.transaction():
+            self.store.save(effects, self.core.number)
+        if self.core.number != self.store.number:
+            self.store.number = self.core.number
+            self.journal.note(self.core.number, effects)
+        self.assigned += [e for e in effects if isinstance(e, do.Assign)]
+
+    def step(self) -> None:
+        """Something happens."""
+        if not self.assigned or self.rng.random() < 0.2:
+            self.tell(on.Submit(f"r{len(self.core.runs)}-{self.core.number}", WORKFLOW, SUBMISSION))
+            return
+        if self.rng.random() < 0.1:
+            name = self.rng.choice(("other", "third"))  # not what runs are submitted with
+            document = {**SUBMISSION.document, "name": name}
+            self.tell(on.Define(Definition(name, self.now, document, f"{self.core.number}", self.now)))
+            return
+        task = self.assigned.pop(self.rng.randrange(len(self.assigned))).assignment
+        self.facts += 1
+        good = self.rng.random() < 0.7
+        outputs = {name: Output(path, f"{self.facts:064x}", 1) for name, path in task.outputs.items()} if good else {}
+        status = TaskStatus.SUCCEEDED if good else TaskStatus.FAILED
+        started = Fact(FactKind.STARTED, *task.id, at=self.now, pid=1)
+        ended = Fact(
+            FactKind.FINISHED, *task.id, at=self.now, started_at=self.now, status=status, exit_code=0, outputs=outputs
+        )
+        self.tell(on.FactsLearned("n1", "s1", self.facts, (started, ended)))
+        if self.rng.random() < 0.2:
+            self.tell(on.FactsLearned("n1", "s1", self.facts + 1, (replace(ended, status=TaskStatus.LOST),)))  # late
+            self.facts += 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_follower_has_what_its_owner_has_however_far_it_was_behind(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "REMEMBERED_MOST", 40)
+    for module in (journal_module, copies_module):
+        monkeypatch.setattr(module, "ROWS_MOST", 3)
+    monkeypatch.setattr("wattle.store.owned.ROWS_MOST", 3)
+    close, far = Follower(tmp_path / "close.db"), Follower(tmp_path / "far.db")
+    owner = Owner(tmp_path / "owner.db", seed)  # opened last: peewee's tables are this store's
+    for step in range(60):
+        owner.step()
+        if owner.rng.random() < 0.7:
+            close.ship(owner.journal)
+        if step == 40:
+            far.ship(owner.journal)
+    for follower in (close, far):
+        while follower.number < owner.store.number:
+            follower.ship(owner.journal)
+        told = {head.run for head in follower.store.copies.heads_by("c1", owner.store.id)}
+        assert told == {run for _, run in owner.store.owned.changed(0)}
+        for run in told:
+            mine = owner.store.owned.head(run)
+            (head,) = follower.store.copies.heads_of([run])
+            assert mine is not None
+            assert replace(head, number=0) == replace(mine, number=0)
+            rows = _rows(follower, head)
+            if run.startswith(DEFINITION):
+                assert recover_definition(rows) == owner.store.owned.definition(run.removeprefix(DEFINITION))
+            else:
+                want = recover(owner.store.owned.all(run))
+                found = recover(rows)
+                untouched = {name: worker for name, worker in want.workers.items() if name not in found.workers}
+                assert all(worker.attempts == 0 for worker in untouched.values())
+                assert replace(found, workers={**untouched, **found.workers}) == want
+
+
+def _rows(follower: Follower, head: RunHead) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    while more := follower.store.copies.rows(head.owner, head.store, head.run, rows[-1][0] if rows else ""):
+        rows += more
+    return rows
+
+
+def page(owner: str, number: int, *runs: CopiedRun, after: int = 0) -> CopyPage:
+    return CopyPage(owner, f"{owner}-store", after, number, runs)
+
+
+def head(owner: str, epoch: int, number: int = 1, **more: object) -> RunHead:
+    return RunHead("r", owner, f"{owner}-store", epoch, number, **more)  # type: ignore[arg-type]
+
+
+def test_an_older_row_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    with store.transaction():
+        store.copies.keep(page("c1", 5, CopiedRun("r", 5, (("run", "new"),), head("c1", 1, 5))))
+        store.copies.keep(page("c1", 5, CopiedRun("r", 3, (("run", "old"),), head("c1", 1, 3))))
+    assert store.copies.rows("c1", "c1-store", "r") == [("run", "new")]
+    assert [h.number for h in store.copies.heads_of(["r"])] == [5]
+
+
+def test_a_better_state_drops_another_owners_worse_one_and_only_that(tmp_path: Path) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    with store.transaction():
+        store.copies.keep(
+            page("c1", 5, CopiedRun("r", 5, (("run", "1"),), head("c1", 1, final=True, completed_at=9.0)))
+        )
+        store.copies.keep(page("c2", 5, CopiedRun("r", 5, (("run", "2"),), head("c2", 2))))
+    assert {h.owner for h in store.copies.heads_of(["r"])} == {
+        "c1",
+        "c2",
+    }  # a final state is not given up for an open one
+    with store.transaction():
+        store.copies.keep(
+            page("c3", 5, CopiedRun("r", 5, (("run", "3"),), head("c3", 3, final=True, completed_at=8.0)))
+        )
+    assert {h.owner for h in store.copies.heads_of(["r"])} == {"c3"}
+    assert store.copies.rows("c1", "c1-store", "r") == []
+    assert store.copies.cursors() == {(c, f"{c}-store"): 5 for c in ("c1", "c2", "c3")}
+
+
+def test_an_adopted_run_is_the_adopters_and_a_released_one_stays_as_a_copy(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "c.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    before = recover(owner.store.owned.all("r"))
+    with owner.store.transaction():
+        owner.store.save([do.ReleaseRun(RunHead("r", "c2", "", 2))], 100)
+    assert owner.store.run("r") is None
+    (kept,) = owner.store.copies.heads_of(["r"])
+    assert (kept.owner, kept.epoch, kept.number) == ("c2", 2, 0)
+    found = recover(owner.store.copies.rows("c2", "", "r"))
+    assert found == before
+    assert owner.store.owned.changed(99) == [(100, "r")]
+    again = replace(found.run, owner="c1", epoch=3, adopted=3)
+    snapshot = Snapshot(again, WORKFLOW, found.workers, found.tasks, found.holders, found.submission)
+    with owner.store.transaction():
+        owner.store.save([do.AdoptRun(snapshot)], 101)
+    row = owner.store.run("r")
+    assert row is not None
+    assert (row.owner, row.epoch, row.adopted, row.number) == ("c1", 3, 3, 101)
+    assert owner.store.copies.heads_of(["r"]) == []
+    assert recover(owner.store.owned.all("r")) == replace(before, run=again)
+    assert owner.store.snapshot("r", WORKFLOW).tasks == before.tasks
