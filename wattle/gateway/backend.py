@@ -129,10 +129,12 @@ class Backend:
 
     async def _coordinators(self) -> list[str]:
         """The coordinators in sight; where there was one before, it is given a moment to come back: suspicion is not death."""
-        deadline = trio.current_time() + PATIENCE
-        while self._had_coordinator and not self._presence.names("coordinator") and trio.current_time() < deadline:
-            await trio.sleep(MOMENT)
         names = self._presence.names("coordinator")
+        for _ in range(round(PATIENCE / MOMENT) if self._had_coordinator else 0):
+            if names:
+                break
+            await trio.sleep(MOMENT)
+            names = self._presence.names("coordinator")
         self._had_coordinator = self._had_coordinator or bool(names)
         return names
 
