@@ -33,6 +33,9 @@ from wattle.core.succession import Succession
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
 
+NOT_SHIPPED = (do.SaveCopies, do.SaveCursor)
+"""What followers need not know: two coordinators that keep each other's copies would else tell each other of that for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorOptions:
@@ -53,8 +56,8 @@ class CoordinatorOptions:
 class CoordinatorCore:
     """See the module's docstring. ``share`` returns random numbers from [0, 1) for the jitter of retries.
 
-    ``store`` is the identity of its data folder, ``number`` the count of commits there: every batch with something to save is one more.
-    What a batch commits may be acknowledged once ``settled`` has reached the number it got.
+    ``store`` is the identity of its data folder, ``number`` the count of commits there that followers are told of: every batch that saves
+    more than copies and cursors is one more. What a batch commits may be acknowledged once ``settled`` has reached the number it got.
 
     ``runs`` are the unfinished ones. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
     nobody listens may set ``announcing`` to False: AnnounceWorker effects, a good part of the work, are then left out.
@@ -141,7 +144,7 @@ class CoordinatorCore:
         self._release_delayed()
         self._place()
         saves = self._collect_saves()
-        if saves:
+        if any(not isinstance(effect, NOT_SHIPPED) for effect in saves):
             self.number += 1
         self.replication.ship()
         out = [*saves, *self.acts, do.SetTimer(self._next_moment())]
