@@ -88,11 +88,14 @@ class Replication:
         for name, follower in self.followers.items():
             if follower.sending:
                 continue
+            if follower.kept is not None and follower.kept >= self.core.number:
+                follower.retry_at = follower.behind_since = None
+                continue
             if follower.retry_at is not None and self.core.now < follower.retry_at:
                 continue
             if follower.kept is None:
                 self._send(name, follower, -1)
-            elif follower.kept < self.core.number:
+            else:
                 if follower.behind_since is None:
                     follower.behind_since = self.core.now
                 if follower.kept < self._awaited or self.core.now >= follower.behind_since + LINGER:
