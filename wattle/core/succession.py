@@ -117,7 +117,8 @@ class Succession:
             return
         inquiry.asked.discard(event.peer)
         inquiry.told += [(event.peer, head) for head in event.heads]
-        inquiry.seen = inquiry.seen or (owner[0] in event.sees and owner[0] not in self.coordinators)
+        known = owner[0] == self.core.name or owner[0] in self.coordinators  # and came back on another data folder
+        inquiry.seen = inquiry.seen or (owner[0] in event.sees and not known)
         self._go_on()
 
     def untold(self, event: on.CopiesUntold) -> None:
