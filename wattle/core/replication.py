@@ -93,6 +93,7 @@ class Replication:
                 continue
             if follower.retry_at is not None and self.core.now < follower.retry_at:
                 continue
+            follower.retry_at = None
             if follower.kept is None:
                 self._send(name, follower, -1)
             else:
