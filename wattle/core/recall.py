@@ -164,8 +164,10 @@ class Recall:
         worker.known.add(task.attempt)
         record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)
         worker.open[task.attempt] = record
+        worker.attempts = max(worker.attempts, task.attempt)
         node.take(task, worker.spec.resources)
         self.core.save_task(record)
+        self.core.save_worker(run, worker)
         return True
 
     # --- what nodes tell ------------------------------------------------------------------------------------------------
