@@ -1,0 +1,316 @@
+"""What must hold in the simulated world after every step and at its end (design.md, section 11), over all peers at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.stores import Rows
+from tests.sim.world import World
+from wattle.core import effects as do
+from wattle.core.coordinator import CoordinatorCore
+from wattle.core.invariants import History, InvariantBroken, check_coordinator, check_runtime
+from wattle.core.model import FactKind, RunRecord, TaskId, TaskStatus, Workflow
+from wattle.core.runtime import RuntimeCore
+from wattle.core.states import Phase
+
+if TYPE_CHECKING:
+    from tests.sim.coordinator import Coordinator
+    from tests.sim.peer import Keeper
+    from tests.sim.runtime import Runtime
+
+
+class Checks:
+    """See the module's docstring. ``excused`` runs were on disks of which more were wiped at once than copies are for."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.workflows: dict[str, Workflow] = {}
+        self.acked: dict[str, set[str]] = {}
+        self.cancels: dict[str, int] = {}  # run -> how often it had been retried when its cancel was acknowledged
+        self.retries: dict[str, int] = {}
+        self.ends: dict[tuple[str, int], RunRecord] = {}  # as told first
+        self.split: set[str] = set()
+        self.doubled: set[str] = set()  # created by more than one coordinator
+        self.excused: set[str] = set()
+        self.quorum = False
+        self.calm = True  # nothing was cut, nobody was wrongly missed
+        self.starts: Counter[tuple[str, str]] = Counter()
+        self._creators: dict[str, str] = {}
+        self._histories: dict[str, History] = {}
+        self._given: set[tuple[TaskId, str]] = set()
+        self._nodes: dict[TaskId, str] = {}
+        self._started: set[tuple[TaskId, str]] = set()
+        self._finished: set[tuple[TaskId, str]] = set()
+        self._succeeded: set[tuple[str, str]] = set()
+
+    def require(self, true: bool, *what: object) -> None:
+        """Raise InvariantBroken unless it is true."""
+        if not true:
+            raise InvariantBroken(" ".join(map(str, what)))
+
+    # --- after every step -----------------------------------------------------------------------------------------------
+
+    def coordinator(self, peer: Coordinator, core: CoordinatorCore) -> None:
+        """A coordinator has handled a batch."""
+        check_coordinator(core)
+
+    def runtime(self, peer: Runtime, core: RuntimeCore) -> None:
+        """A runtime has handled a batch."""
+        check_runtime(core, peer.name)
+
+    def committed(self, peer: Coordinator, saves: Sequence[Any], changed: dict[str, Rows | None]) -> None:
+        """A coordinator has committed."""
+        history = self._histories.get(peer.store.id)
+        if history is None:
+            history = self._histories[peer.store.id] = History()
+        history.check(saves)
+        for save in saves:
+            match save:
+                case do.SaveTask():
+                    self._given.add((save.task.id, peer.name))
+                case do.CreateRun():
+                    run = save.run.id
+                    if self._creators.setdefault(run, peer.store.id) != peer.store.id:
+                        self.doubled.add(run)
+                        self.world.faults["run submitted twice"] += 1
+
+    def ran(self, peer: Runtime, saves: Sequence[Any]) -> None:
+        """A runtime has committed."""
+        for save in saves:
+            match save:
+                case do.SaveHeldTask():
+                    self._held(peer, save.task)
+                case do.Append() if save.fact.kind is FactKind.FINISHED:
+                    fact = save.fact
+                    key = (fact.id, peer.store.id)
+                    self.require(key not in self._finished, "task", fact.id, "finishes twice on", peer.name)
+                    self._finished.add(key)
+                    if fact.status is TaskStatus.SUCCEEDED:
+                        self._succeeded.add((fact.run, fact.worker))
+
+    def _held(self, peer: Runtime, held: do.HeldTask) -> None:
+        task = held.assignment.id
+        if held.phase is Phase.DONE:
+            return  # also of tasks that were cancelled before they came
+        self.require((task, held.owner) in self._given, "task", task, "was sent and is not stored at", held.owner)
+        if task.run not in self.doubled and task.run not in self.excused:
+            node = self._nodes.setdefault(task, peer.name)
+            self.require(node == peer.name, "attempt", task, "is on", node, "and on", peer.name)
+
+    def process_starts(self, peer: Runtime, task: TaskId) -> None:
+        """A spawner starts a process."""
+        self.starts[task.run, task.worker] += 1
+        for other, process in peer.processes.items():
+            twin = other[:2] == task[:2] and process.exited is None
+            self.require(not twin, "task", task, "starts on", peer.name, "beside", other)
+        key = (task, peer.store.id)
+        self.require(key not in self._started, "task", task, "starts twice")
+        self._started.add(key)
+        needs = self.workflows[task.run].workers[task.worker].needs
+        early = [need for need in needs if (task.run, need) not in self._succeeded]
+        self.require(not early, "task", task, "did not wait for", early)
+
+    # --- what is said to users --------------------------------------------------------------------------------------------
+
+    def acknowledged(self, peer: Coordinator, run: str, what: str) -> None:
+        """A coordinator acknowledges something to a client: it must be on as many other stores as it believes to have followers."""
+        world = self.world
+        world.note(peer.name, "acknowledges", what, run)
+        if what == "read":
+            return
+        if run not in self.excused:
+            self._replicated(peer, run, what)
+        self.acked.setdefault(run, set()).add(what)
+        record: RunRecord = peer.store.runs[run]["run"]
+        if what == "cancel":
+            self.cancels[run] = max(self.cancels.get(run, 0), record.retried)
+        elif what == "retry":
+            self.retries[run] = max(self.retries.get(run, 0), record.retried)
+
+    def _replicated(self, peer: Coordinator, run: str, what: str) -> None:
+        core = peer.core
+        assert core is not None
+        record: RunRecord = peer.store.runs[run]["run"]
+        count = 0
+        for name in core.replication.followers:
+            other: Any = self.world.peers[name]
+            if peer.tokens.get(name) != other.life:  # it died, and this is not known here yet
+                count += 1
+                continue
+            copies = other.copies().kept.get((peer.name, peer.store.id, run))
+            kept: RunRecord | None = None if copies is None or copies.head is None else copies.rows.get("run")
+            if kept is not None and (kept.retried, kept.cancel_requested) == (record.retried, record.cancel_requested):
+                count += 1
+            elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]
+                count += 1  # another owner's newer state
+        need = min(core.options.replicas, len(core.replication.followers))
+        self.require(count >= need, what, "of", run, "acknowledged by", peer.name, "with", count, "of", need, "copies")
+
+    def told(self, peer: Coordinator, run: RunRecord) -> None:
+        """A user learns how a run ended."""
+        self.world.note(peer.name, "tells the end of", run.id, run.status, run.completed_at)
+        first = self.ends.setdefault((run.id, run.retried), run)
+        if (first.status, first.completed_at) == (run.status, run.completed_at) or run.id in self.excused:
+            return
+        self.split.add(run.id)
+        self.require(not self.quorum, "with a quorum,", first, "was told, and then", run)
+        self.require(not self.calm or run.id in self.doubled, first, "was told, and then", run)
+
+    # --- what is kept -----------------------------------------------------------------------------------------------------
+
+    def _keepers(self) -> list[Keeper]:
+        return [peer for peer in self.world.peers.values() if peer.role != "client"]  # type: ignore[misc]
+
+    def _heads(self, peer: Any, run: str) -> list[Any]:
+        heads = peer.copies().heads_of([run])
+        own = peer.store.head(run) if peer.role == "coordinator" else None
+        return heads if own is None else [*heads, own]
+
+    def removed(self, run: str) -> None:
+        """A store has dropped a run or a copy of it."""
+        if run not in self.acked or run in self.excused:
+            return
+        heads = [head for peer in self._keepers() for head in self._heads(peer, run)]
+        self.require(bool(heads), "nobody has run", run, "any more")
+
+    def at_risk(self, gone: Sequence[str]) -> list[str]:
+        """Runs whose newest state nobody but these peers has."""
+        risky = []
+        for run in self.workflows:
+            best = (-1, False, False)
+            kept = (-1, False, False)
+            for peer in self._keepers():
+                for head, cancelled in self._states(peer, run):
+                    state = (head.retried, head.final, cancelled)
+                    best = max(best, state)
+                    if peer.name not in gone:
+                        kept = max(kept, state)
+            if best > kept:
+                risky.append(run)
+        return risky
+
+    def _states(self, peer: Any, run: str) -> list[tuple[Any, bool]]:
+        found = [
+            (copy.head, copy.rows["run"].cancel_requested)
+            for key, copy in peer.copies().kept.items()
+            if key[2] == run and copy.head is not None
+        ]
+        if peer.role == "coordinator" and run in peer.store.runs:
+            found.append((peer.store.head(run), peer.store.runs[run]["run"].cancel_requested))
+        return found
+
+    # --- at the end -------------------------------------------------------------------------------------------------------
+
+    def owners(self, run: str) -> list[Coordinator]:
+        """The coordinators that are up and have a run as their own."""
+        return [
+            peer  # type: ignore[misc]
+            for peer in self.world.peers.values()
+            if peer.role == "coordinator" and peer.up and run in peer.store.runs  # type: ignore[attr-defined]
+        ]
+
+    def finished(self) -> bool:
+        """Whether every run that exists has ended, and nothing is held anywhere."""
+        for run in self.workflows:
+            if run in self.excused:
+                continue
+            owners = self.owners(run)
+            if len(owners) != 1 or not owners[0].store.runs[run]["run"].status.final:
+                return False
+        return not any(
+            peer.up and (peer.wanted if peer.role == "client" else peer.role == "runtime" and peer.store.open)  # type: ignore[attr-defined]
+            for peer in self.world.peers.values()
+        )
+
+    def why_unfinished(self) -> str:
+        """What ``finished`` still waits for."""
+        lines = []
+        for run in self.workflows:
+            owners = [(peer.name, peer.store.runs[run]["run"]) for peer in self.owners(run)]
+            if len(owners) != 1 or not owners[0][1].status.final:
+                heads = [(p.name, p.up, head) for p in self._keepers() for head in self._heads(p, run)]
+                lines.append(f"run {run} is owned by {owners}; states: {heads}")
+        for peer in self.world.peers.values():
+            if peer.role == "client" and peer.wanted:  # type: ignore[attr-defined]
+                lines.append(f"{peer.name} waits for {list(peer.wanted)} to be acknowledged")  # type: ignore[attr-defined]
+            if peer.role == "runtime" and peer.up and peer.store.open:  # type: ignore[attr-defined]
+                lines.append(f"{peer.name} holds {list(peer.store.open.values())}")  # type: ignore[attr-defined]
+        return "; ".join(lines)
+
+    def end(self, *, faultless: bool) -> None:
+        """The world is healed and at rest."""
+        for run in self.workflows:
+            if run in self.excused:
+                continue
+            peer = self.owners(run)[0]
+            rows = peer.store.runs[run]
+            record: RunRecord = rows["run"]
+            self._check_run(run, record, rows)
+            self._check_attempts(run, rows)
+            if faultless:
+                more = {w: self.starts[run, w] for w in self.workflows[run].workers if self.starts[run, w] != 1}
+                self.require(not more, "without faults, workers of", run, "started", more, "times")
+        for peer in self.world.peers.values():
+            if peer.role == "coordinator" and peer.up:
+                self._check_rest(peer)  # type: ignore[arg-type]
+
+    def _check_run(self, run: str, record: RunRecord, rows: Rows) -> None:
+        first = self.ends.get((run, record.retried))
+        if first is not None and (first.status, first.completed_at) != (record.status, record.completed_at):
+            self.split.add(run)
+            self.require(not self.quorum, "with a quorum,", first, "was told, and in the end it is", record)
+            self.require(not self.calm or run in self.doubled, first, "was told, and in the end it is", record)
+        workers = [row for key, row in rows.items() if key[:2] == "w/"]
+        self.require(all(worker.status.final for worker in workers), "run", run, "has ended, not all its workers:", workers)
+        if run not in self.split and run not in self.doubled:
+            told = [retried for (other, retried) in self.ends if other == run]
+            self.require(max(told, default=0) <= record.retried, "run", run, "forgot a retry whose end was told")
+            self.require(self.retries.get(run, 0) <= record.retried, "run", run, "forgot a retry")
+            at = self.cancels.get(run)
+            kept = at is None or at < record.retried or record.cancel_requested
+            self.require(kept, "run", run, "forgot that it was cancelled:", record)
+
+    def _check_attempts(self, run: str, rows: Rows) -> None:
+        if run in self.doubled:
+            return
+        for runtime in self.world.peers.values():
+            if runtime.role != "runtime" or not runtime.up:
+                continue
+            for entry in runtime.store.feed:  # type: ignore[attr-defined]
+                for fact in entry:
+                    if fact.run != run:
+                        continue
+                    row = rows.get(f"t/{fact.worker}/{fact.attempt}")
+                    self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")
+                    self.require(row.node == runtime.name, "attempt", fact.id, "was on", runtime.name, "not", row.node)
+                    if fact.kind is FactKind.FINISHED:
+                        same = row.status in (fact.status, TaskStatus.SUPERSEDED)
+                        self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
+        tasks = [row for key, row in rows.items() if key[:2] == "t/"]
+        for name in self.workflows[run].workers:
+            worker = rows[f"w/{name}"]
+            mine = [task for task in tasks if task.worker == name]
+            good = sum(task.status is TaskStatus.SUCCEEDED for task in mine)
+            self.require(good <= 1 + worker.reproduced, "worker", name, "succeeded", good, "times:", mine)
+            still = [task for task in mine if not task.status.final]
+            self.require(not still, "the history of", name, "has not ended:", still)
+
+    def _check_rest(self, peer: Coordinator) -> None:
+        core = peer.core
+        assert core is not None
+        where = f"{peer.name} at rest:"
+        self.require(not core.runs, where, "runs", list(core.runs))
+        succession: Any = core.succession
+        self.require(not succession._inquiries, where, "asks about", succession._inquiries)
+        self.require(not succession._tokens, where, "waits for answers to", succession._tokens)
+        for node in core.nodes.values():
+            left = (node.tasks, node.used, node.cancels, node.claims)
+            seen = node.info.name in peer.tokens
+            self.require(not any(left[:2]) and (not seen or not any(left)), where, "node", node.info.name, "has", left)
+        for name, follower in core.replication.followers.items():
+            good = follower.kept == core.number and not follower.sending
+            self.require(good, where, "follower", name, "is at", follower, "of", core.number)
+        expected = min(core.options.replicas, len(core.replication.followers))
+        self.require(core.settled == core.number or not expected, where, "settled", core.settled, "of", core.number)

@@ -1,0 +1,85 @@
+"""Simulated users: they submit, cancel and retry through the coordinators that their gateway sees, until it is acknowledged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.sim.peer import Peer
+from tests.sim.world import World
+from wattle.core.hashing import ranked
+from wattle.core.model import RunRecord, Workflow
+
+POLL = 3.0
+"""Seconds between questions whether a run has ended."""
+
+TRIES_MOST = 15
+"""How often a cancel or a retry is tried."""
+
+
+class Client(Peer):
+    """A user with a gateway. ``wanted``: the runs whose submission is not acknowledged yet."""
+
+    role = "client"
+
+    def __init__(self, world: World, name: str) -> None:
+        super().__init__(world, name)
+        self.wanted: dict[str, Workflow] = {}
+        self.ended: set[str] = set()
+
+    def submit(self, run: str, workflow: Workflow) -> None:
+        """Submit a run, again until it is acknowledged."""
+        self.wanted[run] = workflow
+        self._try("submit", run, 0)
+
+    def order(self, verb: str, run: str) -> None:
+        """Cancel or retry a run."""
+        self._try(verb, run, 0)
+
+    def _try(self, verb: str, run: str, tries: int) -> None:
+        if verb != "submit" and tries >= TRIES_MOST:
+            return
+        seen = sorted(name for name in self.tokens if self.world.peers[name].role == "coordinator")
+        waiting, having = set(seen), set()
+
+        def again() -> None:
+            self.world.later(0.3 + self.world.rng.random(), self._try, verb, run, tries + 1)
+
+        def located(name: str, answer: tuple[bool, RunRecord | None] | None) -> None:
+            waiting.discard(name)
+            if answer is not None and answer[0]:
+                having.add(name)
+            if waiting:
+                return
+            if having:
+                send(min(having))
+            elif verb == "submit":
+                send(ranked(seen, run)[0])
+            else:
+                again()
+
+        def send(name: str) -> None:
+            self.ask(name, verb, (run, self.wanted[run]) if verb == "submit" else run, answered)
+
+        def answered(good: bool | None) -> None:
+            if not good:
+                again()
+            elif verb == "submit":
+                del self.wanted[run]
+                self._poll(run)
+
+        if not seen:
+            again()
+        for name in seen:
+            self.ask(name, "locate", run, lambda answer, name=name: located(name, answer))  # type: ignore[misc]
+
+    def _poll(self, run: str) -> None:
+        if run in self.ended:
+            return
+        for name in sorted(self.tokens):
+            if self.world.peers[name].role == "coordinator":
+                self.ask(name, "locate", run, lambda answer: self._located(run, answer))
+        self.world.later(POLL, self._poll, run)
+
+    def _located(self, run: str, answer: Any) -> None:
+        if answer is not None and answer[1] is not None:
+            self.ended.add(run)

@@ -1,0 +1,582 @@
+"""A simulated coordinator: what the shell around the core does (wattle/coordinator), with plain calls for the network and plain data for
+the store."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.sim.peer import Item, Keeper, Peer
+from tests.sim.stores import Copies, CoordinatorStore, Rows, snapshot_of
+from tests.sim.world import Answer, World
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.effects import CoordinatorEffect
+from wattle.core.model import CopiedRun, CopyPage, Fact, NodeInfo, RunHead, RunRecord, TaskId, Workflow
+
+JOIN_RETRY = 2.0
+FEED_CHECK = 5.0
+
+SAVES = (
+    do.CreateRun,
+    do.SaveRun,
+    do.SaveWorker,
+    do.SaveTask,
+    do.SaveCursor,
+    do.SaveHolder,
+    do.SaveLateFact,
+    do.AdoptRun,
+    do.ReleaseRun,
+    do.SaveCopies,
+)
+
+
+Change = tuple[Rows | None, RunHead | None]
+"""What a commit changed of a run: its rows (None: tell it whole), and the state that it then had."""
+
+
+@dataclass
+class Followed:
+    """How far a node's feed has been read."""
+
+    store: str
+    number: int
+    joined: bool = False
+    behind: bool = False
+    reading: bool = False
+
+
+class Coordinator(Keeper):
+    """See the module's docstring."""
+
+    role = "coordinator"
+
+    def __init__(self, world: World, name: str, options: CoordinatorOptions, *, journal: int = 1000) -> None:
+        super().__init__(world, name)
+        self.options = options
+        self.disks = 0
+        self.journal_length = journal
+        self.page_rows = 10_000
+        self.core: CoordinatorCore | None = None
+        self.new_disk()
+
+    def new_disk(self) -> None:
+        """Put an empty disk in."""
+        self.disks += 1
+        self.store = CoordinatorStore(f"{self.name}#{self.disks}", self.name)
+
+    def copies(self) -> Copies:
+        return self.store.copies
+
+    # --- life -----------------------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        store = self.store
+        core = self.core = CoordinatorCore(
+            self.name, self.options, self.world.rng.random, store=store.id, number=store.number
+        )
+        core.copies.cursors = dict(store.copies.cursors)
+        self._followed = {node: Followed(*cursor) for node, cursor in store.cursors.items()}
+        self._journal: deque[tuple[int, dict[str, Change]]] = deque()
+        self._journal_start = store.number
+        self._unsettled: deque[tuple[int, Callable[[], None]]] = deque()
+        self._keeping: dict[int, Answer] = {}
+        self._submitting: dict[str, list[Answer]] = {}
+        self._commands: dict[str, list[CoordinatorEffect]] = {}
+        self._sending: set[str] = set()
+        self._token = 0
+        for run in store.unfinished():
+            self.post(on.Restore(store.snapshot(run)))
+        core.succession.look(self.name)
+        self.post(on.Tick())
+        self.world.later(FEED_CHECK, self._check_feeds, self.life)
+
+    def died(self) -> None:
+        self.core = None
+
+    # --- batches --------------------------------------------------------------------------------------------------------
+
+    def batch(self, items: list[Item]) -> None:
+        core, world = self.core, self.world
+        assert core is not None
+        events = [event for event, _ in items]
+        if world.tracing:
+            for event in events:
+                world.note(self.name, "<-", event)
+        effects = core.handle(events, self.clock())
+        saves = [effect for effect in effects if isinstance(effect, SAVES)]
+        if self.dies_at_commit(bool(saves)):
+            return
+        number = core.number
+        if saves:
+            before = {e.head.run for e in saves if isinstance(e, do.ReleaseRun)}
+            before |= {c.run for e in saves if isinstance(e, do.SaveCopies) for c in e.page.runs}
+            changed = self.store.commit(saves, number)
+            world.checks.committed(self, saves, changed)
+            for run in sorted(before):
+                world.checks.removed(run)
+            self._journal.append((number, {run: (rows, self.store.head(run)) for run, rows in changed.items()}))
+            while len(self._journal) > self.journal_length:
+                self._journal_start = self._journal.popleft()[0]
+        world.checks.coordinator(self, core)
+        acts = effects[len(saves) :]
+        if world.tracing:
+            for effect in effects:
+                if not isinstance(effect, do.AnnounceWorker | do.SetTimer):
+                    world.note(self.name, "->", effect)
+        acts, crash = self.sent(acts)
+        for act in acts:
+            self._act(act)
+        if crash:
+            self.crash()
+            return
+        self._unsettled += ((number, done) for _, done in items if done is not None)
+        self._settle()
+
+    def _settle(self) -> None:
+        assert self.core is not None
+        settled = self.core.settled
+        while self._unsettled and self._unsettled[0][0] <= settled:
+            self._unsettled.popleft()[1]()
+
+    def _act(self, act: Any) -> None:
+        match act:
+            case do.SetTimer():
+                self.set_timer(act.at)
+            case do.AnnounceWorker():
+                pass
+            case do.Assign() | do.Cancel():
+                self._command(act)
+            case do.Ship():
+                self._ship(act)
+            case do.AnswerKeep():
+                self._keeping.pop(act.token)(act.number)
+            case do.AskCopies():
+                self._ask_copies(act)
+            case do.Gather():
+                self._gather(act)
+            case do.Forget():
+                if act.peer == self.name:
+                    self.on_forget(act, lambda _: None)
+                else:
+                    self.ask(act.peer, "forget", act, lambda _: None)
+            case do.Claim():
+                self._claim(act)
+            case do.AnnounceRun():
+                if act.run.status.final:
+                    core = self.core
+                    assert core is not None
+                    self._unsettled.append((core.number, lambda: self._tell_end(act.run)))
+            case do.AnnounceReleased():
+                pass
+            case _:
+                raise AssertionError(act)
+
+    def _tell_end(self, run: RunRecord) -> None:
+        """Publish how a run ended, unless another owner has it since."""
+        rows = self.store.runs.get(run.id)
+        if rows is not None and rows["run"] == run:
+            self.world.checks.told(self, run)
+
+    # --- requests of clients --------------------------------------------------------------------------------------------
+
+    def on_locate(self, run: str, reply: Answer) -> None:
+        """Whether the run is here; once it has ended and that is settled, how."""
+        rows = self.store.runs.get(run)
+        core = self.core
+        assert core is not None
+        if rows is None:
+            reply((False, None))
+            return
+        final = rows["run"].status.final and core.settled >= self.store.touched[run]
+        if final:
+            self.world.checks.told(self, rows["run"])
+        reply((True, rows["run"] if final else None))
+
+    def on_submit(self, body: tuple[str, Workflow], reply: Answer) -> None:
+        """Take a run, once."""
+        run, workflow = body
+        waiting = self._submitting.get(run)
+        if waiting is not None:
+            waiting.append(reply)
+        elif run in self.store.runs:
+            self._when_settled(run, "submit", reply)
+        elif self.store.copies.heads_of([run]):
+            reply(False)
+        else:
+            self._submitting[run] = [reply]
+            self.post(on.Submit(run, workflow, (workflow, run)), lambda: self._submitted(run))
+
+    def _submitted(self, run: str) -> None:
+        for reply in self._submitting.pop(run):
+            self._answer(run, "submit", reply)
+
+    def _when_settled(self, run: str, what: str, reply: Answer) -> None:
+        assert self.core is not None
+        self._unsettled.append((self.core.number, lambda: self._answer(run, what, reply)))
+        self._settle()
+
+    def _answer(self, run: str, what: str, reply: Answer) -> None:
+        if run not in self.store.runs:
+            reply(False)  # another owner has got it meanwhile
+            return
+        self.world.checks.acknowledged(self, run, what)
+        reply(True)
+
+    def on_cancel(self, run: str, reply: Answer) -> None:
+        """Cancel a run of one's own."""
+        rows = self.store.runs.get(run)
+        if rows is None:
+            reply(False)
+        elif rows["run"].status.final:
+            self._when_settled(run, "read", reply)
+        else:
+            self.post(on.CancelRun(run), lambda: self._answer(run, "cancel", reply))
+
+    def on_retry(self, run: str, reply: Answer) -> None:
+        """Retry a final run of one's own."""
+        rows = self.store.runs.get(run)
+        if rows is None:
+            reply(False)
+        elif not rows["run"].status.final or rows["run"].status == "succeeded":
+            self._when_settled(run, "read", reply)
+        else:
+            self.post(on.RetryRun(self.store.snapshot(run)), lambda: self._answer(run, "retry", reply))
+
+    # --- commands -------------------------------------------------------------------------------------------------------
+
+    def _command(self, effect: do.Assign | do.Cancel) -> None:
+        self._commands.setdefault(effect.node, []).append(effect)
+        if effect.node not in self._sending:
+            self._sending.add(effect.node)
+            self.world.later(1e-6, self._send, effect.node, self.life)
+
+    def _send(self, node: str, life: int) -> None:
+        if life != self.life or not self.up:
+            return
+        box = self._commands.pop(node, [])
+        assigns = tuple(effect.assignment for effect in box if isinstance(effect, do.Assign))
+        cancels = tuple((effect.task, effect.epoch) for effect in box if isinstance(effect, do.Cancel))
+        if assigns:
+            if cancels:
+                self._commands[node] = [effect for effect in box if isinstance(effect, do.Cancel)]
+            self.ask(node, "assign", (self.name, assigns), lambda answers: self._assigned(node, answers))
+        elif cancels:
+            self.ask(node, "cancel", (self.name, cancels), lambda answers: self._cancelled(node, answers))
+        else:
+            self._sending.discard(node)
+
+    def _assigned(self, node: str, answers: list[do.Answer] | None) -> None:
+        if answers is None:
+            self.post(on.Undelivered(node))
+        else:
+            self.post(on.Delivered(node, tuple(a.task for a in answers if a.code == "OK")))
+            for a in answers:
+                if a.code != "OK":
+                    self.post(on.Refused(node, a.task, a.code, a.reason, a.epoch, a.owner))
+        self._send(node, self.life)
+
+    def _cancelled(self, node: str, answers: list[do.Answer] | None) -> None:
+        if answers is None:
+            self.post(on.Undelivered(node))
+        else:
+            self.post(on.CancelAnswered(node, tuple(a.task for a in answers)))
+        self._send(node, self.life)
+
+    # --- feeds ----------------------------------------------------------------------------------------------------------
+
+    def hint(self, node: str, store: str, head: int, facts: tuple[Fact, ...]) -> None:
+        """A node says that its feed has a new entry."""
+        state = self._followed.get(node)
+        if state is None or not state.joined or state.store != store:
+            return
+        if not state.reading:
+            self._take(node, state, head, facts)
+        state.behind = state.behind or head > state.number
+        if state.behind and not state.reading:
+            self._read(node, state, lambda _: None)
+
+    def _take(self, node: str, state: Followed, number: int, facts: tuple[Fact, ...]) -> None:
+        if number == state.number + 1:
+            state.number = number
+            self.post(on.FactsLearned(node, state.store, number, facts))
+
+    def _read(self, node: str, state: Followed, done: Callable[[bool], None]) -> None:
+        state.reading, state.behind = True, False
+        store = state.store
+
+        def answered(page: tuple[str, int, tuple[tuple[Fact, ...], ...]] | None) -> None:
+            if page is None or page[0] != store or state.store != store:
+                state.reading = False
+                done(False)
+                return
+            _, after, entries = page
+            for offset, facts in enumerate(entries):
+                self._take(node, state, after + offset + 1, facts)
+            if state.behind and state.joined:
+                self._read(node, state, done)
+                return
+            state.reading = False
+            done(True)
+
+        self.ask(node, "feed", state.number, answered)
+
+    def _check_feeds(self, life: int) -> None:
+        core = self.core
+        if life != self.life or core is None:
+            return
+        for name, node in core.nodes.items():
+            state = self._followed.get(name)
+            if node.tasks and state is not None and state.joined and not state.reading:
+                self._read(name, state, lambda _: None)
+        self.world.later(FEED_CHECK, self._check_feeds, life)
+
+    # --- neighbours -----------------------------------------------------------------------------------------------------
+
+    def token_changed(self, other: Peer, before: int, life: int) -> None:
+        if other.role not in ("runtime", "coordinator"):
+            return
+        if life:
+            self._join(other.name, life)
+        elif other.role == "coordinator":
+            self.post(on.CoordinatorGone(other.name, str(before)))
+        else:
+            if other.name in self._followed:
+                self._followed[other.name].joined = False
+            self.post(on.NodeUnreachable(other.name, str(before)))
+
+    def _join(self, name: str, life: int, again_in: int = 0) -> None:
+        if again_in and again_in != self.life:
+            return
+        if not self.up or self.tokens.get(name) != life:
+            return
+
+        def failed() -> None:
+            self.world.later(JOIN_RETRY, self._join, name, life, self.life)
+
+        meet = self._meet_coordinator if self.world.peers[name].role == "coordinator" else self._meet_runtime
+        meet(name, life, failed)
+
+    def _meet_coordinator(self, name: str, life: int, failed: Callable[[], None]) -> None:
+        def met(store: str | None) -> None:
+            if store is None:
+                failed()
+            elif self.tokens.get(name) == life:
+                self.post(on.CoordinatorSeen(name, str(life), store))
+
+        self.ask(name, "state", None, met)
+
+    def on_state(self, _: None, reply: Answer) -> None:
+        """Which data folder this is."""
+        reply(self.store.id)
+
+    def _meet_runtime(self, name: str, life: int, failed: Callable[[], None]) -> None:
+        """Who it is, what it holds, what its feed tells, and what it knows of runs that were taken up."""
+
+        def told(info: NodeInfo | None) -> None:
+            if info is None:
+                failed()
+                return
+            claims = self.core.recall.claims()  # type: ignore[union-attr]
+
+            def held(answer: tuple[Any, ...] | None) -> None:
+                if answer is None:
+                    failed()
+                    return
+                mine = self._held(answer)
+                state = self._followed.get(name)
+                if state is None or state.store != info.store:
+                    state = self._followed[name] = Followed(info.store, 0)
+                state.joined = True
+
+                def read(good: bool) -> None:
+                    if good:
+                        self._learn_claimed(name, claims, answer, claimed)
+                    else:
+                        failed()
+
+                def claimed(event: on.RunsClaimed | None) -> None:
+                    if event is None or self.tokens.get(name) != life:
+                        failed()
+                        return
+                    if claims:
+                        self.post(on.RunsClaimed(name, event.runs, {}, event.facts, event.refused))
+                    self.post(on.NodeSeen(info, mine, event.runs))
+
+                self._read(name, state, read)
+
+            self.ask(name, "held", (self.name, claims), held)
+
+        self.ask(name, "state", None, told)
+
+    def _claim(self, effect: do.Claim) -> None:
+        def held(answer: tuple[Any, ...] | None) -> None:
+            if answer is None:
+                self.post(on.Undelivered(effect.node))
+            else:
+                self._learn_claimed(effect.node, effect.runs, answer, claimed)
+
+        def claimed(event: on.RunsClaimed | None) -> None:
+            self.post(on.Undelivered(effect.node) if event is None else event)
+
+        self.ask(effect.node, "held", (self.name, effect.runs), held)
+
+    def _learn_claimed(
+        self,
+        node: str,
+        runs: tuple[tuple[str, int], ...],
+        answer: tuple[Any, ...],
+        done: Callable[[on.RunsClaimed | None], None],
+    ) -> None:
+        names = frozenset(run for run, _ in runs)
+        refused = answer[2]
+        asked = tuple(sorted(names - {run for run, _, _ in refused}))
+        held = {task: epoch for task, epoch in self._held(answer).items() if task.run in names}
+
+        def told(facts: tuple[Fact, ...] | None) -> None:
+            done(None if facts is None else on.RunsClaimed(node, names, held, facts, refused))
+
+        if asked:
+            self.ask(node, "facts", asked, told)
+        else:
+            told(())
+
+    def _held(self, answer: tuple[Any, ...]) -> dict[TaskId, int]:
+        """The open tasks that concern this coordinator: its own, and those of runs that have ended here, whoever gave them."""
+        mine, others, _ = answer
+        held = dict(mine)
+        for task, epoch in others:
+            rows = self.store.runs.get(task.run)
+            if rows is not None and task.run not in self.core.runs:  # type: ignore[union-attr]
+                held[task] = max(epoch, rows["run"].epoch)
+        return held
+
+    # --- copies ---------------------------------------------------------------------------------------------------------
+
+    def on_keep(self, page: CopyPage, reply: Answer) -> None:
+        """Keep a page of another owner's."""
+        self._token += 1
+        self._keeping[self._token] = reply
+        heads = (self.store.head(copied.run) for copied in page.runs if copied.head is not None)
+        own = tuple(head for head in heads if head is not None and head.final)
+        self.post(on.Keep(self._token, page, own))
+
+    def heads(self, effect: do.AskCopies) -> list[RunHead]:
+        own = (self.store.head(run) for run in effect.runs)
+        return [*super().heads(effect), *(head for head in own if head is not None)]
+
+    def sees(self) -> frozenset[str]:
+        return super().sees() | {self.name}
+
+    def on_copy(self, key: tuple[str, str, str], reply: Answer) -> None:
+        if key[:2] == (self.name, self.store.id):
+            rows = self.store.runs.get(key[2])
+            reply(None if rows is None else dict(rows))
+        else:
+            super().on_copy(key, reply)
+
+    def _ask_copies(self, effect: do.AskCopies) -> None:
+        def told(answer: tuple[tuple[RunHead, ...], frozenset[str]] | None) -> None:
+            if answer is None:
+                self.post(on.CopiesUntold(effect.peer, effect.token))
+            else:
+                self.post(on.CopiesTold(effect.peer, effect.token, *answer))
+
+        if effect.peer == self.name:
+            self.on_copies(effect, told)
+        else:
+            self.ask(effect.peer, "copies", effect, told)
+
+    def _gather(self, effect: do.Gather) -> None:
+        head = effect.head
+
+        def told(rows: Rows | None) -> None:
+            try:
+                snapshot = None if rows is None else snapshot_of(rows)
+            except KeyError:
+                snapshot = None
+            if snapshot is None:
+                self.post(on.NotGathered(head))
+            else:
+                self.world.faults["adoption"] += 1
+                self.post(on.Gathered(head, effect.epoch, snapshot))
+
+        key = (head.owner, head.store, head.run)
+        if effect.peer == self.name:
+            self.on_copy(key, told)
+        else:
+            self.ask(effect.peer, "copy", key, told)
+
+    def _ship(self, effect: do.Ship) -> None:
+        peer, after = effect.peer, effect.after
+        if after < 0:
+            pages: Iterator[CopyPage] = iter((CopyPage(self.name, self.store.id, -1, -1),))
+        else:
+            pages = iter(self.pages(after))
+
+        def send(kept: int) -> None:
+            page = next(pages, None)
+            if page is None:
+                self.post(on.Kept(peer, kept))
+                return
+
+            def answered(number: int | None) -> None:
+                if number is None:
+                    self.post(on.NotKept(peer))
+                elif number != page.number:
+                    self.post(on.Kept(peer, number))  # it is not where it was thought to be
+                else:
+                    send(number)
+
+            self.ask(peer, "keep", page, answered)
+
+        send(after)
+
+    def pages(self, after: int) -> Iterable[CopyPage]:
+        """Pages that bring a follower from ``after`` to what is committed now: from memory for those who are close, else from the store."""
+        if after < self._journal_start:
+            yield from self._from_store(after)
+            return
+        merged: dict[str, Change] = {}
+        count, number = 0, after
+        for commit, changes in self._journal:
+            if commit <= after:
+                continue
+            if count >= self.page_rows:
+                break
+            for run, (rows, head) in changes.items():
+                before = merged.get(run, ({}, None))[0]
+                merged[run] = (None if rows is None or before is None else {**before, **rows}, head)
+                count += 1 if rows is None else len(rows)
+            number = commit
+        runs = []
+        for run, (rows, head) in merged.items():
+            if rows is None or head is None:
+                yield from self._whole(run, after)
+            else:
+                runs.append(CopiedRun(run, number, tuple(rows.items()), head))
+        yield CopyPage(self.name, self.store.id, after, number, tuple(runs))
+
+    def _from_store(self, after: int) -> Iterable[CopyPage]:
+        upto, at = self.store.number, after
+        for number, run in self.store.changed_after(after):
+            if number > at and at > after:
+                yield CopyPage(self.name, self.store.id, after, at)
+                after = at
+            at = number
+            yield from self._whole(run, after)
+        yield CopyPage(self.name, self.store.id, after, max(upto, after))
+
+    def _whole(self, run: str, after: int) -> Iterable[CopyPage]:
+        number, head = self.store.number, self.store.head(run)
+        if head is None:
+            yield CopyPage(self.name, self.store.id, after, after, (CopiedRun(run, number, forgotten=True),))
+            return
+        rows = list(self.store.runs[run].items())
+        for start in range(0, len(rows), self.page_rows):
+            part = tuple(rows[start : start + self.page_rows])
+            yield CopyPage(self.name, self.store.id, after, after, (CopiedRun(run, number, part),))
+        yield CopyPage(self.name, self.store.id, after, after, (CopiedRun(run, number, (), head),))

@@ -1,0 +1,227 @@
+"""What a seed means: which peers there are, what users want, and which faults come when. All of it is decided before the world begins, so
+that a fault can be left out and the rest stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tests.sim.runtime import Outcome
+from wattle.core.coordinator import CoordinatorOptions
+from wattle.core.model import Assignment, Retries, WorkerSpec, Workflow
+from wattle.core.runtime import RuntimeOptions
+
+MODES = ("dependency", "dependency", "levels", "sequential")
+
+KINDS = (
+    "crash",
+    "crash",
+    "spawner",
+    "wipe",
+    "cut",
+    "cut",
+    "partition",
+    "blink",
+    "full",
+    "slow",
+    "jump",
+    "drain",
+    "leave",
+    "loss",
+    "repeat",
+    "lag",
+)
+"""Kinds of faults; a seed draws its own from a few of them."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong at a time (seconds from the start), for so many seconds where that has a meaning."""
+
+    at: float
+    kind: str
+    who: tuple[str, ...] = ()
+    seconds: float = 0.0
+    value: Any = None
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" {self.value}"
+        return f"{self.at:7.3f}  {self.kind} {' '.join(self.who)}{value} for {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Something that a user wants at a time: to submit, cancel or retry a run."""
+
+    at: float
+    client: str
+    verb: str
+    run: str
+
+
+@dataclass
+class Plan:
+    """See the module's docstring. ``end`` is when everything is healed."""
+
+    seed: int
+    options: CoordinatorOptions
+    coordinators: list[str]
+    runtimes: dict[str, RuntimeOptions]
+    clients: list[str]
+    workflows: dict[str, Workflow]
+    wishes: list[Wish]
+    faults: list[Fault]
+    end: float
+    late: dict[str, float]  # runtimes that come only later
+    lease: float
+    drifts: dict[str, float]
+    journal: int
+    page_rows: int
+    leave_down: bool  # coordinators that are down at the end stay so, where their runs have copies
+    outcome: Callable[[Assignment], Outcome]
+    quiet: bool = False
+    story: list[str] = field(default_factory=list)
+
+
+def make(seed: int) -> Plan:
+    """The plan of a seed."""
+    rng = Random(seed)
+    quiet = rng.random() < 0.1
+    coordinators = [f"c{i + 1}" for i in range(rng.choice((1, 2, 2, 3, 3)))]
+    runtimes = {}
+    for index in range(rng.choice((1, 2, 2, 3, 3, 4, 5))):
+        slots = rng.randint(2 if index == 0 else 1, 4)
+        runtimes[f"n{index + 1}"] = RuntimeOptions(slots, {"cpus": float(slots)})
+    clients = ["u1"] if rng.random() < 0.7 else ["u1", "u2"]
+    size = rng.choice((2, 4, 6, 8, 12))
+    workflows = {f"r{i + 1}": random_workflow(rng, size, quiet=quiet) for i in range(rng.choice((1, 1, 2, 3)))}
+    peers = len(coordinators) + len(runtimes)
+    options = CoordinatorOptions(
+        lost_after=rng.choice((3.0, 5.0, 10.0)),
+        adopt_after=rng.choice((0.3, 1.0, 2.0)),
+        replicas=rng.choice((0, 1, 2, 2, 2, 3)),
+        quorum=peers // 2 + 1 if rng.random() < 0.25 else 0,
+        max_losses=rng.choice((2, 10, 10)),
+        prefetch_window=rng.choice((0.0, 0.25)),
+    )
+    length = rng.choice((3.0, 6.0, 12.0))
+    wishes = []
+    for run in workflows:
+        client = rng.choice(clients)
+        wishes.append(Wish(0.1 + rng.random() * length * 0.4, client, "submit", run))
+        if not quiet and rng.random() < 0.2:
+            wishes.append(Wish(wishes[-1].at + rng.random() * length, client, "cancel", run))
+        if not quiet and rng.random() < 0.35:
+            wishes.append(Wish(length * (0.3 + rng.random()), client, "retry", run))
+    failing = 0.0 if quiet else rng.choice((0.0, 0.0, 0.1, 0.3))
+    salt = rng.randrange(2**32)
+    plan = Plan(
+        seed,
+        options,
+        coordinators,
+        runtimes,
+        clients,
+        workflows,
+        wishes,
+        [],
+        length + 1.0,
+        {},
+        rng.choice((0.3, 1.0)),
+        {},
+        rng.choice((0, 5, 1000)),
+        rng.choice((3, 10_000)),
+        rng.random() < 0.4,
+        lambda assignment: random_outcome(f"{salt}/{assignment.id}", failing),
+        quiet,
+    )
+    if not quiet:
+        _add_faults(plan, rng, length)
+    return plan
+
+
+def _add_faults(plan: Plan, rng: Random, length: float) -> None:
+    names = [*plan.coordinators, *plan.runtimes]
+    kinds = rng.sample(KINDS, rng.randint(1, 6))
+    for _ in range(rng.choice((1, 3, 6, 10, 15))):
+        at = 0.2 + rng.random() * length
+        plan.faults.append(_fault(rng, rng.choice(kinds), at, plan, names))
+    plan.faults.sort(key=lambda fault: fault.at)
+    for name in names:
+        if rng.random() < 0.2:
+            plan.drifts[name] = rng.choice((-0.02, 0.02, 0.001))
+    if rng.random() < 0.3:
+        for name in list(plan.runtimes)[1:]:
+            if rng.random() < 0.5:
+                plan.late[name] = rng.random() * length
+
+
+def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> Fault:
+    seconds = rng.choice((0.001, 0.1, 0.5, 2.0, 6.0)) * (0.5 + rng.random())
+    one = rng.choice(names if rng.random() < 0.5 else plan.coordinators)
+    node = rng.choice(list(plan.runtimes))
+    match kind:
+        case "crash":
+            return Fault(at, kind, (one,), seconds, rng.choice(("now", "before", "before", rng.random(), 0.0, 1.0)))
+        case "spawner" | "drain":
+            return Fault(at, kind, (node,), seconds)
+        case "leave":
+            return Fault(at, kind, (node,), seconds, rng.choice((0.0, 0.5, 3.0)))
+        case "cut":
+            others = [name for name in (*names, *plan.clients) if name != one]
+            return Fault(at, kind, (one, rng.choice(others)), seconds * 2)
+        case "partition":
+            group = tuple(name for name in (*names, *plan.clients) if rng.random() < 0.5)
+            return Fault(at, kind, group, seconds * 2)
+        case "blink":
+            others = [name for name in names if name != one]
+            return Fault(at, kind, (one, rng.choice(others)), seconds)
+        case "slow":
+            return Fault(at, kind, (one,), seconds * 2, rng.choice((0.05, 0.5, 1.5)))
+        case "jump":
+            return Fault(at, kind, (one,), 0.0, rng.choice((-5.0, -0.5, 0.5, 5.0, 20.0)))
+        case "loss" | "repeat" | "lag":
+            return Fault(at, kind, (), seconds * 2, rng.choice((0.05, 0.2, 0.5)))
+        case _:
+            return Fault(at, kind, (one,), seconds)
+
+
+def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
+    """A DAG of up to ``size`` workers; ``quiet`` leaves out all that makes workers fail or wait for the clock."""
+    workers = []
+    for index in range(rng.randint(1, size)):
+        above = [f"w{i}" for i in range(index)]
+        chosen = rng.sample(above, min(len(above), rng.randint(0, 3)))
+        reads = [name for name in chosen if rng.random() < 0.6]
+        keys: dict[str, Any] = {
+            "outputs": {"out": f"out{index}"} if rng.random() < 0.8 or quiet else {},
+            "priority": rng.randint(0, 2),
+            "resources": {"cpus": float(rng.randint(0, 2))},
+        }
+        if not quiet:
+            keys |= {
+                "retries": Retries(rng.randint(0, 3), delay=rng.choice((0.0, 0.5, 3.0))),
+                "timeout": rng.choice((None, None, 2.5)),
+                "kill_after": rng.choice((0.0, 1.0)),
+                "on_failure": rng.choice(("stop", "continue", "continue")),
+                "on_disconnect": rng.choice(("continue", "continue", "stop")),
+            }
+        reads = [name for name in reads if workers[int(name[1:])].outputs]
+        inputs = {producer: (producer, "out") for producer in reads}
+        workers.append(WorkerSpec(f"w{index}", ("run",), needs=tuple(chosen), inputs=inputs, **keys))
+    return Workflow("w", {spec.name: spec for spec in workers}, rng.choice(MODES))
+
+
+def random_outcome(seed: str, failing: float) -> Outcome:
+    """How one process goes, the same for the same seed."""
+    rng = Random(seed)
+    seconds = rng.choice((0.001, 0.01, 0.1, 1.0, 3.0))
+    if rng.random() >= failing:
+        return Outcome(seconds)
+    bad = (
+        Outcome(seconds, exit_code=1),
+        Outcome(seconds, spawn_error="no such file"),
+        Outcome(seconds, output_lost=True),
+    )
+    return rng.choice((*bad, Outcome(seconds, heeds_term=False)))
