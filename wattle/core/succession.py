@@ -59,7 +59,9 @@ class Succession:
         """Another coordinator is in sight, and may have copies of a third one's runs."""
         self.coordinators[event.name] = event.store
         self._incarnations[event.name] = event.incarnation
-        self._inquiries.pop((event.name, event.store), None)
+        inquiry = self._inquiries.pop((event.name, event.store), None)
+        if inquiry is not None:
+            self._tokens.pop(inquiry.token, None)
         self.core.replication.choose()
         self.look(event.name)
 
