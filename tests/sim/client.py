@@ -36,7 +36,7 @@ class Client(Peer):
         self._try(verb, run, 0)
 
     def _try(self, verb: str, run: str, tries: int) -> None:
-        if verb != "submit" and tries >= TRIES_MOST:
+        if not self.up or (verb != "submit" and tries >= TRIES_MOST):
             return
         seen = sorted(name for name in self.tokens if self.world.peers[name].role == "coordinator")
         waiting, having = set(seen), set()
@@ -73,7 +73,7 @@ class Client(Peer):
             self.ask(name, "locate", run, lambda answer, name=name: located(name, answer))  # type: ignore[misc]
 
     def _poll(self, run: str) -> None:
-        if run in self.ended:
+        if run in self.ended or not self.up:
             return
         for name in sorted(self.tokens):
             if self.world.peers[name].role == "coordinator":

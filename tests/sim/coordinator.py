@@ -15,6 +15,7 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
+from wattle.core.placement import NodeStatus
 from wattle.core.model import CopiedRun, CopyPage, Fact, NodeInfo, RunHead, RunRecord, TaskId, Workflow
 
 JOIN_RETRY = 2.0
@@ -329,10 +330,16 @@ class Coordinator(Keeper):
         if life != self.life or core is None:
             return
         for name, node in core.nodes.items():
+            if node.status is NodeStatus.DRAINING:
+                self.ask(name, "state", None, self._still_draining)
             state = self._followed.get(name)
             if node.tasks and state is not None and state.joined and not state.reading:
                 self._read(name, state, lambda _: None)
         self.world.later(FEED_CHECK, self._check_feeds, life)
+
+    def _still_draining(self, info: NodeInfo | None) -> None:
+        if info is not None:
+            self.post(on.NodeChanged(info))
 
     # --- neighbours -----------------------------------------------------------------------------------------------------
 
@@ -386,6 +393,8 @@ class Coordinator(Keeper):
                 if answer is None:
                     failed()
                     return
+                if answer[2]:
+                    self.post(on.RunsClaimed(name, frozenset(), {}, (), answer[2]))  # before the facts of runs that others have now
                 mine = self._held(answer)
                 state = self._followed.get(name)
                 if state is None or state.store != info.store:
@@ -561,12 +570,8 @@ class Coordinator(Keeper):
         yield CopyPage(self.name, self.store.id, after, number, tuple(runs))
 
     def _from_store(self, after: int) -> Iterable[CopyPage]:
-        upto, at = self.store.number, after
-        for number, run in self.store.changed_after(after):
-            if number > at and at > after:
-                yield CopyPage(self.name, self.store.id, after, at)
-                after = at
-            at = number
+        upto = self.store.number
+        for _, run in self.store.changed_after(after):
             yield from self._whole(run, after)
         yield CopyPage(self.name, self.store.id, after, max(upto, after))
 
