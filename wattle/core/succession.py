@@ -57,7 +57,9 @@ class Succession:
 
     def seen(self, event: on.CoordinatorSeen) -> None:
         """Another coordinator is in sight, and may have copies of a third one's runs."""
+        before = self.coordinators.get(event.name, event.store)
         self.coordinators[event.name] = event.store
+        self._suspect((event.name, before))  # it came back on another data folder before it was missed
         self._incarnations[event.name] = event.incarnation
         inquiry = self._inquiries.pop((event.name, event.store), None)
         if inquiry is not None:
