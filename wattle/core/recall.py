@@ -161,6 +161,8 @@ class Recall:
         worker = run.workers.get(task.worker) if run is not None else None
         if run is None or worker is None or worker.known is None or task.attempt in worker.known:
             return False
+        if task.attempt > run.epoch * ATTEMPTS_PER_EPOCH:
+            return False  # a later owner gave it: this one will hear of that
         worker.known.add(task.attempt)
         record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)
         worker.open[task.attempt] = record
