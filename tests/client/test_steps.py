@@ -247,17 +247,17 @@ def test_state_is_read_now_and_then_although_events_keep_coming() -> None:
 
 
 class Tasks:
-    """One worker's attempts: what each wrote, and whether it has ended."""
+    """One worker's attempts: what each wrote, and whether it has ended. Their numbers are ``step`` apart."""
 
-    def __init__(self, status: str, *outputs: bytes | None, running: bool = False) -> None:
-        self.status, self.outputs, self.running = status, list(outputs), running
+    def __init__(self, status: str, *outputs: bytes | None, running: bool = False, step: int = 1) -> None:
+        self.status, self.outputs, self.running, self.step = status, list(outputs), running, step
 
     def answer(self, path: str, parameters: dict[str, str]) -> list[Reply]:
         newest = len(self.outputs)
         if "/logs/" not in path:
             attempts = [
                 {
-                    "attempt": n,
+                    "attempt": self.number(n),
                     "node": "n",
                     "status": "x",
                     "assigned_at": T0,
@@ -266,14 +266,18 @@ class Tasks:
                 for n in range(1, newest + 1)
             ]
             return good(worker("r", "w") | {"status": self.status, "attempts": attempts})
-        number = int(parameters.get("attempt", newest))
-        content = self.outputs[number - 1] if 1 <= number <= newest else None
-        if content is None:
+        number = int(parameters.get("attempt", self.number(newest)))
+        place = next((n for n in range(1, newest + 1) if self.number(n) == number), None)
+        content = self.outputs[place - 1] if place is not None else None
+        if place is None or content is None:
             return bad("LOG_NOT_FOUND")
         offset = int(parameters.get("offset", max(0, len(content) - int(parameters.get("tail", 1 << 30)))))
         data = content[offset : offset + 4]
         size, end = len(content), offset + len(data)
-        return good(data, attempt=number, node="n", offset=offset, next=end, size=size, running=self.going(number))
+        return good(data, attempt=number, node="n", offset=offset, next=end, size=size, running=self.going(place))
+
+    def number(self, place: int) -> int:
+        return 1 + (place - 1) * self.step
 
     def going(self, number: int) -> bool:
         return self.running and number == len(self.outputs)
@@ -317,6 +321,33 @@ def test_following_goes_on_with_the_next_attempt() -> None:
 
     stage.answer = later
     assert read(stage, follow=True) == b"one end two"
+
+
+def test_following_passes_over_the_gap_before_the_attempts_of_another_owner() -> None:
+    tasks = Tasks("succeeded", b"one ", b"two", step=100_000)
+    first = Tasks("running", b"one ")
+
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        return (tasks if any("/logs/" in one for one in stage.asked) else first).answer(path, parameters)
+
+    stage = Stage(answer)
+    assert read(stage, follow=True) == b"one two"
+    assert len(stage.asked) < 10
+
+
+def test_following_waits_for_an_attempt_that_its_node_does_not_know_yet() -> None:
+    """The gateway says attempt 0 of a log that is still to come, whichever attempt was asked for."""
+    tasks = Tasks("succeeded", b"here")
+    unknown = [good(b"", attempt=0, node=None, offset=0, next=0, size=0, running=True)] * 2
+
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        if "/logs/" in path:
+            assert parameters["attempt"] == "1"
+            if unknown:
+                return unknown.pop()
+        return tasks.answer(path, parameters)
+
+    assert read(Stage(answer), follow=True) == b"here"
 
 
 def test_following_waits_for_a_worker_that_has_not_started() -> None:

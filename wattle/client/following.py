@@ -149,6 +149,9 @@ class Log:
                 continue
             if chunk.data:
                 yield Emit(chunk)
+            elif self.follow and chunk.running and not chunk.attempt:
+                yield Pause(0.2)  # the attempt is on its way to its node, which has no log of it yet
+                continue
             number, offset = chunk.attempt, chunk.next
             goal = chunk.size if goal is None else goal
             ended = not chunk.running and chunk.next >= chunk.size
@@ -182,9 +185,9 @@ class Log:
         pause = 0.2
         while True:
             view = yield from ask(self.policy, requests.worker(self.run, self.worker))
-            newest = view.attempts[-1].attempt if view.attempts else 0
-            if newest > number:
-                return number + 1 if number else newest
+            later = [attempt.attempt for attempt in view.attempts if attempt.attempt > number]
+            if later:
+                return later[0] if number else later[-1]  # an adopter's numbers begin elsewhere: there are gaps
             if view.status in FINAL_WORKER or not patient:
                 return None
             yield Pause(pause)
