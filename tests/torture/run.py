@@ -58,7 +58,7 @@ def torture(folder: Path, options: Options) -> Outcome:
     counts = {"coordinators": options.coordinators, "runtimes": options.runtimes, "gateways": options.gateways}
     with site(folder, **counts, slots=options.slots) as made:
         faults = schedule(options.seed, options.seconds, made.names, wipe=options.wipe, down=options.down)
-        submitters, watcher = Submitters(made, given, options.seed), Watcher(made, list(given.documents))
+        submitters, watcher = Submitters(made, given, options.seed), Watcher(made)
         tormentor = Tormentor(made, faults)
         with _beside(watcher.run, watcher.stop), _beside(submitters.run, submitters.stop) as submitting:
             tormentor.run()
@@ -198,6 +198,7 @@ def _figures(
         "submissions until acknowledged": f"1 to {max(again, default=0)}, {sum(again)} in all",
         "answers to the watcher": watcher.answers,
         "runs it saw final": len(watcher.final),
+        "final runs told with another time": watcher.redated,
         "starts that had to be repeated": len(made.refusals),
     }
 

@@ -114,11 +114,14 @@ class Submitters:
 class Watcher:
     """A client that looks at the runs again and again, and notes every final result that it was ever told."""
 
-    def __init__(self, site: Site, runs: list[str]) -> None:
-        self._site, self._runs = site, runs
+    def __init__(self, site: Site) -> None:
+        self._site = site
         self._stop = threading.Event()
         self.final: dict[str, dict[str, Any]] = {}
         self.changed: list[str] = []  # final results that did not stay
+        self.redated: list[
+            str
+        ] = []  # those that stayed, but for the time: two owners had ended the run, cut off from each other
         self.answers = 0
 
     def run(self) -> None:
@@ -140,7 +143,11 @@ class Watcher:
         if before is None and view["status"] in FINAL:
             self.final[view["id"]] = told
         elif before is not None and before != told:
-            self.changed.append(f"{view['id']} was told to be {before}, and then {told} (owner {view['owner']})")
+            self.final[view["id"]] = told  # each change is told once
+            result_stayed = {**before, "completed_at": None} == {**told, "completed_at": None}
+            (self.redated if result_stayed else self.changed).append(
+                f"{view['id']} was told to be {before}, and then {told} (owner {view['owner']})"
+            )
 
     def stop(self) -> None:
         """Look no more."""
