@@ -11,7 +11,9 @@ EXAMPLE := examples/wordcount
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench check format reference clean
+TORTURE ?= --seconds 300
+MINUTES ?= 30
+.PHONY: help run test torture soak bench check format reference clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -21,6 +23,12 @@ run: $(VENV)/installed ## run the example on a network of its own
 
 test: $(VENV)/installed-dev ## run all tests
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/installed-dev ## real processes under faults for five minutes; TORTURE="--seconds 60 --seed 7" says otherwise
+	$(BIN)/python -m tests.torture $(TORTURE)
+
+soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=5 says otherwise
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 bench: $(VENV)/installed ## measure Wattle beside xargs and a bare loop that starts processes
 	$(BIN)/python -m benchmarks

@@ -52,21 +52,24 @@ def network(place: Path, *, metered: bool = False) -> Iterator[Network]:
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir=place))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        coordinator, endpoint = stack.enter_context(_agent(folder, "coordinator", metered=metered))
-        runtime, _ = stack.enter_context(_agent(folder, "runtime", endpoint, metered=metered))
-        gateway, door = stack.enter_context(_agent(folder, "gateway", endpoint))
+        coordinator, endpoint = stack.enter_context(agent(folder, "coordinator", metered=metered))
+        runtime, _ = stack.enter_context(agent(folder, "runtime", endpoint, metered=metered))
+        gateway, door = stack.enter_context(agent(folder, "gateway", endpoint))
         client = stack.enter_context(Client(door, timeout=READY))
         _warm_up(client)
-        pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": _child(runtime)}
+        pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": child(runtime)}
         yield Network(client, pids, folder if metered else None)
 
 
 @contextmanager
-def _agent(folder: Path, role: str, connect: str | None = None, *, metered: bool = False) -> Iterator[tuple[int, str]]:
-    """One agent: its process number and its endpoint."""
-    options = ["--data", str(folder / role), "--name", role, "--log-file", str(folder / f"{role}.log")]
+def agent(
+    folder: Path, role: str, connect: str | None = None, *, name: str = "", metered: bool = False
+) -> Iterator[tuple[int, str]]:
+    """One agent, named after its role or as said: its process number and its endpoint."""
+    name = name or role
+    options = ["--data", str(folder / name), "--name", name, "--log-file", str(folder / f"{name}.log")]
     peer = ["--connect", connect] if connect else []
-    program = ["benchmarks.meter", str(folder / f"{role}.json")] if metered else ["wattle"]
+    program = ["benchmarks.meter", str(folder / f"{name}.json")] if metered else ["wattle"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
     process = subprocess.Popen(
         [sys.executable, "-m", *program, role, *options, *peer], stdout=subprocess.PIPE, text=True, env=environment
@@ -75,7 +78,7 @@ def _agent(folder: Path, role: str, connect: str | None = None, *, metered: bool
         assert process.stdout is not None
         words = process.stdout.readline().split()  # "ready ENDPOINT"; the end of the file when it does not start
         if words[:1] != ["ready"]:
-            raise WattleError(f"the {role} did not start: {(folder / f'{role}.log').read_text()[-2000:]}")
+            raise WattleError(f"{name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}")
         yield process.pid, words[1]
     finally:
         process.terminate()
@@ -107,7 +110,7 @@ def _read_meter(file: Path, pid: int) -> dict[str, Any]:
     return found
 
 
-def _child(pid: int) -> int:
+def child(pid: int) -> int:
     """The one child of a process."""
     (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(child)
