@@ -8,7 +8,7 @@
      ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND
      ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, NAME_IN_USE: right in form, wrong for what is there now
      ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NODE_UNREACHABLE, TIMEOUT, BUSY: try again later
-     ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED: this process cannot use its data folder
+     ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
      ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
      └── InternalError          INTERNAL: a fault of Wattle's own, logged where it happened
 """
@@ -99,6 +99,8 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "STORE_IN_USE": StoreError,
     "STORE_NEWER": StoreError,
     "STORE_DAMAGED": StoreError,
+    "STORE_FULL": StoreError,
+    "STORE_UNUSABLE": StoreError,
     "INVALID_SETTINGS": SettingsError,
 }
 

@@ -149,6 +149,11 @@ class RuntimeStore(Store):
         self.copies = CopyTables(self)
         self._known: set[TaskId] = set()  # open tasks that have a row, so that only what changes is written
 
+    def renew(self) -> None:
+        """As of every store. Tasks that had not started are forgotten: they may have run since; who still wants them sends them again."""
+        super().renew()
+        Tasks.delete().where(Tasks.phase.in_([Phase.QUEUED, Phase.PREPARING])).execute()
+
     def save(self, effects: Iterable[RuntimeEffect]) -> tuple[Fact, ...]:
         """Write every Save and Append effect, within one transaction of the caller's; gives the facts of the new feed entry, if any.
 
