@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 
 import trio
 from pydantic_core import to_json
@@ -21,7 +22,7 @@ from wattle.bus.base import Bus, Query
 from wattle.bus.config import ZenohOptions
 from wattle.bus.zenoh import open_zenoh_bus
 from wattle.coordinator.agent import CoordinatorAgent
-from wattle.errors import WattleError
+from wattle.errors import StoreError, WattleError
 from wattle.gateway.agent import GatewayAgent
 from wattle.peer.presence import claim_name, new_incarnation
 from wattle.protocol.keys import Keys
@@ -30,7 +31,7 @@ from wattle.protocol.records import timestamp
 from wattle.runtime.agent import RuntimeAgent
 from wattle.settings import AgentSettings
 from wattle.settings.agents import CoordinatorSettings, GatewaySettings, RuntimeSettings
-from wattle.store.base import FolderLock
+from wattle.store.base import FolderLock, Store
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.runtime import RuntimeStore
 
@@ -41,6 +42,7 @@ and Python's own 5 ms each would be most of its way."""
 log = logs.get_logger("wattle.host")
 
 Life = Callable[..., Awaitable[None]]
+S = TypeVar("S", bound=Store)
 
 
 class Host:
@@ -51,6 +53,8 @@ class Host:
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
+        self._broken: StoreError | None = None
+        self._broke = trio.Event()
 
     def name(self, role: str) -> str:
         """A peer's name: the setting, but for agents that share a process with a runtime, which has it for itself."""
@@ -75,6 +79,7 @@ class Host:
                 claims.start_soon(claim_name, bus, keys, role, self.name(role))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
+            nursery.start_soon(self._end_with_store)
             for role in self._settings:
                 await nursery.start(self._live, self._life(role, bus, stack), nursery.cancel_scope)
             ready(list(self._first.endpoints))
@@ -89,19 +94,34 @@ class Host:
         settings, name = self._settings[role], self.name(role)
         match settings:
             case CoordinatorSettings():
-                store = CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous)
-                stack.callback(store.close)
+                store = self._kept(
+                    CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous), stack
+                )
                 companions = frozenset({self.name("runtime")} if "runtime" in self._settings else ())
                 return CoordinatorAgent(name, settings, bus, store, companions=companions).run
             case RuntimeSettings():
-                kept = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
-                stack.callback(kept.close)
+                kept = self._kept(RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous), stack)
                 self._runtime = RuntimeAgent(name, settings, bus, kept, at_rest=self._at_rest)
                 return self._runtime.run
             case GatewaySettings():
                 return GatewayAgent(name, settings, bus).run
             case _:
                 return partial(_router, name, bus, Keys(settings.namespace))
+
+    def _kept(self, store: S, stack: ExitStack) -> S:
+        stack.callback(store.close)
+        store.on_failure = self._store_failed
+        return store
+
+    def _store_failed(self, error: StoreError) -> None:
+        self._broken = self._broken or error
+        self._broke.set()
+
+    async def _end_with_store(self) -> None:
+        """End every agent when a store fails, also where a request met the fault, which is answered with an error and forgotten."""
+        await self._broke.wait()
+        assert self._broken is not None
+        raise self._broken
 
     async def _stop_on_signal(self, nursery: trio.Nursery) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
