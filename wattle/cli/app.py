@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from wattle import __version__
-from wattle.cli import agents, documents, nodes, raw, runs, workflows
+from wattle.cli import agents, documents, nodes, raw, runs, store, workflows
 from wattle.cli.output import print_json_line, styled
 from wattle.errors import InternalError, StoreError, Unavailable, WattleError
 
@@ -77,7 +77,7 @@ def _options(
     pass
 
 
-for _part in (runs, workflows, nodes, documents, agents, raw):
+for _part in (runs, workflows, nodes, documents, agents, store, raw):
     _part.register(app)
 
 
