@@ -19,7 +19,9 @@ from typing import Any
 WORKER = "use"
 """The worker at whose steps somebody is killed; what concerns the run as a whole is a step as well."""
 
-_SPAWNER = f"import sys; sys.path.append(sys.argv.pop(1)); import runpy; runpy.run_path({__file__!r}, run_name='spawner')"
+_SPAWNER = (
+    f"import sys; sys.path.append(sys.argv.pop(1)); import runpy; runpy.run_path({__file__!r}, run_name='spawner')"
+)
 
 
 class Trap:
