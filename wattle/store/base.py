@@ -317,7 +317,8 @@ class Store:
 
     def execute(self, sql: str, values: Row = ()) -> int:
         """Execute a statement on this store's own connection; gives the number of rows it touched."""
-        return self._connection.execute(sql, values).rowcount
+        touched: int = self._connection.execute(sql, values).rowcount
+        return touched
 
     def execute_many(self, sql: str, rows: Iterable[Row]) -> None:
         """Execute a statement once per row."""
@@ -325,7 +326,8 @@ class Store:
 
     def query(self, sql: str, values: Row = ()) -> list[Row]:
         """The rows that a statement finds."""
-        return self._connection.execute(sql, values).fetchall()
+        found: list[Row] = self._connection.execute(sql, values).fetchall()
+        return found
 
     def row(self, lookup: Lookup[M], *key: Any) -> M | None:
         """The row with a primary key."""
