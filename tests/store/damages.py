@@ -45,8 +45,8 @@ def leave_open(path: Path, commits: int = 3) -> None:
     """A process that makes commits of several pages each and is killed."""
     program = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from wattle.store.base import Store\n"
-        "store = Store(Path(sys.argv[1]), ())\n"
+        "from wattle.store.base import Store\nfrom wattle.store.runtime import MIGRATIONS\n"
+        "store = Store(Path(sys.argv[1]), (), MIGRATIONS)\n"
         "for n in range(int(sys.argv[2])):\n"
         "    with store.transaction():\n"
         "        store.database.execute_sql('INSERT INTO meta (key, value) VALUES (?, ?)', (f'k{n}', 9000 * 'x'))\n"

@@ -68,7 +68,7 @@ def test_a_copy_made_while_somebody_writes_is_of_one_moment(folder: Path, tmp_pa
 
     def write() -> None:
         nonlocal written
-        writer = Store(folder / "runtime.db", ())
+        writer = Store(folder / "runtime.db", (), MIGRATIONS)
         while not stop.is_set():
             written += 1
             with writer.transaction():

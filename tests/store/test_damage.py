@@ -229,7 +229,7 @@ WRITER = """
 import random, sys; from pathlib import Path
 from wattle.store.base import Store
 chance = random.Random(int(sys.argv[2]))
-store = Store(Path(sys.argv[1]), ())
+store = Store(Path(sys.argv[1]), (), MIGRATIONS)
 store.database.execute_sql("CREATE TABLE IF NOT EXISTS counted (round INTEGER, part INTEGER, filler TEXT, PRIMARY KEY (round, part))")
 store.database.execute_sql("PRAGMA wal_autocheckpoint = 20")
 last = store.database.execute_sql("SELECT max(round) FROM counted").fetchone()[0] or 0
