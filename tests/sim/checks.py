@@ -70,6 +70,8 @@ class Checks:
             match save:
                 case do.SaveTask():
                     self._given.add((save.task.id, peer.name))
+                case do.AdoptRun():
+                    self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
                 case do.CreateRun():
                     run = save.run.id
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
@@ -141,7 +143,11 @@ class Checks:
                 continue
             copies = other.copies().kept.get((peer.name, peer.store.id, run))
             kept: RunRecord | None = None if copies is None or copies.head is None else copies.rows.get("run")
-            if kept is not None and (kept.retried, kept.cancel_requested) == (record.retried, record.cancel_requested):
+            if kept is not None and (
+                what == "submit"
+                or (what == "cancel" and (kept.cancel_requested or kept.status.final or kept.retried > record.retried))
+                or (what == "retry" and kept.retried >= record.retried)
+            ):
                 count += 1
             elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]
                 count += 1  # another owner's newer state
