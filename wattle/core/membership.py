@@ -48,6 +48,14 @@ class Membership:
             self._give_time(node)
         return node
 
+    def book(self, name: str, task: TaskId, resources: Mapping[str, float]) -> None:
+        """Note that a node has a task; one that was given up counts as out of sight again, and is given its time."""
+        node = self.expect(name)
+        if node.status is NodeStatus.LOST:
+            node.status = NodeStatus.UNREACHABLE
+            self._give_time(node)
+        node.take(task, resources)
+
     def _new(self, info: NodeInfo, status: NodeStatus) -> Node:
         node = self.pool.nodes[info.name] = Node(info, status, self.pool.changed)
         return node

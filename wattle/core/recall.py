@@ -109,7 +109,7 @@ class Recall:
             elif not task.status.final:
                 worker.open[task.attempt] = task
                 worker.node = task.node
-                self.core.members.expect(task.node).take(task.id, worker.spec.resources)
+                self.core.members.book(task.node, task.id, worker.spec.resources)
         for worker in run.workers.values():
             if worker.status is WorkerStatus.RUNNING and not worker.open:  # only in a copy that lags behind
                 self.core.move(run, worker, WorkerEvent.AGAIN, worker.error)
@@ -135,7 +135,7 @@ class Recall:
                 worker.open[again.attempt] = again
                 worker.node = again.node
                 worker.attempts = max(worker.attempts, again.attempt)
-                self.core.members.expect(again.node).take(again.id, worker.spec.resources)
+                self.core.members.book(again.node, again.id, worker.spec.resources)
                 self.core.save_task(again)
             if worker.status is not WorkerStatus.CREATED and run.unmet(worker):
                 run.change(worker, WorkerStatus.CREATED)
@@ -167,7 +167,7 @@ class Recall:
         record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)
         worker.open[task.attempt] = record
         worker.attempts = max(worker.attempts, task.attempt)
-        node.take(task, worker.spec.resources)
+        self.core.members.book(node.info.name, task, worker.spec.resources)
         self.core.save_task(record)
         self.core.save_worker(run, worker)
         return True
