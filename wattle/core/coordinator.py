@@ -33,7 +33,7 @@ from wattle.core.succession import Succession
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
 
-NOT_SHIPPED = (do.SaveCopies, do.SaveCursor)
+NOT_SHIPPED = (do.SaveCopies, do.SaveCursor, do.ReadAgain)
 """What followers need not know: two coordinators that keep each other's copies would else tell each other of that for ever."""
 
 

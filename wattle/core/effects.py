@@ -63,6 +63,13 @@ class SaveCursor:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """Forget how far the feeds of all nodes but these have been learned: they are to be read from their first entry when next met."""
+
+    but: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class SaveHolder:
     """Remember that a node has a copy of some content that a run passes around."""
 
@@ -222,6 +229,7 @@ CoordinatorEffect = (
     | SaveWorker
     | SaveTask
     | SaveCursor
+    | ReadAgain
     | SaveHolder
     | SaveLateFact
     | AdoptRun

@@ -37,6 +37,7 @@ class Membership:
         self.core = core
         self.pool = Pool()
         self._clocked: set[str] = set()  # nodes for which something becomes due at some time
+        self._followed: set[str] | None = None  # once feeds are to be read again: nodes whose feeds are, or need not be
 
     # --- in and out of sight ------------------------------------------------------------------------------------------
 
@@ -150,9 +151,11 @@ class Membership:
             return
         node.status = NodeStatus.UNREACHABLE
         node.resend_at = None
-        for run_id in list(node.claims):
-            self.core.recall.heard(run_id, event.node)
-        node.claims.clear()  # they are repeated when it is met again
+        if node.claims:
+            for run_id in list(node.claims):
+                self.core.recall.heard(run_id, event.node)
+            node.claims.clear()  # they are repeated when it is met again, for runs that have not ended until then
+            self.read_again()
         self.core.replication.choose()
         self.core.succession.node_gone(event.node)
         self._give_time(node)
@@ -190,11 +193,24 @@ class Membership:
             if self.core.attempts.advance(worker, record, TaskEvent.LOST, error_message=reason) is not None:
                 self.core.attempts.lost(run, worker, reason)
 
+    def read_again(self) -> None:
+        """Have the feeds of nodes out of sight read from their start when they are met again.
+
+        A run was adopted that they cannot be asked about now, and what they said of it was no concern of this coordinator's before. They may
+        come back after its end, when nobody asks them any more.
+        """
+        self._followed = set(self.names_in_sight())
+        self.core.saves.append(do.ReadAgain(frozenset(self._followed)))
+
     # --- facts ----------------------------------------------------------------------------------------------------------
 
     def facts(self, event: on.FactsLearned) -> None:
         """One entry of a node's feed."""
         node = self.expect(event.node)
+        if self._followed is not None and event.node not in self._followed:
+            if event.number > 1:
+                return  # read before it was known that all of it is needed
+            self._followed.add(event.node)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
         if any(fact.status is TaskStatus.SUCCEEDED for fact in event.facts):

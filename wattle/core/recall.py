@@ -69,6 +69,7 @@ class Recall:
         if record.status.final:
             record = replace(record, adopted=kept.run.adopted)
             self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
+            self.core.members.read_again()
             self.core.acts.append(do.AnnounceRun(record))
             self.core.replication.hasten()
             return
@@ -78,6 +79,7 @@ class Recall:
         self.core.touch(run)
         self.core.acts.append(do.AnnounceRun(run.record()))
         self.core.replication.hasten()
+        self.core.members.read_again()
         self._mend(run, kept.tasks)
         self._go_on(run, kept.tasks)
         for name in sorted(run.awaiting):
