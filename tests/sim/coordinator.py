@@ -27,6 +27,7 @@ SAVES = (
     do.SaveWorker,
     do.SaveTask,
     do.SaveCursor,
+    do.ReadAgain,
     do.SaveHolder,
     do.SaveLateFact,
     do.AdoptRun,
@@ -117,6 +118,11 @@ class Coordinator(Keeper):
             before |= {c.run for e in saves if isinstance(e, do.SaveCopies) for c in e.page.runs}
             changed = self.store.commit(saves, number)
             world.checks.committed(self, saves, changed)
+            for effect in saves:
+                if isinstance(effect, do.ReadAgain):
+                    for node, state in self._followed.items():
+                        if node not in effect.but:
+                            self._followed[node] = Followed(state.store, 0, joined=state.joined)
             for run in sorted(before):
                 world.checks.removed(run)
             self._journal.append((number, {run: (rows, self.store.head(run)) for run, rows in changed.items()}))
@@ -310,7 +316,7 @@ class Coordinator(Keeper):
         store = state.store
 
         def answered(page: tuple[str, int, tuple[tuple[Fact, ...], ...]] | None) -> None:
-            if page is None or page[0] != store or state.store != store:
+            if page is None or page[0] != store or self._followed.get(node) is not state:
                 state.reading = False
                 done(False)
                 return

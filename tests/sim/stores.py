@@ -143,8 +143,10 @@ class CoordinatorStore:
                 case do.SaveCursor():
                     store, last = self.cursors.get(effect.node, (effect.store, 0))
                     last = last if store == effect.store else 0
-                    assert effect.number == last + 1, f"cursor of {effect.node} went from {last} to {effect.number}"
+                    assert effect.number <= last + 1, f"cursor of {effect.node} went from {last} to {effect.number}"
                     self.cursors[effect.node] = (effect.store, effect.number)
+                case do.ReadAgain():
+                    self.cursors = {node: cursor for node, cursor in self.cursors.items() if node in effect.but}
                 case do.SaveLateFact():
                     if effect.fact.run in self.runs:
                         self._late(effect)
