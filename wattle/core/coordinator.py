@@ -264,6 +264,12 @@ class CoordinatorCore:
         self._let_go(run, RunHead(run.id, owner, store, epoch, retried=run.retried))
 
     def _let_go(self, run: Run, head: RunHead) -> None:
+        self.forget(run, head)
+        self.acts.append(do.AnnounceReleased(run.id, head.owner))
+        self.saves.append(do.ReleaseRun(head))
+
+    def forget(self, run: Run, head: RunHead) -> None:
+        """Have a run in memory no more: ``head`` is the state that counts now."""
         self._runs.pop(run.id, None)
         for worker in run.workers.values():
             self._workers.pop((run.id, worker.spec.name), None)
@@ -275,8 +281,6 @@ class CoordinatorCore:
                 else:
                     node.cancels.pop(record.id, None)
                 self._tasks.pop(record.id, None)
-        self.acts.append(do.AnnounceReleased(run.id, head.owner))
-        self.saves.append(do.ReleaseRun(head))
         del self.runs[run.id]
 
     def _keep(self, event: on.Keep) -> None:

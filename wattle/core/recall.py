@@ -63,8 +63,11 @@ class Recall:
     def adopt(self, event: on.Gathered) -> None:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
         kept = event.snapshot
-        if kept.run.id in self.core.runs:
-            return
+        own = self.core.runs.get(kept.run.id)
+        if own is not None:
+            if event.head.rank <= own.head(self.core.store).rank:
+                return
+            self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
         record = replace(kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch)
         if record.status.final:
             record = replace(record, adopted=kept.run.adopted)
