@@ -302,7 +302,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer one task of a command: ``code`` is OK, FENCED, DRAINING or UNFIT; for FENCED, epoch and owner are the current ones."""
+    """Answer one task of a command: ``code`` is OK, OVER, FENCED, DRAINING or UNFIT; for FENCED, epoch and owner are the current ones."""
 
     token: int
     task: TaskId

@@ -114,7 +114,7 @@ class CancelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A runtime did not take a task. ``code`` is FENCED (then ``epoch`` and ``owner`` are the current ones), DRAINING or UNFIT."""
+    """A runtime did not take a task. ``code`` is FENCED (then ``epoch`` and ``owner`` are the current ones), OVER, DRAINING or UNFIT."""
 
     node: str
     task: TaskId

@@ -143,8 +143,10 @@ class RuntimeCore:
         if refusal is not None:
             return refusal
         newest_ended = self.past.newest_ended(assignment.id)
-        if assignment.id in self.tasks or assignment.attempt == newest_ended:
+        if assignment.id in self.tasks:
             return "OK", ""  # told twice
+        if assignment.attempt == newest_ended:
+            return "OVER", "it has ended here already"
         if (
             assignment.attempt < newest_ended
         ):  # never to be started: one that was given up must not wait for it for ever
