@@ -339,8 +339,10 @@ class Store:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it. One that cannot be written stays marked as open."""
         self.on_failure = None
-        with suppress(StoreError), self.transaction():
-            self._connection.execute("DELETE FROM meta WHERE key = 'open'")
+        with suppress(StoreError):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # makes room for the next line on a full disk
+            with self.transaction():
+                self._connection.execute("DELETE FROM meta WHERE key = 'open'")
         self.database.close()
 
 
