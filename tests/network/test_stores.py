@@ -161,7 +161,7 @@ def ended_for_want_of_room(agent: Agent) -> None:
 
 def test_a_full_disk_ends_agents_clearly_and_nothing_acknowledged_is_lost(folder: Path) -> None:
     with ExitStack() as stack:
-        net = stack.enter_context(network())
+        net = stack.enter_context(network({"WATTLE_LOST_AFTER": "300"}))
         for name in ("coordinator1", "runtime1"):
             (net.folder / name).mkdir(mode=0o700)
             stack.enter_context(mounted(net.folder / name, "-t", "tmpfs", "-o", "size=8m", "tmpfs"))
