@@ -95,7 +95,8 @@ class Host:
         match settings:
             case CoordinatorSettings():
                 store = self._kept(
-                    CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous), stack
+                    CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous),
+                    stack,
                 )
                 companions = frozenset({self.name("runtime")} if "runtime" in self._settings else ())
                 return CoordinatorAgent(name, settings, bus, store, companions=companions).run

@@ -30,6 +30,7 @@ from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.events import CoordinatorEvent
 from wattle.core.model import CopyPage, Fact, NodeInfo, RunHead, Snapshot
+from wattle.core.placement import NodeStatus
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
 from wattle.errors import InvalidRequest, WattleError
@@ -181,6 +182,8 @@ class CoordinatorAgent:
                     self._dispatch.cancel(effect)
                 case do.SetTimer():
                     self._loop.set_timer(effect.at)
+                case do.ReadAgain():
+                    self._follower.read_again(effect.but)
                 case do.Ship():
                     self._copying.ship(effect)
                 case do.AnnounceRun() if effect.run.status.final:
@@ -205,6 +208,9 @@ class CoordinatorAgent:
 
     def _announce_run(self, effect: do.AnnounceRun) -> None:
         run = effect.run
+        row = self.store.run(run.id)
+        if row is None or (run.status.final and (row.status, row.retried) != (run.status, run.retried)):
+            return  # by the time it may be told it is another owner's, or goes on again
         log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, reason=run.error_message)
         if run.status.final:
             self._requests.release(run.id)
@@ -319,6 +325,8 @@ class CoordinatorAgent:
             for name, node in self.core.nodes.items():
                 if node.tasks:
                     self._follower.check(name)
+                if node.status is NodeStatus.DRAINING:  # that it takes work again may have been lost on the way
+                    self._nursery.start_soon(self._neighbours.look, name)
 
     # --- about itself -------------------------------------------------------------------------------------------------
 

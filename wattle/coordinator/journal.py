@@ -120,14 +120,12 @@ class Journal:
         return CopiedRun(run, number, tuple(_row(key, what) for key, what in change.rows.items()), change.head)
 
     def _from_store(self, after: int) -> Iterator[CopyPage]:
-        """Every run that changed since, whole, the one that was changed longest ago first."""
+        """Every run that changed since, whole.
+
+        The cursor moves once, at the end: a run is listed by its newest change, so until then changes of any commit may be lacking.
+        """
         upto = self._store.number
-        at = after
-        for number, run in self._store.owned.changed(after):
-            if number > at and at > after:  # everything of the commits before is told
-                yield CopyPage(self._core.name, self._store.id, after, at)
-                after = at
-            at = number
+        for _, run in self._store.owned.changed(after):
             yield from self._whole(run, after)
         yield CopyPage(self._core.name, self._store.id, after, max(upto, after))
 

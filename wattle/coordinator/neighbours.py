@@ -104,6 +104,8 @@ class Neighbours:
         claims = self._core.recall.claims()
         answer = await self._claim(peer.peer, claims)
         held = self._held(answer)
+        if answer.refused:  # before its facts: what they say is another owner's concern
+            self._post(on.RunsClaimed(peer.peer, frozenset(), {}, (), answer.refused))
         if not await self._follower.join(peer.peer, info.store):
             return False
         claimed = await self._claimed(peer.peer, claims, answer)
@@ -114,6 +116,14 @@ class Neighbours:
             self._post(on.RunsClaimed(peer.peer, claimed.runs, {}, claimed.facts, claimed.refused))
         self._post(on.NodeSeen(info, held, claimed.runs))
         return True
+
+    async def look(self, node: str) -> None:
+        """Ask a runtime anew what it says of itself."""
+        try:
+            reply = await ask(self._bus, self._keys.state("runtime", node), timeout=self._timeout)
+            self._post(on.NodeChanged(decode(NodeInfo, reply.payload)))
+        except WattleError as error:
+            log.info("node does not tell its state", node=node, reason=error.message)
 
     # --- claims -------------------------------------------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ class Requests:
         existing = self._store.run(run_id)
         if existing is not None:
             if existing.document == request.digest and json.loads(existing.params) == request.params:
-                return as_json(run_view(existing))  # told twice
+                return self._once_settled(query, existing.number, as_json(run_view(existing)))  # told twice
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
@@ -179,7 +179,7 @@ class Requests:
         return _LATER
 
     def _once_settled(self, query: Query, number: int, answer: Any) -> Any:
-        """Tell of the end of a run only once it is on other stores: it must not change any more."""
+        """Tell of a submission, or of a run's end, only once it is on other stores: it must not be taken back any more."""
         self._agent.when_settled(number, lambda: self._answer(query, answer))
         return _LATER
 

@@ -280,7 +280,9 @@ class Membership:
             return
         run, worker, record = found
         if event.code == "OVER":
-            self.claim(event.node, run)  # have its end told again, should it have been no concern of this coordinator's then
+            self.claim(
+                event.node, run
+            )  # have its end told again, should it have been no concern of this coordinator's then
             return
         self.core.attempts.advance(
             worker, record, TaskEvent.RETURNED, completed_at=self.core.now, error_message=event.reason

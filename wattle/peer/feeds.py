@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import trio
@@ -117,7 +117,7 @@ class FeedFollower:
         try:
             while True:
                 state.behind = False
-                if not await self._read_on(peer, state.store):
+                if not await self._read_on(peer, state):
                     return False
                 if not state.behind or peer not in self._joined:
                     return True
@@ -140,13 +140,18 @@ class FeedFollower:
         self._joined.add(peer)
         return await self._catch_up(peer)
 
+    def read_again(self, but: Container[str]) -> None:
+        """Start all feeds but these from their first entry, now or when their peers are met again; a reading under way fails."""
+        for peer, state in self._followed.items():
+            if peer not in but:
+                self._followed[peer] = _Followed(state.store, 0)
+
     def leave(self, peer: str) -> None:
         """Follow a peer no more until it joins again."""
         self._joined.discard(peer)
 
-    async def _read_on(self, peer: str, store: str) -> bool:
+    async def _read_on(self, peer: str, state: _Followed) -> bool:
         """Query page after page until the head; False when no usable answer comes."""
-        state = self._followed[peer]
         while True:
             replies = await self._bus.get(
                 self._keys.feed(peer),
@@ -155,14 +160,14 @@ class FeedFollower:
                 priority=Priority.CONTROL,
             )
             answer = next((r for r in replies if r.ok), None)
-            if answer is None:
+            if answer is None or self._followed[peer] is not state:
                 return False
             try:
                 page = decode(FeedPage, answer.payload)
             except InvalidRequest as error:
                 log.warning("feed not understood", peer=peer, problem=error.message)
                 return False
-            if page.store != store:
+            if page.store != state.store:
                 return False
             before = state.number
             self._take(peer, page)

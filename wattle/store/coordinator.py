@@ -174,6 +174,9 @@ class CoordinatorStore(Store):
             )
         if groups[do.SaveTask]:
             self.write(_UPSERT_TASK, (_task_row(e.task) for e in groups[do.SaveTask]))
+        for again in groups[do.ReadAgain]:
+            for node in self.cursors().keys() - again.but:
+                self.execute("DELETE FROM cursors WHERE node = ?", (node,))
         if groups[do.SaveCursor]:
             self.write(_UPSERT_CURSOR, ((e.node, e.store, e.number) for e in groups[do.SaveCursor]))
         if groups[do.SaveHolder]:
