@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
 
 import trio
 from pydantic_core import to_json
@@ -31,7 +30,7 @@ from wattle.protocol.records import timestamp
 from wattle.runtime.agent import RuntimeAgent
 from wattle.settings import AgentSettings
 from wattle.settings.agents import CoordinatorSettings, GatewaySettings, RuntimeSettings
-from wattle.store.base import FolderLock, Store
+from wattle.store.base import FolderLock
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.runtime import RuntimeStore
 
@@ -42,7 +41,6 @@ and Python's own 5 ms each would be most of its way."""
 log = logs.get_logger("wattle.host")
 
 Life = Callable[..., Awaitable[None]]
-S = TypeVar("S", bound=Store)
 
 
 class Host:
@@ -53,6 +51,7 @@ class Host:
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
+        self._stores: dict[str, CoordinatorStore | RuntimeStore] = {}
         self._broken: StoreError | None = None
         self._broke = trio.Event()
 
@@ -65,14 +64,16 @@ class Host:
         """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
         with ExitStack() as stack:
             stack.callback(FolderLock(self._first.data).close)
+            for role in self._settings:  # before anybody can see this process: what cannot use its store does not join
+                self._open_store(role, stack)
             bus = await open_zenoh_bus(_zenoh_options(self._first))
             try:
-                await self._serve(bus, stack, ready)
+                await self._serve(bus, ready)
             finally:
                 with trio.CancelScope(shield=True):
                     await bus.close()
 
-    async def _serve(self, bus: Bus, stack: ExitStack, ready: Callable[[list[str]], None]) -> None:
+    async def _serve(self, bus: Bus, ready: Callable[[list[str]], None]) -> None:
         keys = Keys(self._first.namespace)
         async with trio.open_nursery() as claims:
             for role in self._settings:
@@ -81,7 +82,7 @@ class Host:
             nursery.start_soon(self._stop_on_signal, nursery)
             nursery.start_soon(self._end_with_store)
             for role in self._settings:
-                await nursery.start(self._live, self._life(role, bus, stack), nursery.cancel_scope)
+                await nursery.start(self._live, self._life(role, bus), nursery.cancel_scope)
             ready(list(self._first.endpoints))
 
     @staticmethod
@@ -90,29 +91,33 @@ class Host:
         await life(task_status=task_status)
         scope.cancel()
 
-    def _life(self, role: str, bus: Bus, stack: ExitStack) -> Life:
-        settings, name = self._settings[role], self.name(role)
+    def _open_store(self, role: str, stack: ExitStack) -> None:
+        settings = self._settings[role]
+        store: CoordinatorStore | RuntimeStore
         match settings:
             case CoordinatorSettings():
-                store = self._kept(
-                    CoordinatorStore(settings.data / "coordinator.db", owner=name, synchronous=settings.synchronous),
-                    stack,
-                )
+                store = CoordinatorStore(settings.data / "coordinator.db", synchronous=settings.synchronous)
+            case RuntimeSettings():
+                store = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
+            case _:
+                return
+        stack.callback(store.close)
+        store.on_failure = self._store_failed
+        self._stores[role] = store
+
+    def _life(self, role: str, bus: Bus) -> Life:
+        settings, name, store = self._settings[role], self.name(role), self._stores.get(role)
+        match settings, store:
+            case CoordinatorSettings(), CoordinatorStore():
                 companions = frozenset({self.name("runtime")} if "runtime" in self._settings else ())
                 return CoordinatorAgent(name, settings, bus, store, companions=companions).run
-            case RuntimeSettings():
-                kept = self._kept(RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous), stack)
-                self._runtime = RuntimeAgent(name, settings, bus, kept, at_rest=self._at_rest)
+            case RuntimeSettings(), RuntimeStore():
+                self._runtime = RuntimeAgent(name, settings, bus, store, at_rest=self._at_rest)
                 return self._runtime.run
-            case GatewaySettings():
+            case GatewaySettings(), _:
                 return GatewayAgent(name, settings, bus).run
             case _:
                 return partial(_router, name, bus, Keys(settings.namespace))
-
-    def _kept(self, store: S, stack: ExitStack) -> S:
-        stack.callback(store.close)
-        store.on_failure = self._store_failed
-        return store
 
     def _store_failed(self, error: StoreError) -> None:
         self._broken = self._broken or error
