@@ -1,7 +1,8 @@
 """One process that hosts agents: a data folder, a bus, and one or more agents started and stopped together.
 
-A SIGTERM or SIGINT makes a runtime hand back what waits and finish what runs within its ``stop_timeout``; a second one ends everything
-at once.
+A SIGTERM or SIGINT makes a runtime hand back what waits and finish what runs within its ``stop_timeout``. A second one kills what runs
+and hands it back as well. A third one ends this process alone, should a task's end not come: what runs then stays with the spawner, and
+is found again by the next runtime on the folder.
 """
 
 from __future__ import annotations
@@ -131,12 +132,16 @@ class Host:
 
     async def _stop_on_signal(self, nursery: trio.Nursery) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            told = 0
             async for number in signals:
+                told += 1
                 log.info("told to stop", signal=signal.Signals(number).name)
-                if self._runtime is None:
+                if self._runtime is None or told > 2:
                     break
-                runtime, self._runtime = self._runtime, None  # a second signal does not wait
-                runtime.leave()
+                if told == 1:
+                    self._runtime.leave()
+                else:
+                    self._runtime.leave_at_once()
         nursery.cancel_scope.cancel()
 
 

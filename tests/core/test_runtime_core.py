@@ -325,6 +325,17 @@ def test_leaving_hands_back_what_waits_and_stops_what_runs_at_its_time() -> None
     assert of(do.Left, driver(on.Tick(), at=52.0)) == [], "said once"
 
 
+def test_told_to_leave_at_once_it_kills_also_what_is_being_stopped_already() -> None:
+    driver = Driver(slots=2)
+    driver.start(task(kill_after=60.0), task("b", kill_after=60.0))
+    b = task("b").id
+    driver(on.CancelAsked(1, "c1", ((b, 1),)))
+    driver(on.Drain(leave_at=50.0), at=1.0)
+    effects = driver(on.Drain(leave_at=0.0, kill=True), at=2.0)
+    assert of(do.Kill, effects) == [do.Kill(A, SIGTERM), do.Kill(A, SIGKILL), do.Kill(b, SIGKILL)]
+    assert end(driver(exited(None, SIGKILL), at=3.0)) == ("returned", "its node was told to leave")
+
+
 def test_a_task_that_is_collecting_when_the_node_leaves_keeps_its_result() -> None:
     driver = Driver()
     driver.start(task(outputs={"out": "x"}))

@@ -355,9 +355,13 @@ class CollectFailed:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Take nothing new and hand back what waits; with ``leave_at``, stop what still runs then and be done."""
+    """Take nothing new and hand back what waits; with ``leave_at``, stop what still runs then and be done.
+
+    ``kill`` does not wait for the ends of those that are stopped: SIGKILL follows SIGTERM at once.
+    """
 
     leave_at: float | None = None
+    kill: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -372,6 +372,11 @@ class RuntimeCore:
             self._acts.append(do.NodeUpdate())
         for task in [t for t in self.tasks.values() if t.held.phase is Phase.QUEUED]:
             self._end(task, TaskStatus.RETURNED, "the node takes no new work")
+        if event.kill:
+            for task in list(self.tasks.values()):
+                self._stop(task, Ending.LEAVING)
+                if task.kill_at is not None:
+                    task.kill_at = self._now
 
     def _resume(self, event: on.Resume) -> None:
         if self.draining and self._leave_at is None:

@@ -144,7 +144,15 @@ class RuntimeAgent:
 
     def leave(self) -> None:
         """Take nothing new, give what runs ``stop_timeout`` seconds, hand back the rest; ``run`` returns when that is done."""
-        self._loop.post(on.Drain(leave_at=time.time() + self._settings.stop_timeout))
+        seconds = self._settings.stop_timeout
+        if self.core.running:
+            log.info(f"what runs gets {seconds:g} s; told to stop again, it is killed", running=self.core.running)
+        self._loop.post(on.Drain(leave_at=time.time() + seconds))
+
+    def leave_at_once(self) -> None:
+        """The same without the time: what runs is killed, and handed back."""
+        log.warning("what runs is killed", running=self.core.running)
+        self._loop.post(on.Drain(leave_at=0.0, kill=True))
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
