@@ -112,6 +112,15 @@ def test_what_an_end_means(event: on.RuntimeEvent, told: tuple[str, str | None])
     assert end(driver(event)) == told
 
 
+def test_a_task_lost_before_it_was_seen_to_start_says_so() -> None:
+    driver = Driver()
+    driver.assign(task())
+    status, error = end(driver(on.ProcessesLost((A,))))
+    assert status == "lost"
+    assert error is not None
+    assert "nobody saw it start" in error
+
+
 def test_what_goes_wrong_before_and_after_the_command() -> None:
     driver = Driver()
     driver.assign(task())

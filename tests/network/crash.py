@@ -94,6 +94,7 @@ def _coordinator(trap: Trap) -> None:
 def _runtime(trap: Trap) -> None:
     from wattle.core import effects as do
     from wattle.core.model import FactKind
+    from wattle.core.states import Phase
     from wattle.protocol.messages import AssignBatch, decode
     from wattle.runtime import processes
     from wattle.runtime.agent import RuntimeAgent
@@ -116,6 +117,8 @@ def _runtime(trap: Trap) -> None:
             match effect:
                 case do.Answer(_, task, "OK") if task.worker == WORKER:
                     yield "accepted"
+                case do.SaveHeldTask(held) if held.assignment.worker == WORKER and held.phase is Phase.STARTING:
+                    yield "starting"
                 case do.Append(fact) if fact.worker == WORKER:
                     yield "started" if fact.kind is FactKind.STARTED else "finished"
 

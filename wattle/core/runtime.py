@@ -313,12 +313,16 @@ class RuntimeCore:
     def _processes_lost(self, event: on.ProcessesLost) -> None:
         for task_id in event.tasks:
             task = self.tasks.get(task_id)
-            if task is not None and task.held.phase in (Phase.STARTING, Phase.RUNNING):
-                self._end(
-                    task,
-                    TaskStatus.LOST,
-                    error="the spawner that held its process ended; how the process ended is unknown",
+            if task is None:
+                continue
+            if task.held.phase is Phase.RUNNING:
+                error = "the spawner that held its process ended; how the process ended is unknown"
+                self._end(task, TaskStatus.LOST, error=error)
+            elif task.held.phase is Phase.STARTING:
+                error = (
+                    "the spawner does not hold it and nobody saw it start; whether it ran, and how it ended, is unknown"
                 )
+                self._end(task, TaskStatus.LOST, error=error)
 
     def _end(
         self,
