@@ -69,6 +69,9 @@ from wattle.store.runtime import BlobRow, RuntimeStore
 LEAVE_LINGER = 0.5
 """Seconds a leaving runtime still answers, so that followers who missed its last facts can ask for them."""
 
+LOG_FOLDERS = 1_000
+"""Log folders, one per run, that are remembered to be there."""
+
 log = get_logger("wattle.runtime")
 
 
@@ -249,6 +252,8 @@ class RuntimeAgent:
     def _make_folders(self, assignment: Assignment, at: Layout) -> None:
         if at.stdout.parent not in self._log_folders:
             at.stdout.parent.mkdir(parents=True, exist_ok=True)
+            if len(self._log_folders) >= LOG_FOLDERS:
+                self._log_folders.clear()
             self._log_folders.add(at.stdout.parent)
         at.cwd.mkdir(parents=True, exist_ok=True)
         for path in at.outputs.values():
