@@ -1,4 +1,4 @@
-"""The program: ``python -m tests.torture [--seconds S] [--seed N] [--runs N] [--workers N] [--wipe] [--down] [--keep] [--json FILE]``."""
+"""The program: ``python -m tests.torture [--seconds S] [--seed N] [--runs N] [--workers N] [--wipe] [--down] [--folder DIR] [--keep]``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.torture.run import Options, Outcome, torture
 
 def main(arguments: list[str] | None = None) -> int:
     """Torture, tell, and keep the folder when something is wrong; 0 when all went well."""
-    options, file, keep = _parse(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="wtt-", dir="/tmp"))
+    options, place, file, keep = _parse(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="wtt-", dir=place))
     print(f"torture: seed {options.seed}, {options.seconds:.0f} s, in {folder}", flush=True)
     outcome = torture(folder, options)
     print(report(outcome))
@@ -40,7 +40,7 @@ def report(outcome: Outcome) -> str:
     return "\n".join([*lines, *outcome.bad, "torture: " + ("BAD" if outcome.bad else "all right")])
 
 
-def _parse(arguments: list[str] | None) -> tuple[Options, Path | None, bool]:
+def _parse(arguments: list[str] | None) -> tuple[Options, Path, Path | None, bool]:
     parser = argparse.ArgumentParser("python -m tests.torture", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long faults last (300)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the schedule (by chance)")
@@ -52,11 +52,12 @@ def _parse(arguments: list[str] | None) -> tuple[Options, Path | None, bool]:
     parser.add_argument("--slots", type=int, default=4, help="of each runtime (4)")
     parser.add_argument("--wipe", action="store_true", help="coordinators also lose their disks")
     parser.add_argument("--down", action="store_true", help="one coordinator leaves for good at half time")
+    parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where all data goes; keep it short (/tmp)")
     parser.add_argument("--keep", action="store_true", help="keep the folder when all is right, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     given = vars(parser.parse_args(arguments))
-    file, keep = given.pop("json"), given.pop("keep")
-    return Options(**given), file, keep
+    place, file, keep = given.pop("folder"), given.pop("json"), given.pop("keep")
+    return Options(**given), place, file, keep
 
 
 if __name__ == "__main__":

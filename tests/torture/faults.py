@@ -80,7 +80,7 @@ def schedule(seed: int, seconds: float, names: list[str], *, wipe: bool = False,
 
 
 class Tormentor:
-    """Carries a schedule out. ``log`` tells what happened: (Unix time, what)."""
+    """Carries a schedule out. ``log`` tells what happened: (Unix time, what); so does ``faults.log`` in the site's folder."""
 
     def __init__(self, site: Site, faults: list[Fault]) -> None:
         self._site, self._faults = site, faults
@@ -101,6 +101,8 @@ class Tormentor:
 
     def _say(self, what: str) -> None:
         self.log.append((time.time(), what))
+        with (self._site.folder / "faults.log").open("a") as log:
+            log.write(f"{self.log[-1][0]:.3f} {what}\n")
 
     def _suffer(self, fault: Fault) -> None:
         with self._alone(fault) as alone:

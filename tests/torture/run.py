@@ -135,7 +135,6 @@ def _judge(
         "workers run once more than needed": ran_twice(lines),
         "attempts by status": dict(statuses),
     }
-    (made.folder / "faults.log").write_text("".join(f"{at:.3f} {what}\n" for at, what in tormentor.log))
     (made.folder / "histories.json").write_text(json.dumps({"runs": runs, "histories": histories}, indent=1))
 
 
