@@ -21,6 +21,10 @@ from tests.torture.work import Submitters, Watcher, Work, work
 AFTER_HEAL = 120.0
 """Seconds that a healed network has to acknowledge and end everything."""
 
+EXPECTED = ("spawner lost",)
+"""Errors that an agent is right to log here: somebody killed its spawner."""
+
+LINE = 2000  # characters told of an entry of a log
 STORIES = 5  # told in full when something is wrong
 AROUND = 8.0  # seconds of faults told before and after what went wrong
 
@@ -68,6 +72,9 @@ def torture(folder: Path, options: Options) -> Outcome:
         _figures(outcome.figures, faults, submitters, watcher, made)
         _end(made, outcome)
     outcome.bad += [f"the folder still has process {pid}" for pid in wait_gone(folder, 10.0)]
+    outcome.bad += [
+        f"{name} logged: {line[:LINE]}" for name in made.names for line in complaints(made.agents[name].log)
+    ]
     (folder / "outcome.json").write_text(json.dumps({"figures": outcome.figures, "bad": outcome.bad}, indent=1))
     return outcome
 
@@ -136,6 +143,20 @@ def _judge(
         "attempts by status": dict(statuses),
     }
     (made.folder / "histories.json").write_text(json.dumps({"runs": runs, "histories": histories}, indent=1))
+
+
+def complaints(log: str) -> list[str]:
+    """What in an agent's log speaks of a fault of its own: errors, exceptions, and lines that are no entries at all."""
+    found = []
+    for line in log.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            found.append(line)
+            continue
+        if (entry["level"] in ("error", "critical") and entry["event"] not in EXPECTED) or "exception" in entry:
+            found.append(line)
+    return found
 
 
 def _story(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.torture.judge import Line, Problem, judge, ran_twice, story
+from tests.torture.run import complaints
 
 
 def attempt(number: int, node: str, status: str) -> dict[str, Any]:
@@ -100,3 +101,13 @@ def test_a_story_tells_everything_in_order_with_the_faults_around() -> None:
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     assert "long" not in text
+
+
+def test_faults_of_an_agents_own_are_found_in_its_log() -> None:
+    right = ['{"level": "info", "event": "ready"}', '{"level": "error", "event": "spawner lost", "tasks": 4}']
+    wrong = [
+        '{"level": "error", "event": "request failed"}',
+        '{"level": "info", "event": "x", "exception": "..."}',
+        "boom",
+    ]
+    assert complaints("\n".join([*right, *wrong])) == wrong
