@@ -194,6 +194,8 @@ class Cluster:
                     self.send(effect.node, "c1", "assign", (effect.assignment,))
                 case do.Cancel():
                     self.send(effect.node, "c1", "cancel", ((effect.task, effect.epoch),))
+                case do.Claim():
+                    self.send(effect.node, "c1", "claim", effect.runs)
                 case do.SetTimer():
                     self.coordinator.timer = effect.at
 
@@ -235,7 +237,7 @@ class Cluster:
         runtime = self.runtimes[message.to if message.to in self.runtimes else message.sender]
         down = runtime.cut or (runtime.core is None and message.to == runtime.name) or self.coordinator.core is None
         if down and message.kind != "gone":
-            if message.kind in ("assign", "cancel", "answers"):
+            if message.kind in ("assign", "cancel", "claim", "answers"):
                 self.tell(on.Undelivered(runtime.name))
             return
         if message.kind in ("assign", "cancel"):
@@ -243,6 +245,9 @@ class Cluster:
             runtime.commands[token] = message
             command = on.Assigned if message.kind == "assign" else on.CancelAsked
             self.tell_runtime(runtime.name, command(token, message.sender, message.body), crash=crash)
+        elif message.kind == "claim":
+            self.tell_runtime(runtime.name, on.ClaimAsked(self._number(), message.sender, message.body))
+            self.send("c1", runtime.name, "answers", ("claim", frozenset(run for run, _ in message.body)))
         else:
             self.tell(*self._heard(message, runtime), crash=crash)
 
@@ -261,7 +266,11 @@ class Cluster:
                 return self._answered(runtime, kind, answers)
         raise AssertionError(message)
 
-    def _answered(self, runtime: Runtime, kind: str, answers: tuple[do.Answer, ...]) -> list[CoordinatorEvent]:
+    def _answered(self, runtime: Runtime, kind: str, answers: Any) -> list[CoordinatorEvent]:
+        if kind == "claim":
+            held = {t.id: t.held.assignment.epoch for t in runtime.core.tasks.values()} if runtime.core else {}
+            facts = tuple(fact for entry in runtime.store.feed for fact in entry if fact.run in answers)
+            return [on.RunsClaimed(runtime.name, answers, {t: e for t, e in held.items() if t.run in answers}, facts)]
         if kind == "cancel":
             return [on.CancelAnswered(runtime.name, tuple(a.task for a in answers))]
         taken = tuple(a.task for a in answers if a.code == "OK")

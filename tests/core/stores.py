@@ -40,8 +40,10 @@ class CoordinatorStore:
                     held = self.holders.setdefault(effect.run, {})
                     held[effect.digest] = held.get(effect.digest, frozenset()) | {effect.node}
                 case do.SaveCursor():
-                    assert effect.number == self.cursors.get((effect.node, effect.store), 0) + 1, effect
+                    assert effect.number <= self.cursors.get((effect.node, effect.store), 0) + 1, effect
                     self.cursors[effect.node, effect.store] = effect.number
+                case do.ReadAgain():
+                    self.cursors = {key: number for key, number in self.cursors.items() if key[0] in effect.but}
                 case do.SaveLateFact():
                     self._late(effect.fact)
                 case do.ReleaseRun():

@@ -181,7 +181,7 @@ def test_an_assignment_told_twice_is_stored_once_and_never_run_again() -> None:
     assert (codes(again), of(do.SaveHeldTask, again), of(do.Spawn, again)) == (["OK"], [], [])
     driver(exited(0))
     again = driver.assign(task())
-    assert (codes(again), of(do.Spawn, again)) == (["OK"], [])
+    assert (codes(again), of(do.Spawn, again)) == (["OVER"], [])
 
 
 def test_what_is_refused() -> None:
@@ -195,7 +195,7 @@ def test_what_is_refused() -> None:
     assert codes(driver.assign(task("b", attempt=4))) == ["UNFIT"], "an older attempt must not be waited for"
     driver(on.Drain())
     assert codes(driver.assign(task("c"))) == ["DRAINING"]
-    assert codes(driver.assign(task("b", attempt=5))) == ["OK"], "it is known"
+    assert codes(driver.assign(task("b", attempt=5))) == ["OVER"], "it is known"
 
 
 def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:
@@ -217,7 +217,7 @@ def test_what_is_remembered_of_the_past_is_bounded(monkeypatch: pytest.MonkeyPat
     for i in range(30):
         driver(on.CancelAsked(1, "c1", ((TaskId(f"r{i}", "a", 1), 1),)))
     assert list(driver.core.past.fences) == [f"r{i}" for i in range(20, 30)]
-    assert codes(driver(on.Assigned(1, "c1", (Assignment("r29", "a", 1, 1, "w"),)))) == ["OK"]
+    assert codes(driver(on.Assigned(1, "c1", (Assignment("r29", "a", 1, 1, "w"),)))) == ["OVER"]
     assert not driver.core.tasks
 
 
@@ -302,7 +302,7 @@ def test_a_cancel_for_an_unknown_attempt_beside_an_open_one_leaves_that_alone() 
         do.Kill(task(attempt=2).id, SIGTERM)
     ]
     assert end(driver(exited(None, SIGTERM, of_task=task(attempt=2).id))) == ("cancelled", "cancelled")
-    assert codes(driver.assign(task(attempt=3))) == ["OK"]
+    assert codes(driver.assign(task(attempt=3))) == ["OVER"]
     assert not driver.core.tasks
 
 
@@ -384,7 +384,7 @@ def test_restore_goes_on_with_each_task_where_it_was() -> None:
     assert (core.running, core.queued) == (2, 2)
     assert core.resume_collecting() == [do.Collect(tasks[3].assignment), do.Kill(task("stopping").id, SIGTERM)]
     effects = core.handle([on.Assigned(1, "c1", (task("old", 3, epoch=2), task("old", 2, epoch=2)))], 100.0)
-    assert codes(effects) == ["OK", "UNFIT"]
+    assert codes(effects) == ["OVER", "UNFIT"]
     assert [s.assignment.worker for s in of(do.Spawn, effects)] == ["fetching", "queued"]
     assert of(do.Kill, core.handle([on.Tick()], 110.0)) == [do.Kill(task("stopping").id, SIGKILL)]
     assert codes(core.handle([on.Assigned(1, "c0", (task("x", epoch=1),))], 110.0)) == ["FENCED"]

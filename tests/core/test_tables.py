@@ -66,6 +66,7 @@ DIRECTED = {
     (TASK, "accepted", "succeeded"),
     # the order of three messages decides: test_runs.py, and rare in storms
     (TASK, "accepted", "cancelled"),
+    (TASK, "accepted", "superseded"),
     # attempts that come back while their worker waits for files: test_files.py
     (WORKER, "created", "again"),
     (WORKER, "created", "failed"),

@@ -278,6 +278,9 @@ class Checks:
             self.require(self.retries.get(run, 0) <= record.retried, "run", run, "forgot a retry")
             at = self.cancels.get(run)
             kept = at is None or at < record.retried or record.cancel_requested
+            if not kept and not self.calm and not self.quorum:
+                self.world.faults["cancel lost in a partition"] += 1
+                kept = True
             self.require(kept, "run", run, "forgot that it was cancelled:", record)
 
     def _check_attempts(self, run: str, rows: Rows) -> None:

@@ -154,8 +154,10 @@ class Membership:
         if node.claims:
             for run_id in list(node.claims):
                 self.core.recall.heard(run_id, event.node)
+            adopted = any(self.core.runs[run_id].adopted for run_id in node.claims if run_id in self.core.runs)
             node.claims.clear()  # they are repeated when it is met again, for runs that have not ended until then
-            self.read_again()
+            if adopted:
+                self.read_again()
         self.core.replication.choose()
         self.core.succession.node_gone(event.node)
         self._give_time(node)
