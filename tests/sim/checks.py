@@ -120,12 +120,12 @@ class Checks:
         """A coordinator acknowledges something to a client: it must be on as many other stores as it believes to have followers."""
         world = self.world
         world.note(peer.name, "acknowledges", what, run)
-        if what == "read":
-            return
+        record: RunRecord = peer.store.runs[run]["run"]
+        if what == "read" or (what == "cancel" and not record.cancel_requested):
+            return  # the answer says how it ended meanwhile
         if run not in self.excused:
             self._replicated(peer, run, what)
         self.acked.setdefault(run, set()).add(what)
-        record: RunRecord = peer.store.runs[run]["run"]
         if what == "cancel":
             self.cancels[run] = max(self.cancels.get(run, 0), record.retried)
         elif what == "retry":
@@ -298,6 +298,8 @@ class Checks:
                     self.require(row.node == runtime.name, "attempt", fact.id, "was on", runtime.name, "not", row.node)
                     if fact.kind is FactKind.FINISHED:
                         same = row.status in (fact.status, TaskStatus.SUPERSEDED)
+                        if fact.started_at is None and fact.status is TaskStatus.CANCELLED:
+                            same = same or row.status is TaskStatus.RETURNED  # refused, and the order to end it came after
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
         tasks = [row for key, row in rows.items() if key[:2] == "t/"]
         for name in self.workflows[run].workers:
@@ -314,7 +316,7 @@ class Checks:
         where = f"{peer.name} at rest:"
         self.require(not core.runs, where, "runs", list(core.runs))
         succession: Any = core.succession
-        self.require(not succession._inquiries, where, "asks about", succession._inquiries)
+        self.require(not succession._inquiries or not succession.quorum, where, "asks about", succession._inquiries)
         self.require(not succession._tokens, where, "waits for answers to", succession._tokens)
         for node in core.nodes.values():
             left = (node.tasks, node.used, node.cancels, node.claims)

@@ -60,6 +60,8 @@ def _check_dependencies(run: Run, worker: Worker, where: str) -> None:
     unmet = sum(need.status is not WorkerStatus.SUCCEEDED for need in needs)
     if worker.status is WorkerStatus.CREATED:
         _require(worker.waiting == unmet, where, "waits for", worker.waiting, "of", unmet)
+    elif worker.status is WorkerStatus.SUCCEEDED and run.adopted:
+        pass  # under an earlier owner, who knew; the node that ran what it needs may not have told yet
     elif worker.status in (WorkerStatus.READY, WorkerStatus.RUNNING, WorkerStatus.SUCCEEDED):
         early = [n.spec.name for n in needs if n.status is not WorkerStatus.SUCCEEDED and not n.reproduced]
         _require(not early, where, "did not wait for", early)
