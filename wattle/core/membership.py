@@ -74,7 +74,7 @@ class Membership:
         node.lost_at = node.resend_at = node.hold_until = None
         node.hold_delay = node.resend_delay = 0.0
         self.settle_held(node, event.held)
-        self._send_cancels(node)
+        self.send_cancels(node)
         for run_id in event.claimed:
             node.claims.pop(run_id, None)
             self.core.recall.heard(run_id, event.info.name)
@@ -230,7 +230,10 @@ class Membership:
         if node.status in IN_SIGHT:
             self.core.acts.append(do.Cancel(name, task, epoch))
 
-    def _send_cancels(self, node: Node) -> None:
+    def send_cancels(self, node: Node) -> None:
+        """Have a node end what it is to end, should it be in sight."""
+        if node.status not in IN_SIGHT:
+            return
         for task, epoch in node.cancels.items():
             self.core.acts.append(do.Cancel(node.info.name, task, epoch))
 
@@ -319,7 +322,7 @@ class Membership:
                 node.resend_at = None
                 for task in [t for t in node.tasks if self._unanswered(t)]:
                     self._send_again(node, task)
-                self._send_cancels(node)
+                self.send_cancels(node)
                 self._send_claims(node)
             if not _due(node):
                 self._clocked.discard(name)

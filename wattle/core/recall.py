@@ -196,6 +196,7 @@ class Recall:
             self.core.attempts.learn(node, fact)
         if node.info.incarnation:
             self.core.members.settle_held(node, event.held, event.runs)
+            self.core.members.send_cancels(node)
         for run_id in event.runs:
             node.claims.pop(run_id, None)
             self.heard(run_id, event.node)
