@@ -16,7 +16,7 @@ from tests.store.damages import KINDS, Damage, fill, leave_open, newer, table_ov
 from wattle.errors import InvalidRequest, StoreError
 from wattle.store import care
 from wattle.store.base import FolderLock, Store
-from wattle.store.runtime import RuntimeStore
+from wattle.store.runtime import MIGRATIONS, RuntimeStore
 
 
 @pytest.fixture

@@ -33,7 +33,9 @@ from wattle.core.states import Phase
 from wattle.errors import StoreError
 from wattle.store import base, care
 from wattle.store.base import Store
-from wattle.store.runtime import RuntimeStore
+from wattle.store.runtime import MIGRATIONS, RuntimeStore
+
+SCHEMA = len(MIGRATIONS) + 1
 
 
 @pytest.fixture(params=["coordinator", "runtime"])
@@ -85,7 +87,7 @@ def test_a_sound_store_passes_the_check_also_while_it_is_open(path: Path) -> Non
     report = care.check(path)
     store.close()
     assert report.ok, report.problems
-    assert (report.schema, report.store) == (1, store.id)
+    assert (report.schema, report.store) == (SCHEMA, store.id)
     assert max(report.rows.values()) == 1000
     assert report.size > 50_000
 
@@ -191,7 +193,7 @@ def test_two_stores_of_one_process_keep_their_marks_apart(tmp_path: Path) -> Non
     for store in stores:
         with closing(sqlite3.connect(store.path)) as connection:
             facts = dict(connection.execute("SELECT key, value FROM meta"))
-        assert facts == {"schema": "1", "store": store.id}
+        assert facts == {"schema": str(SCHEMA), "store": store.id}
 
 
 def test_a_renewed_runtime_store_forgets_what_had_not_started(tmp_path: Path) -> None:
@@ -228,6 +230,7 @@ def test_a_store_killed_while_it_is_made_is_made_anew(tmp_path: Path) -> None:
 WRITER = """
 import random, sys; from pathlib import Path
 from wattle.store.base import Store
+from wattle.store.runtime import MIGRATIONS
 chance = random.Random(int(sys.argv[2]))
 store = Store(Path(sys.argv[1]), (), MIGRATIONS)
 store.database.execute_sql("CREATE TABLE IF NOT EXISTS counted (round INTEGER, part INTEGER, filler TEXT, PRIMARY KEY (round, part))")
