@@ -1,0 +1,284 @@
+"""Followers, acknowledgements and adoption, step by step at one coordinator core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+
+from tests.core.harness import worker, workflow
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.hashing import ranked
+from wattle.core.model import (
+    CopiedRun,
+    CopyPage,
+    Fact,
+    FactKind,
+    NodeInfo,
+    RunHead,
+    RunRecord,
+    RunStatus,
+    Snapshot,
+    TaskId,
+    TaskRecord,
+    TaskStatus,
+    WorkerRecord,
+    WorkerStatus,
+)
+from wattle.core.recall import ATTEMPTS_PER_EPOCH
+from wattle.core.replication import LINGER
+
+T = TypeVar("T")
+
+FLOW = workflow(worker("a"), worker("b", "a"))
+
+
+class Told:
+    """A core that is told events one batch after another, and what came of the last one."""
+
+    def __init__(self, name: str = "c1", **options: object) -> None:
+        self.core = CoordinatorCore(name, CoordinatorOptions(**options), lambda: 0.5, store=f"{name}-store")  # type: ignore[arg-type]
+        self.now = 100.0
+        self.effects: list[do.CoordinatorEffect] = []
+
+    def __call__(self, *events: on.CoordinatorEvent, after: float = 0.0) -> Told:
+        self.now += after
+        self.effects = self.core.handle(events or (on.Tick(),), self.now)
+        return self
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+
+def coordinator(name: str) -> on.CoordinatorSeen:
+    return on.CoordinatorSeen(name, f"{name}-1", f"{name}-store")
+
+
+def node(name: str) -> on.NodeSeen:
+    return on.NodeSeen(NodeInfo(name, f"{name}-1", f"{name}-store", slots=4, resources={"cpus": 4.0}))
+
+
+def follow(told: Told, peers: Iterable[str]) -> None:
+    """Let followers say that they have nothing yet."""
+    told(*(on.Kept(peer, told.core.number) for peer in peers))
+
+
+# --- copies and acknowledgements ----------------------------------------------------------------------------------------
+
+
+def test_alone_everything_committed_may_be_acknowledged() -> None:
+    told = Told()
+    told(on.Submit("r", FLOW))
+    assert told.core.settled == told.core.number == 1
+
+
+def test_a_submission_may_be_acknowledged_once_it_is_on_as_many_other_stores_as_asked_for() -> None:
+    told = Told(replicas=2)
+    told(coordinator("c2"), node("n1"), node("n2"), node("n3"))
+    followers = sorted(told.core.replication.followers)
+    assert "c2" in followers
+    assert len(followers) == 3  # and two of the three runtimes
+    follow(told, followers)
+    told(on.Submit("r", FLOW))
+    number = told.core.number
+    assert sorted(ship.peer for ship in told.all(do.Ship)) == followers  # at once: somebody waits
+    told(on.Kept(followers[0], number))
+    assert told.core.settled < number
+    told(on.Kept(followers[1], number))
+    assert told.core.settled == number
+
+
+def test_fewer_followers_than_replicas_must_all_have_it_and_one_that_goes_is_not_waited_for() -> None:
+    told = Told(replicas=2)
+    told(coordinator("c2"), coordinator("c3"))
+    follow(told, ("c2", "c3"))
+    told(on.Submit("r", FLOW))
+    told(on.Kept("c2", told.core.number))
+    assert told.core.settled < told.core.number
+    told(on.CoordinatorGone("c3", "c3-1"))
+    assert told.core.settled == told.core.number
+
+
+def test_a_runtime_on_the_owners_own_data_folder_keeps_no_copies() -> None:
+    told = Told(companions=frozenset({"n1"}))
+    told(node("n1"), node("n2"))
+    assert set(told.core.replication.followers) == {"n2"}
+
+
+def test_what_nobody_waits_for_is_collected_for_a_moment() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    follow(told, ("c2", "n1"))
+    told(on.Submit("r", FLOW))
+    follow(told, ("c2", "n1"))
+    told(on.Delivered("n1", (TaskId("r", "a", 1),)))
+    assert told.all(do.Ship) == []
+    told(after=LINGER)
+    assert {(ship.peer, ship.after) for ship in told.all(do.Ship)} == {
+        ("c2", told.core.number - 1),
+        ("n1", told.core.number - 1),
+    }
+
+
+def test_a_follower_that_does_not_answer_is_asked_again_later_and_from_where_it_is() -> None:
+    told = Told()
+    told(coordinator("c2"))
+    assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", -1)]  # how far are you?
+    told(on.NotKept("c2"))
+    assert told.all(do.Ship) == []
+    (timer,) = told.all(do.SetTimer)
+    assert timer.at is not None
+    told(after=timer.at - told.now)
+    assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", -1)]
+    told(on.Kept("c2", 0), on.Submit("r", FLOW))
+    assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", 0)]
+
+
+# --- which state counts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"epoch": 2}, {"epoch": 1}),
+        ({"epoch": 1, "final": True}, {"epoch": 2}),
+        ({"epoch": 1, "final": True, "completed_at": 5.0}, {"epoch": 9, "final": True, "completed_at": 6.0}),
+        ({"epoch": 3, "retried": 1}, {"epoch": 2, "final": True}),
+        ({"epoch": 1, "owner": "c2"}, {"epoch": 1, "owner": "c1"}),
+        ({"epoch": 1, "number": 7}, {"epoch": 1, "number": 6}),
+    ],
+)
+def test_of_two_states_of_a_run_one_counts(better: dict[str, object], worse: dict[str, object]) -> None:
+    plain = {"run": "r", "owner": "c1", "store": "s", "epoch": 1}
+    assert RunHead(**{**plain, **better}).rank > RunHead(**{**plain, **worse}).rank  # type: ignore[arg-type]
+
+
+def test_an_owner_that_hears_of_a_better_state_lets_go() -> None:
+    told = Told()
+    told(node("n1"))
+    told(on.Submit("r", FLOW))
+    head = RunHead("r", "c2", "c2-store", 2, number=9)
+    told(on.Keep(1, CopyPage("c2", "c2-store", 0, 9, (CopiedRun("r", 9, (), head),))))
+    assert told.all(do.ReleaseRun) == [do.ReleaseRun(head)]
+    assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 9)]
+    assert told.core.runs == {}
+    assert not told.core.nodes["n1"].tasks
+
+
+def test_a_page_that_would_leave_a_gap_is_not_kept_and_the_answer_says_where_to_go_on() -> None:
+    told = Told()
+    told(on.Keep(1, CopyPage("c2", "s", 4, 9)))
+    assert told.all(do.SaveCopies) == []
+    assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 0)]
+
+
+# --- adoption -----------------------------------------------------------------------------------------------------------
+
+HEAD = RunHead("r", "c2", "c2-store", 1, number=5)
+
+
+def orphaned(told: Told, *heads: tuple[str, RunHead], sees: Iterable[str] = ()) -> None:
+    """c2 is gone; every peer asked tells these heads."""
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    for _ in range(2):  # whose runs, then which states of them
+        questions = told.all(do.AskCopies)
+        assert questions
+        told(
+            *(
+                on.CopiesTold(q.peer, q.token, tuple(h for p, h in heads if p == q.peer), frozenset(sees))
+                for q in questions
+            )
+        )
+
+
+def snapshot(*tasks: TaskRecord, status: RunStatus = RunStatus.RUNNING) -> Snapshot:
+    workers = {
+        "a": WorkerRecord("r", "a", WorkerStatus.RUNNING, attempts=1),
+        "b": WorkerRecord("r", "b", WorkerStatus.CREATED),
+    }
+    return Snapshot(RunRecord("r", "w", status, "c2", 1, 90.0), FLOW, workers, tasks)
+
+
+def test_the_runs_of_an_owner_that_is_gone_are_gathered_by_the_one_they_fall_to() -> None:
+    heir = ranked(("c1", "c3"), "r")[0]
+    for name in ("c1", "c3"):
+        told = Told(name)
+        told(coordinator("c2"), coordinator("c3" if name == "c1" else "c1"), node("n1"))
+        orphaned(told, ("n1", HEAD))
+        assert told.all(do.Gather) == ([do.Gather("n1", HEAD, 2)] if name == heir else [])
+
+
+def test_an_owner_that_somebody_in_reach_still_sees_is_not_gone() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    told(*(on.CopiesTold(q.peer, q.token, (HEAD,), frozenset({"c2"})) for q in told.all(do.AskCopies)))
+    assert not told.all(do.AskCopies)
+    assert not told.all(do.Gather)
+    (timer,) = told.all(do.SetTimer)
+    assert timer.at is not None
+    told(after=timer.at - told.now)
+    assert told.all(do.AskCopies)  # it is asked again
+
+
+def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:
+    told = Told(quorum=3)
+    told(coordinator("c2"), node("n1"))
+    told(on.Submit("own", FLOW))
+    assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("own", "a", 1)]
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(on.Submit("other", FLOW))
+    assert told.all(do.Assign) == []
+    told(after=1.0)
+    assert told.all(do.AskCopies) == []
+    told(coordinator("c3"))
+    assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("other", "a", 1)]
+
+
+def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    orphaned(told, ("n1", HEAD))
+    task = TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0)
+    told(on.Gathered(HEAD, 2, snapshot(task)))
+    assert [e.snapshot.run.owner for e in told.all(do.AdoptRun)] == ["c1"]
+    assert {(c.node, c.runs) for c in told.all(do.Claim)} == {("n1", (("r", 2),)), ("n2", (("r", 2),))}
+    done = Fact(FactKind.FINISHED, "r", "a", 1, at=99.0, started_at=92.0, status=TaskStatus.SUCCEEDED)
+    told(on.RunsClaimed("n1", frozenset({"r"}), {}, (done,)))
+    assert told.all(do.Assign) == []  # n2 may have an attempt of b that no copy tells of
+    hidden = Fact(FactKind.STARTED, "r", "b", 1, at=99.5, pid=7)
+    told(on.RunsClaimed("n2", frozenset({"r"}), {TaskId("r", "b", 1): 1}, (hidden,)))
+    assert told.all(do.Assign) == []  # it had
+    saved = {e.task.id: (e.task.node, e.task.status) for e in told.all(do.SaveTask)}
+    assert saved == {TaskId("r", "b", 1): ("n2", TaskStatus.RUNNING)}
+
+
+def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    orphaned(told, ("n1", HEAD))
+    lost = TaskRecord("r", "a", 1, "n9", TaskStatus.LOST, 91.0)
+    ready = replace(snapshot(lost), workers={"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
+    told(on.Gathered(HEAD, 2, ready))
+    told(on.RunsClaimed("n1", frozenset({"r"})))
+    assert [e.assignment.attempt for e in told.all(do.Assign)] == [ATTEMPTS_PER_EPOCH + 1]
+
+
+def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    final = replace(HEAD, final=True, completed_at=95.0)
+    orphaned(told, ("n1", final))
+    ended = snapshot(status=RunStatus.SUCCEEDED)
+    told(on.Gathered(final, 2, replace(ended, run=replace(ended.run, completed_at=95.0))))
+    (adopted,) = told.all(do.AdoptRun)
+    assert (adopted.snapshot.run.status, adopted.snapshot.run.completed_at) == (RunStatus.SUCCEEDED, 95.0)
+    assert not told.all(do.Claim)
+    assert not told.all(do.Assign)
+    assert told.core.runs == {}
