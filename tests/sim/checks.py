@@ -11,7 +11,7 @@ from tests.sim.world import World
 from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.invariants import History, InvariantBroken, check_coordinator, check_runtime
-from wattle.core.model import FactKind, RunRecord, TaskId, TaskStatus, Workflow
+from wattle.core.model import FactKind, RunRecord, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
 from wattle.core.runtime import RuntimeCore
 from wattle.core.states import Phase
 
@@ -40,6 +40,7 @@ class Checks:
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
         self._given: set[tuple[TaskId, str]] = set()
+        self._delays: dict[tuple[str, str, str], tuple[int, float | None]] = {}
         self._nodes: dict[TaskId, str] = {}
         self._started: set[tuple[TaskId, str]] = set()
         self._finished: set[tuple[TaskId, str]] = set()
@@ -69,7 +70,12 @@ class Checks:
         for save in saves:
             match save:
                 case do.SaveTask():
-                    self._given.add((save.task.id, peer.name))
+                    key = (save.task.id, peer.name)
+                    if save.task.status is TaskStatus.ASSIGNED and key not in self._given:
+                        self._not_too_early(peer, save.task)
+                    self._given.add(key)
+                case do.SaveWorker():
+                    self._note_delay(peer, save.worker)
                 case do.AdoptRun():
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
                 case do.CreateRun():
@@ -77,6 +83,19 @@ class Checks:
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
                         self.doubled.add(run)
                         self.world.faults["run submitted twice"] += 1
+
+    def _note_delay(self, peer: Coordinator, worker: WorkerRecord) -> None:
+        run = peer.core.runs.get(worker.run)  # type: ignore[union-attr]
+        if run is not None:
+            self._delays[peer.store.id, run.id, worker.name] = (run.retried, run.workers[worker.name].not_before)
+
+    def _not_too_early(self, peer: Coordinator, task: TaskRecord) -> None:
+        retried, not_before = self._delays.get((peer.store.id, task.run, task.worker), (0, None))
+        run = peer.core.runs.get(task.run)  # type: ignore[union-attr]
+        if run is None or run.retried != retried or run.adopted or not_before is None:
+            return
+        early = task.assigned_at < not_before
+        self.require(not early, "attempt", task.id, "was given at", task.assigned_at, "and was to wait until", not_before)
 
     def ran(self, peer: Runtime, saves: Sequence[Any]) -> None:
         """A runtime has committed."""

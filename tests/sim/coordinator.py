@@ -110,7 +110,7 @@ class Coordinator(Keeper):
                 world.note(self.name, "<-", event)
         effects = core.handle(events, self.clock())
         saves = [effect for effect in effects if isinstance(effect, SAVES)]
-        if self.dies_at_commit(bool(saves)):
+        if self.dies_at_commit(saves, effects):
             return
         number = core.number
         if saves:

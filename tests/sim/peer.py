@@ -104,8 +104,8 @@ class Peer:
     def batch(self, items: list[Item]) -> None:
         """Handle a batch: core, commit, acts."""
 
-    def dies_at_commit(self, saves: bool) -> bool:
-        """Whether this batch is never committed."""
+    def dies_at_commit(self, saves: Sequence[Any], effects: Sequence[Any]) -> bool:
+        """Whether this batch is never committed, and none of its effects carried out."""
         if self.full and saves:
             self.world.faults["disk full at a commit"] += 1
         elif self.doom != "before":

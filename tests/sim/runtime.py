@@ -123,7 +123,7 @@ class Runtime(Keeper):
                 world.note(self.name, "<-", event)
         effects = core.handle(events, self.clock())
         saves = [effect for effect in effects if isinstance(effect, SAVES)]
-        if self.dies_at_commit(bool(saves)):
+        if self.dies_at_commit(saves, effects):
             return
         facts = ()
         if saves:

@@ -1,0 +1,250 @@
+"""Bugs that the simulator must find: each is a fault that such a system could have, put in by a patch for the time of a test.
+
+Every one stands with the number of seeds within which it was found when it was written, and some to spare.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tests.sim import coordinator as shell
+from tests.sim import runtime as runtime_shell
+from tests.sim.stores import CoordinatorStore
+from wattle.core import effects as do
+from wattle.core.attempts import Attempts
+from wattle.core.coordinator import CoordinatorCore
+from wattle.core.copies import Copies
+from wattle.core.model import TaskRecord, WorkerRecord
+from wattle.core.past import Past
+from wattle.core.recall import Recall
+from wattle.core.replication import Replication
+from wattle.core.run import Run, Worker
+from wattle.core.succession import Succession
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What is put in place of what; ``seeds``: it is found in one of the seeds from 1 on to this one."""
+
+    owner: Any
+    name: str
+    make: Callable[[Any], Any]
+    seeds: int
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Have it for a while."""
+        own = self.name in self.owner.__dict__
+        before = inspect.getattr_static(self.owner, self.name)
+        setattr(self.owner, self.name, self.make(before))
+        try:
+            yield
+        finally:
+            if own:
+                setattr(self.owner, self.name, before)
+            else:
+                delattr(self.owner, self.name)
+
+
+# --- fences and epochs --------------------------------------------------------------------------------------------------
+
+
+def _admits_everybody(before: Any) -> Any:
+    def admit(self: Past, run: str, epoch: int, owner: str) -> bool | None:
+        verdict: bool | None = before(self, run, epoch, owner)
+        return False if verdict is None else verdict
+
+    return admit
+
+
+def _numbers_go_on(before: Any) -> Any:
+    return lambda self, run: 1
+
+
+def _same_number_again(before: Any) -> Any:
+    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any) -> None:
+        if worker.attempts and worker.known is None:
+            worker.attempts -= 1
+        before(self, run, worker, node)
+
+    return assign
+
+
+def _keeps_all(before: Any) -> Any:
+    def let_go(self: CoordinatorCore, run: Run, head: Any) -> None:
+        pass
+
+    return let_go
+
+
+# --- commit, then send ----------------------------------------------------------------------------------------------------
+
+
+def _sends_first(before: Any) -> Any:
+    def dies(self: Any, saves: Any, effects: Any) -> bool:
+        sent = [effect for effect in effects if isinstance(effect, do.Assign)]
+        dead: bool = before(self, saves, effects)
+        for effect in sent if dead else []:
+            body = (self.name, (effect.assignment,))
+            peer = self.world.peers[effect.node]
+            self.world.carry(self.name, effect.node, peer.serve, "assign", body, lambda _: None)
+        return dead
+
+    return dies
+
+
+def _cursor_first(before: Any) -> Any:
+    def dies(self: Any, saves: Any, effects: Any) -> bool:
+        cursors = [effect for effect in saves if isinstance(effect, do.SaveCursor)]
+        if not self.full:
+            self.store.commit(cursors, self.store.number)
+        dead: bool = before(self, saves, effects)
+        if not dead:
+            for effect in cursors:  # as if they had not been written yet: they are once more, with the rest
+                self.store.cursors[effect.node] = (effect.store, effect.number - 1)
+            for effect in reversed(cursors):
+                self.store.cursors[effect.node] = (effect.store, effect.number - 1)
+        return dead
+
+    return dies
+
+
+# --- what is stored, and what is not ----------------------------------------------------------------------------------------
+
+
+def _no_delay(before: Any) -> Any:
+    def record(self: Worker, run: str) -> WorkerRecord:
+        return replace(before(self, run), not_before=None)
+
+    return record
+
+
+def _no_cancel(before: Any) -> Any:
+    def adopt(self: Recall, event: Any) -> None:
+        run = replace(event.snapshot.run, cancel_requested=False)
+        before(self, replace(event, snapshot=replace(event.snapshot, run=run)))
+
+    return adopt
+
+
+def _no_late_facts(before: Any) -> Any:
+    return lambda self, effect: None
+
+
+def _no_feed_restart(before: Any) -> Any:
+    return lambda self: None
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------------
+
+
+def _leaps(before: Any) -> Any:
+    def take(self: shell.Coordinator, node: str, state: shell.Followed, number: int, facts: Any) -> None:
+        if number > state.number:
+            state.number = number - 1
+        before(self, node, state, number, facts)
+
+    return take
+
+
+def _second_finish(before: Any) -> Any:
+    def advance(self: Attempts, worker: Worker, record: TaskRecord, event: Any, **changes: Any) -> Any:
+        if event == "superseded":
+            event = type(event)("succeeded")
+        return before(self, worker, record, event, **changes)
+
+    return advance
+
+
+def _forgets_processes(before: Any) -> Any:
+    def started(self: runtime_shell.Runtime) -> None:
+        processes, self.processes = self.processes, {}
+        unknown = self.store.open
+        self.store.open = {task: held for task, held in unknown.items() if held.phase not in ("starting", "running")}
+        before(self)
+        self.store.open, self.processes = unknown, processes
+
+    return started
+
+
+def _starts_early(before: Any) -> Any:
+    def unmet(self: Run, worker: Worker) -> int:
+        return max(0, int(before(self, worker)) - 1)
+
+    return unmet
+
+
+# --- copies -----------------------------------------------------------------------------------------------------------------
+
+
+def _settles_at_once(before: Any) -> Any:
+    return property(lambda self: self.core.number)
+
+
+def _keeps_with_gaps(before: Any) -> Any:
+    def keep(self: Copies, page: Any) -> tuple[bool, int]:
+        kept = self.cursors.get((page.owner, page.store), 0)
+        if page.after > kept:
+            self.cursors[page.owner, page.store] = page.after
+        return before(self, page)  # type: ignore[no-any-return]
+
+    return keep
+
+
+def _asks_no_node(before: Any) -> Any:
+    def adopt(self: Recall, event: Any) -> None:
+        members: Any = self.core.members
+        members.names_in_sight, members.claim = list, lambda name, run: None
+        try:
+            before(self, event)
+        finally:
+            del members.names_in_sight, members.claim
+
+    return adopt
+
+
+def _adopts_from_the_living(before: Any) -> Any:
+    return lambda self, owner, store: owner == self.core.name and store in ("", self.core.store)
+
+
+def _nobody_adopts(before: Any) -> Any:
+    return lambda self, inquiry: None
+
+
+def _forgets_one_row(before: Any) -> Any:
+    def page(self: shell.Coordinator, run: str, after: int) -> Any:
+        for made in before(self, run, after):
+            runs = tuple(
+                replace(copied, rows=tuple(row for row in copied.rows if not row[0].startswith("t/"))) for copied in made.runs
+            )
+            yield replace(made, runs=runs)
+
+    return page
+
+
+BUGS = {
+    "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60),
+    "an adopter numbers attempts on from the copy": Bug(Recall, "first_attempt", _numbers_go_on, 60),
+    "a worker is given again without a new attempt": Bug(CoordinatorCore, "_assign", _same_number_again, 60),
+    "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60),
+    "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 60),
+    "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60),
+    "a retry's delay is not stored": Bug(Worker, "record", _no_delay, 60),
+    "a cancel is forgotten on adoption": Bug(Recall, "adopt", _no_cancel, 60),
+    "late facts are dropped": Bug(CoordinatorStore, "_late", _no_late_facts, 60),
+    "a gap in a feed is skipped": Bug(shell.Coordinator, "_take", _leaps, 60),
+    "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 60),
+    "a restarted runtime does not ask for its processes": Bug(runtime_shell.Runtime, "started", _forgets_processes, 60),
+    "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 60),
+    "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 60),
+    "a copy with a gap counts as whole": Bug(Copies, "keep", _keeps_with_gaps, 60),
+    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 60),
+    "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 60),
+    "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60),
+    "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 60),
+}
+

@@ -1,0 +1,53 @@
+"""Which cells of the three transition tables the cores have looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from wattle.core import attempts, coordinator, runtime
+from wattle.core.states import NEVER, PHASE_TABLE, TASK_TABLE, WORKER_TABLE, next_state
+
+Cell = tuple[str, str, str]
+"""A table's name, a state and an event."""
+
+TABLES: dict[str, Any] = {"worker": WORKER_TABLE, "task": TASK_TABLE, "phase": PHASE_TABLE}
+
+POSSIBLE: frozenset[Cell] = frozenset(
+    (name, state.value, event.value)
+    for name, table in TABLES.items()
+    for state, row in table.items()
+    for event, cell in row.items()
+    if cell is not NEVER
+)
+
+
+@contextmanager
+def noting(seen: set[Cell]) -> Iterator[None]:
+    """Add the cells that are looked up meanwhile to ``seen``."""
+    names = {id(table): name for name, table in TABLES.items()}
+
+    def look_up(table: Any, state: Any, event: Any, story: Callable[[], Sequence[str]]) -> Any:
+        seen.add((names[id(table)], state.value, event.value))
+        return next_state(table, state, event, story)
+
+    modules: tuple[Any, ...] = (attempts, coordinator, runtime)
+    for module in modules:
+        module.next_state = look_up
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.next_state = next_state
+
+
+def moves() -> frozenset[Cell]:
+    """The cells that change a state."""
+    return frozenset(
+        (name, state.value, event.value)
+        for name, table in TABLES.items()
+        for state, row in table.items()
+        for event, cell in row.items()
+        if cell is not NEVER and cell is not None
+    )
