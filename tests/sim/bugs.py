@@ -17,7 +17,6 @@ from tests.sim.stores import CoordinatorStore
 from wattle.core import effects as do
 from wattle.core.attempts import Attempts
 from wattle.core.coordinator import CoordinatorCore
-from wattle.core.copies import Copies
 from wattle.core.model import TaskRecord, WorkerRecord
 from wattle.core.past import Past
 from wattle.core.recall import Recall
@@ -99,15 +98,9 @@ def _sends_first(before: Any) -> Any:
 
 def _cursor_first(before: Any) -> Any:
     def dies(self: Any, saves: Any, effects: Any) -> bool:
-        cursors = [effect for effect in saves if isinstance(effect, do.SaveCursor)]
-        if not self.full:
-            self.store.commit(cursors, self.store.number)
         dead: bool = before(self, saves, effects)
-        if not dead:
-            for effect in cursors:  # as if they had not been written yet: they are once more, with the rest
-                self.store.cursors[effect.node] = (effect.store, effect.number - 1)
-            for effect in reversed(cursors):
-                self.store.cursors[effect.node] = (effect.store, effect.number - 1)
+        if dead:
+            self.store.commit([effect for effect in saves if isinstance(effect, do.SaveCursor)], self.store.number)
         return dead
 
     return dies
@@ -133,10 +126,6 @@ def _no_cancel(before: Any) -> Any:
 
 def _no_late_facts(before: Any) -> Any:
     return lambda self, effect: None
-
-
-def _no_feed_restart(before: Any) -> Any:
-    return lambda self: None
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------------
@@ -185,16 +174,6 @@ def _settles_at_once(before: Any) -> Any:
     return property(lambda self: self.core.number)
 
 
-def _keeps_with_gaps(before: Any) -> Any:
-    def keep(self: Copies, page: Any) -> tuple[bool, int]:
-        kept = self.cursors.get((page.owner, page.store), 0)
-        if page.after > kept:
-            self.cursors[page.owner, page.store] = page.after
-        return before(self, page)  # type: ignore[no-any-return]
-
-    return keep
-
-
 def _asks_no_node(before: Any) -> Any:
     def adopt(self: Recall, event: Any) -> None:
         members: Any = self.core.members
@@ -241,7 +220,6 @@ BUGS = {
     "a restarted runtime does not ask for its processes": Bug(runtime_shell.Runtime, "started", _forgets_processes, 60),
     "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 60),
     "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 60),
-    "a copy with a gap counts as whole": Bug(Copies, "keep", _keeps_with_gaps, 60),
     "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 60),
     "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 60),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60),

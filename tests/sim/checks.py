@@ -40,8 +40,10 @@ class Checks:
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
         self._given: set[tuple[TaskId, str]] = set()
+        self._cursors: dict[tuple[str, str, str], int] = {}
         self._delays: dict[tuple[str, str, str], tuple[int, float | None]] = {}
         self._nodes: dict[TaskId, str] = {}
+        self._accepted: set[tuple[TaskId, str]] = set()
         self._started: set[tuple[TaskId, str]] = set()
         self._finished: set[tuple[TaskId, str]] = set()
         self._succeeded: set[tuple[str, str]] = set()
@@ -74,15 +76,23 @@ class Checks:
                     if save.task.status is TaskStatus.ASSIGNED and key not in self._given:
                         self._not_too_early(peer, save.task)
                     self._given.add(key)
-                case do.SaveWorker():
-                    self._note_delay(peer, save.worker)
+                case do.SaveCursor():
+                    self._cursors[peer.store.id, save.node, save.store] = save.number
                 case do.AdoptRun():
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
                 case do.CreateRun():
                     run = save.run.id
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
                         self.doubled.add(run)
-                        self.world.faults["run submitted twice"] += 1
+        for save in saves:
+            if isinstance(save, do.SaveWorker):
+                self._note_delay(peer, save.worker)
+
+    def restarted(self, peer: Coordinator) -> None:
+        """A coordinator starts from its store: it has learned whatever its cursors say."""
+        for node, (store, number) in peer.store.cursors.items():
+            learned = self._cursors.get((peer.store.id, node, store), 0)
+            self.require(number <= learned, peer.name, "has a cursor of", number, "for", node, "and learned", learned)
 
     def _note_delay(self, peer: Coordinator, worker: WorkerRecord) -> None:
         run = peer.core.runs.get(worker.run)  # type: ignore[union-attr]
@@ -115,6 +125,10 @@ class Checks:
         task = held.assignment.id
         if held.phase is Phase.DONE:
             return  # also of tasks that were cancelled before they came
+        if (task, peer.store.id) not in self._accepted:
+            self._accepted.add((task, peer.store.id))
+            pair, fence = (held.assignment.epoch, held.owner), peer.store.fences[task.run]
+            self.require(pair >= fence, "task", task, "of", pair, "is accepted past", fence, "on", peer.name)
         self.require((task, held.owner) in self._given, "task", task, "was sent and is not stored at", held.owner)
         if task.run not in self.doubled and task.run not in self.excused:
             node = self._nodes.setdefault(task, peer.name)

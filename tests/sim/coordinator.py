@@ -77,6 +77,7 @@ class Coordinator(Keeper):
 
     def started(self) -> None:
         store = self.store
+        self.world.checks.restarted(self)
         core = self.core = CoordinatorCore(
             self.name, self.options, self.world.rng.random, store=store.id, number=store.number
         )
