@@ -40,6 +40,7 @@ class Checks:
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
         self._given: set[tuple[TaskId, str]] = set()
+        self._fences: dict[tuple[str, str], tuple[int, str]] = {}
         self._cursors: dict[tuple[str, str, str], int] = {}
         self._delays: dict[tuple[str, str, str], tuple[int, float | None]] = {}
         self._nodes: dict[TaskId, str] = {}
@@ -121,13 +122,18 @@ class Checks:
                     if fact.status is TaskStatus.SUCCEEDED:
                         self._succeeded.add((fact.run, fact.worker))
 
+        for save in saves:
+            if isinstance(save, do.SaveFence):
+                self._fences[peer.store.id, save.run] = (save.epoch, save.owner)
+
     def _held(self, peer: Runtime, held: do.HeldTask) -> None:
         task = held.assignment.id
         if held.phase is Phase.DONE:
             return  # also of tasks that were cancelled before they came
         if (task, peer.store.id) not in self._accepted:
             self._accepted.add((task, peer.store.id))
-            pair, fence = (held.assignment.epoch, held.owner), peer.store.fences[task.run]
+            pair = (held.assignment.epoch, held.owner)
+            fence = self._fences.get((peer.store.id, task.run), (0, ""))
             self.require(pair >= fence, "task", task, "of", pair, "is accepted past", fence, "on", peer.name)
         self.require((task, held.owner) in self._given, "task", task, "was sent and is not stored at", held.owner)
         if task.run not in self.doubled and task.run not in self.excused:

@@ -533,7 +533,12 @@ class Coordinator(Keeper):
         else:
             pages = iter(self.pages(after))
 
+        life = self.tokens.get(peer)
+
         def send(kept: int) -> None:
+            if self.tokens.get(peer) != life:
+                self.post(on.NotKept(peer))  # the parts before went to another life of it, perhaps on another disk
+                return
             page = next(pages, None)
             if page is None:
                 self.post(on.Kept(peer, kept))
