@@ -267,6 +267,7 @@ class CoordinatorCore:
         self.forget(run, head)
         self.acts.append(do.AnnounceReleased(run.id, head.owner))
         self.saves.append(do.ReleaseRun(head))
+        self.succession.suspect((head.owner, head.store))  # it may be gone, and what it had with it
 
     def forget(self, run: Run, head: RunHead) -> None:
         """Have a run in memory no more: ``head`` is the state that counts now."""

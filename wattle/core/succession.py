@@ -59,7 +59,7 @@ class Succession:
         """Another coordinator is in sight, and may have copies of a third one's runs."""
         before = self.coordinators.get(event.name, event.store)
         self.coordinators[event.name] = event.store
-        self._suspect((event.name, before))  # it came back on another data folder before it was missed
+        self.suspect((event.name, before))  # it came back on another data folder before it was missed
         self._incarnations[event.name] = event.incarnation
         inquiry = self._inquiries.pop((event.name, event.store), None)
         if inquiry is not None:
@@ -74,7 +74,7 @@ class Succession:
         del self._incarnations[event.name]
         store = self.coordinators.pop(event.name)
         self.core.replication.choose()
-        self._suspect((event.name, store))
+        self.suspect((event.name, store))
         self._without(event.name)
 
     def node_gone(self, name: str) -> None:
@@ -93,10 +93,8 @@ class Succession:
         return not least or 1 + len(self.coordinators) + self.core.members.in_sight_count() >= least
 
     def lives(self, owner: str, store: str) -> bool:
-        """Whether an owner is in sight; this coordinator itself is."""
-        if owner == self.core.name:
-            return store in ("", self.core.store)
-        return owner in self.coordinators and store in ("", self.coordinators[owner])
+        """Whether an owner is in sight; this coordinator itself is. One of unknown data folder is none: it may have been lost."""
+        return store == (self.core.store if owner == self.core.name else self.coordinators.get(owner)) != ""
 
     # --- finding runs without an owner ----------------------------------------------------------------------------------
 
@@ -104,7 +102,8 @@ class Succession:
         """Ask a peer, once it is met, of which owners it has copies."""
         self._ask(peer, self._new_token(None))
 
-    def _suspect(self, owner: Owner) -> None:
+    def suspect(self, owner: Owner) -> None:
+        """Find out about the runs of an owner, unless it is in sight."""
         if owner not in self._inquiries and not self.lives(*owner):
             self._inquiries[owner] = Inquiry(self.core.now + self.core.options.adopt_after)
 
@@ -114,7 +113,7 @@ class Succession:
         if owner is None:
             self._tokens.pop(event.token, None)
             for head in event.heads:
-                self._suspect((head.owner, head.store))
+                self.suspect((head.owner, head.store))
             return
         inquiry = self._inquiries.get(owner)
         if inquiry is None or inquiry.token != event.token or event.peer not in inquiry.asked:
