@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tests.sim.runtime import Runtime
 
 
+UNNOTICED = 8.0
+"""Seconds that a disk may have been replaced without everybody having noticed: a lease, and the time that the slowest peer takes."""
+
+
 class Checks:
     """See the module's docstring. ``excused`` runs were on disks of which more were wiped at once than copies are for."""
 
@@ -177,8 +181,8 @@ class Checks:
         count = 0
         for name in core.replication.followers:
             other: Any = self.world.peers[name]
-            if peer.tokens.get(name) != other.life:  # it died, and this is not known here yet
-                count += 1
+            if peer.tokens.get(name) != other.life or self.world.now < other.new_since + UNNOTICED:
+                count += 1  # it died, and this is not known here yet
                 continue
             copies = other.copies().kept.get((peer.name, peer.store.id, run))
             kept: RunRecord | None = None if copies is None or copies.head is None else copies.rows.get("run")
@@ -333,6 +337,9 @@ class Checks:
                     if fact.run != run:
                         continue
                     row = rows.get(f"t/{fact.worker}/{fact.attempt}")
+                    if row is None and rows["run"].epoch > max(rows["run"].adopted, 1):
+                        self.world.faults["attempt unknown to who adopted an ended run"] += 1
+                        continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")
                     self.require(row.node == runtime.name, "attempt", fact.id, "was on", runtime.name, "not", row.node)
                     if fact.kind is FactKind.FINISHED:

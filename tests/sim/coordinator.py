@@ -353,14 +353,14 @@ class Coordinator(Keeper):
     def token_changed(self, other: Peer, before: int, life: int) -> None:
         if other.role not in ("runtime", "coordinator"):
             return
-        if life:
-            self._join(other.name, life)
-        elif other.role == "coordinator":
+        if before and other.role == "coordinator":
             self.post(on.CoordinatorGone(other.name, str(before)))
-        else:
+        elif before:
             if other.name in self._followed:
                 self._followed[other.name].joined = False
             self.post(on.NodeUnreachable(other.name, str(before)))
+        if life:
+            self._join(other.name, life)
 
     def _join(self, name: str, life: int, again_in: int = 0) -> None:
         if again_in and again_in != self.life:

@@ -25,6 +25,7 @@ class Peer:
         self.tokens: dict[str, int] = {}
         self.offset = self.drift = 0.0
         self.slow = 0.0
+        self.new_since = 0.0  # when its disk was replaced
         self.full = False
         self.doom: str | float | None = None
         self.mailbox: list[Item] = []

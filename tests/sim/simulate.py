@@ -156,6 +156,7 @@ class Simulation:
         self.checks.excused |= set(risky)
         peer.crash()
         peer.new_disk()
+        peer.new_since = self.world.now
         self.world.note(peer.name, "is wiped; nobody else had", risky)
         for run in self.plan.workflows:
             self.checks.removed(run)
@@ -235,7 +236,7 @@ class Simulation:
         for one, other in list(world.cuts):
             world.mend(one, other)
         gone: list[str] = []
-        if self.plan.leave_down:
+        if self.plan.leave_down and not self.plan.options.quorum:
             for name, coordinator in self.coordinators.items():
                 others = [other for other in self.coordinators if other not in (*gone, name)]
                 if not coordinator.up and others and not self.checks.at_risk([*gone, name]):
