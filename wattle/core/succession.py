@@ -28,6 +28,9 @@ Owner = tuple[str, str]
 SEEN_ELSEWHERE = 0.25
 """Seconds until it is asked again whether an owner is gone that another peer still saw."""
 
+LOOK_AGAIN = 1.0
+"""Seconds until a peer in sight that did not say which copies it has is asked again."""
+
 
 @dataclass(slots=True)
 class Inquiry:
@@ -52,6 +55,7 @@ class Succession:
         self._inquiries: dict[Owner, Inquiry] = {}
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
+        self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
@@ -126,9 +130,12 @@ class Succession:
 
     def untold(self, event: on.CopiesUntold) -> None:
         """A peer did not answer: what it has will be found when it is met again."""
-        owner = self._tokens.get(event.token)
+        if event.token not in self._tokens:
+            return
+        owner = self._tokens[event.token]
         if owner is None:
-            self._tokens.pop(event.token, None)
+            del self._tokens[event.token]
+            self._looks[event.peer] = self.core.now + LOOK_AGAIN
             return
         inquiry = self._inquiries.get(owner)
         if inquiry is not None and inquiry.token == event.token:
@@ -136,7 +143,11 @@ class Succession:
             self._go_on()
 
     def check_clocks(self) -> None:
-        """Ask about owners that have been gone long enough."""
+        """Ask about owners that have been gone long enough, and peers that did not say which copies they have."""
+        for peer in [peer for peer, due in self._looks.items() if self.core.now >= due]:
+            del self._looks[peer]
+            if peer in self.coordinators or self.core.members.in_sight(peer):
+                self.look(peer)
         for owner, inquiry in list(self._inquiries.items()):
             if inquiry.token or inquiry.gathering or self.core.now < inquiry.due:
                 continue
@@ -150,7 +161,8 @@ class Succession:
 
     def moments(self) -> Iterator[float]:
         """When ``check_clocks`` has something to do."""
-        return (i.due for i in self._inquiries.values() if not i.token and not i.gathering)
+        yield from self._looks.values()
+        yield from (i.due for i in self._inquiries.values() if not i.token and not i.gathering)
 
     def _ask_all(self, owner: Owner, inquiry: Inquiry) -> None:
         self._tokens.pop(inquiry.token, None)
