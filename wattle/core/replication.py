@@ -43,6 +43,7 @@ class Replication:
         self.followers: dict[str, Follower] = {}
         self._urgent = False  # somebody waits for what this batch commits
         self._awaited = 0  # the newest commit that somebody waits for
+        self._settled = 0  # as it was when a quorum was last in sight
 
     def hasten(self) -> None:
         """What this batch commits is waited for: send it at once."""
@@ -50,7 +51,12 @@ class Replication:
 
     @property
     def settled(self) -> int:
-        """The newest commit that is on ``min(replicas, followers in sight)`` other stores: what may be acknowledged."""
+        """The newest commit that is on ``min(replicas, followers in sight)`` other stores, as long as a quorum is in sight: what may be acknowledged."""
+        if self.core.succession.quorum:
+            self._settled = self._on_followers()
+        return self._settled
+
+    def _on_followers(self) -> int:
         need = min(self.core.options.replicas, len(self.followers))
         if not need:
             return self.core.number
