@@ -30,14 +30,15 @@ class Node:
     def __init__(self, bus: MemoryBus, name: str = "n", store: str = "s1") -> None:
         self.bus, self.name, self.store = bus, name, store
         self.entries: Entries = []
-        self.publisher = FeedPublisher(bus, KEYS, name, store, lambda: len(self.entries), self.read)
+        self.head = 0
+        self.publisher = FeedPublisher(bus, KEYS, name, store, lambda: self.head, self.read)
 
     def read(self, after: int, limit: int) -> Entries:
         return [entry for entry in self.entries if entry[0] > after][:limit]
 
     def add(self, count: int = 1, *, tell: bool = True) -> None:
         for _ in range(count):
-            number = len(self.entries) + 1
+            self.head = number = self.head + 1
             facts = (Fact(FactKind.STARTED, "r", "w", number, at=float(number)),)
             self.entries.append((number, facts))
             if tell:
@@ -248,6 +249,42 @@ async def test_a_feed_that_skips_entries_is_not_asked_for_ever() -> None:
         w.there.serve(KEYS.feed("n"), answer)
         assert not await w.join()
         assert w.asked == 1
+
+
+async def test_holes_are_passed_over_when_asked_and_not_when_hinted() -> None:
+    async with world({"n": ("s1", 2)}) as w:
+        w.node.add(2 * PAGE)
+        w.node.entries = [
+            e for e in w.node.entries if e[0] in (1, 2, 5, PAGE, PAGE + 3)
+        ]  # the newest one is gone as well
+        assert await w.join()
+        assert w.follower.numbers == [5, PAGE, PAGE + 3]
+        w.node.add()
+        await settled()
+        assert w.follower.numbers[3:] == [2 * PAGE + 1]
+        asked = w.asked
+        fact = Fact(FactKind.STARTED, "r", "w", 2 * PAGE + 5, at=1.0)
+        hint = FeedPage("s1", 2 * PAGE + 5, (FeedEntry(2 * PAGE + 5, (fact,)),), after=2 * PAGE + 1)
+        w.there.put(KEYS.feed("n"), encode(hint))  # a put is no answer, whatever it says
+        await settled()
+        assert w.asked == asked + 1
+        assert w.follower.numbers[3:] == [2 * PAGE + 1]
+
+
+async def test_a_follower_that_is_new_or_restarted_passes_over_holes() -> None:
+    async with world({"n": ("s1", 4)}) as w:
+        w.node.add(9)
+        w.node.entries = [e for e in w.node.entries if e[0] in (3, 7)]
+        assert await w.join()
+        assert w.follower.numbers == [7]
+        async with trio.open_nursery() as nursery:
+            other = Follower(w.there, nursery)
+            assert await other.feeds.join("n", "s1")
+            assert other.numbers == [3, 7]
+            w.node.add(2)
+            await settled()
+            assert (w.follower.numbers, other.numbers) == ([7, 10, 11], [3, 7, 10, 11])
+            nursery.cancel_scope.cancel()
 
 
 async def test_questions_on_a_feed() -> None:

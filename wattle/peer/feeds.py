@@ -1,4 +1,8 @@
-"""Feeds: a peer's facts told to those who follow it. Publishing is a hint; the query ``feed/<peer>?after=N`` is the truth."""
+"""Feeds: a peer's facts told to those who follow it. Publishing is a hint; the query ``feed/<peer>?after=N`` is the truth.
+
+Entries that tell only of runs that are pruned are removed, so a feed may have holes. Only an answer can tell a hole from what was missed:
+a hint is taken when it goes on where the follower stands.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ class FeedPublisher:
             refuse(query, error)
             return
         entries = tuple(FeedEntry(number, facts) for number, facts in self._read(after, PAGE))
-        query.reply(encode(FeedPage(self._store, self._head(), entries)), key=self._key)
+        query.reply(encode(FeedPage(self._store, self._head(), entries, after)), key=self._key)
         query.finish()
 
     def close(self) -> None:
@@ -103,10 +107,11 @@ class FeedFollower:
         if state.behind and not state.catching_up:
             self._nursery.start_soon(self._catch_up, peer)
 
-    def _take(self, peer: str, page: FeedPage) -> None:
+    def _take(self, peer: str, page: FeedPage, *, whole: bool = False) -> None:
+        """Learn the entries that follow; with ``whole``, what is not among them is gone for good."""
         state = self._followed[peer]
         for entry in page.entries:
-            if entry.number == state.number + 1:
+            if entry.number == state.number + 1 or (whole and entry.number > state.number):
                 state.number = entry.number
                 self._learn(peer, page.store, entry.number, entry.facts)
 
@@ -170,7 +175,9 @@ class FeedFollower:
             if page.store != state.store:
                 return False
             before = state.number
-            self._take(peer, page)
+            self._take(peer, page, whole=page.after == before)
+            if not page.entries and page.after == before:
+                state.number = max(before, page.head)
             if state.number >= page.head or not page.entries:
                 return True
             if state.number == before:

@@ -179,7 +179,7 @@ class ForgetOrder:
 
 @dataclass(frozen=True, slots=True)
 class FeedEntry:
-    """The facts of one commit. Entries of a feed are numbered from 1 without gaps."""
+    """The facts of one commit. Entries of a feed are numbered from 1 in the order of commits; old ones are removed in time."""
 
     number: int
     facts: tuple[Fact, ...]
@@ -187,11 +187,15 @@ class FeedEntry:
 
 @dataclass(frozen=True, slots=True)
 class FeedPage:
-    """A stretch of a feed: published when new, or answering ``feed/<peer>?after=N``. ``head`` is the newest entry's number."""
+    """A stretch of a feed: published when new, or answering ``feed/<peer>?after=N``. ``head`` is the newest entry's number.
+
+    An answer has the number it goes on from in ``after``: entries between that and the last one here which are not here are gone for good.
+    """
 
     store: str
     head: int
     entries: tuple[FeedEntry, ...]
+    after: int | None = None
 
 
 _adapters: dict[type, TypeAdapter[Any]] = {}
