@@ -54,7 +54,8 @@ class Follower:
         self.learned: list[tuple[str, str, int]] = []
         self.feeds = FeedFollower(bus, KEYS, nursery, cursors or {}, self._learn, timeout=TIMEOUT)
 
-    def _learn(self, peer: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
+    def _learn(self, peer: str, store: str, number: int, facts: tuple[Fact, ...], first: bool) -> None:
+        assert first or self.learned or number > 1
         assert [fact.attempt for fact in facts] == [number]
         self.learned.append((peer, store, number))
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.sim.peer import Item, Keeper, Peer
-from tests.sim.stores import Copies, CoordinatorStore, Rows, snapshot_of
+from tests.sim.stores import CoordinatorStore, Copies, Rows, snapshot_of
 from tests.sim.world import Answer, World
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
-from wattle.core.placement import NodeStatus
 from wattle.core.model import CopiedRun, CopyPage, Fact, NodeInfo, RunHead, RunRecord, TaskId, Workflow
+from wattle.core.placement import NodeStatus
 
 JOIN_RETRY = 2.0
 FEED_CHECK = 5.0

@@ -166,4 +166,6 @@ class Keeper(Peer):
         for run in effect.runs:
             self.copies().kept.pop((effect.owner, effect.store, run), None)
             self.world.checks.removed(run)
+        self.copies().cursors.pop((effect.owner, effect.store), None)
+        self.core.copies.forget(effect.owner, effect.store)
         reply(True)

@@ -49,7 +49,7 @@ class Copies:
         self.kept: dict[CopyKey, Copy] = {}
 
     def keep(self, page: CopyPage) -> None:
-        """Store a page; older rows never replace newer ones, and states worse than one told here are dropped."""
+        """Store a page; older rows never replace newer ones, and other owners' worse states stay."""
         for copied in page.runs:
             if copied.forgotten:
                 self.kept.pop((page.owner, page.store, copied.run), None)
@@ -68,14 +68,8 @@ class Copies:
             return
         if copy.head is None or head.number >= copy.head.number:
             copy.head = head
-        for other in self.heads_of([head.run]):
-            if (other.owner, other.store) != (owner, store) and other.rank < head.rank:
-                del self.kept[other.owner, other.store, head.run]
-
-    def forget_run(self, run: str) -> None:
-        """Drop every owner's state of a run."""
-        for key in [key for key in self.kept if key[2] == run]:
-            del self.kept[key]
+        if store:
+            self.kept.pop((owner, "", head.run), None)  # what stood in for it
 
     def heads(self) -> list[RunHead]:
         """Every state that is kept here."""
@@ -157,7 +151,6 @@ class CoordinatorStore:
                     self.runs[run] = _rows_of(effect.snapshot)
                     self.touched[run] = number
                     self.forgotten.pop(run, None)
-                    self.copies.forget_run(run)
                     changed[run] = None
                 case do.SaveCopies():
                     self.copies.keep(effect.page)

@@ -160,24 +160,29 @@ def test_an_older_row_never_replaces_a_newer_one(tmp_path: Path) -> None:
     assert [h.number for h in store.copies.heads_of(["r"])] == [5]
 
 
-def test_a_better_state_drops_another_owners_worse_one_and_only_that(tmp_path: Path) -> None:
+def test_each_owners_state_is_kept_until_its_owner_has_it_no_more_or_it_is_dropped(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "r.db")
     with store.transaction():
-        store.copies.keep(
-            page("c1", 5, CopiedRun("r", 5, (("run", "1"),), head("c1", 1, final=True, completed_at=9.0)))
-        )
+        store.copies.keep(page("c1", 5, CopiedRun("r", 5, (("run", "1"),), head("c1", 1))))
         store.copies.keep(page("c2", 5, CopiedRun("r", 5, (("run", "2"),), head("c2", 2))))
-    assert {h.owner for h in store.copies.heads_of(["r"])} == {
-        "c1",
-        "c2",
-    }  # a final state is not given up for an open one
+    assert {h.owner for h in store.copies.heads_of(["r"])} == {"c1", "c2"}  # c1 may only have been cut off
     with store.transaction():
-        store.copies.keep(
-            page("c3", 5, CopiedRun("r", 5, (("run", "3"),), head("c3", 3, final=True, completed_at=8.0)))
-        )
-    assert {h.owner for h in store.copies.heads_of(["r"])} == {"c3"}
+        store.copies.keep(page("c1", 6, CopiedRun("r", 6, forgotten=True), after=5))
+    assert {h.owner for h in store.copies.heads_of(["r"])} == {"c2"}
     assert store.copies.rows("c1", "c1-store", "r") == []
-    assert store.copies.cursors() == {(c, f"{c}-store"): 5 for c in ("c1", "c2", "c3")}
+    assert store.copies.cursors() == {("c1", "c1-store"): 6, ("c2", "c2-store"): 5}
+    with store.transaction():
+        store.copies.forget("c2", "c2-store", ["r"])
+    assert store.copies.heads_of(["r"]) == []
+    assert store.copies.cursors() == {("c1", "c1-store"): 6}  # c2 has to tell everything anew, should it come back
+
+
+def test_a_stand_in_goes_when_a_real_copy_of_its_owner_comes(tmp_path: Path) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    with store.transaction():
+        store.copies.put("c2", "", CopiedRun("r", 0, (("run", "old"),), RunHead("r", "c2", "", 2)))
+        store.copies.keep(page("c2", 5, CopiedRun("r", 5, (("run", "2"),), head("c2", 2))))
+    assert [(h.owner, h.store) for h in store.copies.heads_of(["r"])] == [("c2", "c2-store")]
 
 
 def test_an_adopted_run_is_the_adopters_and_a_released_one_stays_as_a_copy(tmp_path: Path) -> None:
@@ -199,6 +204,5 @@ def test_an_adopted_run_is_the_adopters_and_a_released_one_stays_as_a_copy(tmp_p
     row = owner.store.run("r")
     assert row is not None
     assert (row.owner, row.epoch, row.adopted, row.number) == ("c1", 3, 3, 101)
-    assert owner.store.copies.heads_of(["r"]) == []
     assert recover(owner.store.owned.all("r")) == replace(before, run=again)
     assert owner.store.snapshot("r", WORKFLOW).tasks == before.tasks

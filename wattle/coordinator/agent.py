@@ -121,7 +121,9 @@ class CoordinatorAgent:
             self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, timeout=self._timeout)
             cursors = self.store.cursors()
             self._follower = FeedFollower(self.bus, self.keys, nursery, cursors, self._learn, timeout=self._timeout)
-            self._desk = CopyDesk(self.store.copies, self.store.transaction, self._sees, self._own_heads)
+            self._desk = CopyDesk(
+                self.store.copies, self.store.transaction, self._sees, self.core.copies, self._own_heads
+            )
             self._copying = Copying(
                 self.bus,
                 self.keys,
@@ -308,8 +310,8 @@ class CoordinatorAgent:
         if sample.key == self.keys.state("runtime", info.name):  # a peer speaks for itself only
             self.post(on.NodeChanged(info))
 
-    def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...]) -> None:
-        self._loop.post((on.FactsLearned(node, store, number, facts), None), urgent=not self._has_work(node))
+    def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...], first: bool) -> None:
+        self._loop.post((on.FactsLearned(node, store, number, facts, first), None), urgent=not self._has_work(node))
 
     def _has_work(self, name: str) -> bool:
         """Whether a node has enough waiting that what it has done may wait for company before it gets more."""

@@ -11,6 +11,10 @@ class Copies:
     def __init__(self) -> None:
         self.cursors: dict[tuple[str, str], int] = {}
 
+    def forget(self, owner: str, store: str) -> None:
+        """Some copies of an owner were dropped: it has to tell everything anew, should it come back."""
+        self.cursors.pop((owner, store), None)
+
     def keep(self, page: CopyPage) -> tuple[bool, int]:
         """Whether to store a page, and how far the copies then go, which is the answer.
 

@@ -88,12 +88,16 @@ class NodeUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class FactsLearned:
-    """One entry of a runtime's feed. Entries count from 1; each is told once, in order (the shell keeps the cursor with the core)."""
+    """One entry of a runtime's feed. Entries count from 1; each is told once, in order (the shell keeps the cursor with the core).
+
+    ``first``: nothing that is left of the feed comes before it. Entries that concern nobody any more are removed.
+    """
 
     node: str
     store: str
     number: int
     facts: tuple[Fact, ...]
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,8 +198,8 @@ class Membership:
     def read_again(self) -> None:
         """Have the feeds of nodes out of sight read from their start when they are met again.
 
-        A run was adopted that they cannot be asked about now, and what they said of it was no concern of this coordinator's before. They may
-        come back after its end, when nobody asks them any more.
+        A run was adopted that they cannot be asked about now, and what they said of it was no concern of this coordinator's before.
+        They may come back after its end, when nobody asks them any more.
         """
         self._followed = set(self.names_in_sight())
         self.core.saves.append(do.ReadAgain(frozenset(self._followed)))
@@ -210,7 +210,7 @@ class Membership:
         """One entry of a node's feed."""
         node = self.expect(event.node)
         if self._followed is not None and event.node not in self._followed:
-            if event.number > 1:
+            if event.number > 1 and not event.first:
                 return  # read before it was known that all of it is needed
             self._followed.add(event.node)
         for fact in event.facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
+from wattle.core.copies import Copies
 from wattle.core.model import RunHead
 from wattle.errors import InvalidRequest
 from wattle.protocol.messages import CopiesAnswer, CopiesQuestion, CopyAnswer, CopyQuestion, ForgetOrder, decode, encode
@@ -16,7 +17,7 @@ def _none(runs: Sequence[str]) -> Iterable[RunHead]:
 
 
 class CopyDesk:
-    """Answers from the store. ``sees``: the coordinators in sight; ``own``: the heads of those of some runs that are the peer's own."""
+    """Answers from the store. ``sees``: the coordinators in sight; ``kept``: what the core knows of the copies; ``own``: the heads of those of some runs that are the peer's own."""
 
     verbs = ("copies", "copy", "forget")
 
@@ -25,8 +26,10 @@ class CopyDesk:
         copies: CopyTables,
         transaction: Callable[[], AbstractContextManager[None]],
         sees: Callable[[], Iterable[str]],
+        kept: Copies,
         own: Callable[[Sequence[str]], Iterable[RunHead]] = _none,
     ) -> None:
+        self._kept = kept
         self._copies, self._transaction, self._sees, self._own = copies, transaction, sees, own
 
     def answer(self, verb: str, payload: bytes | None) -> bytes:
@@ -41,6 +44,7 @@ class CopyDesk:
                 order = decode(ForgetOrder, payload)
                 with self._transaction():
                     self._copies.forget(order.owner, order.store, order.runs)
+                self._kept.forget(order.owner, order.store)
                 return encode(order)
             case _:
                 raise InvalidRequest(f"there is no question {verb!r}")

@@ -69,7 +69,8 @@ class _Followed:
 
 
 class FeedFollower:
-    """Follows many feeds. ``learn(peer, store, number, facts)`` gets every entry exactly once, in order."""
+    """Follows many feeds. ``learn(peer, store, number, facts, first)`` gets every entry exactly once, in order;
+    ``first`` is true for the first that is left of a feed read from its start."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class FeedFollower:
         keys: Keys,
         nursery: trio.Nursery,
         cursors: dict[str, tuple[str, int]],
-        learn: Callable[[str, str, int, tuple[Fact, ...]], None],
+        learn: Callable[[str, str, int, tuple[Fact, ...], bool], None],
         *,
         timeout: float,
     ) -> None:
@@ -112,8 +113,8 @@ class FeedFollower:
         state = self._followed[peer]
         for entry in page.entries:
             if entry.number == state.number + 1 or (whole and entry.number > state.number):
-                state.number = entry.number
-                self._learn(peer, page.store, entry.number, entry.facts)
+                first, state.number = state.number == 0, entry.number
+                self._learn(peer, page.store, entry.number, entry.facts, first)
 
     async def _catch_up(self, peer: str) -> bool:
         """Read on until nothing is missing; False when the peer does not answer: its rejoining reads on then."""

@@ -97,7 +97,9 @@ class RuntimeAgent:
         self._blobs: list[BlobRow] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
         self._log_folders: set[Path] = set()
-        self._desk = CopyDesk(store.copies, store.transaction, lambda: self._presence.names("coordinator"))
+        self._desk = CopyDesk(
+            store.copies, store.transaction, lambda: self._presence.names("coordinator"), self.core.copies
+        )
         self._held_once = False
         self._left = trio.Event()
         if at_rest:

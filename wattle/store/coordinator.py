@@ -239,7 +239,6 @@ class CoordinatorStore(Store):
         self.execute(_CLAIM_WORKFLOW, (run.id, run.workflow, run.created_at))
         self._follow([run])
         self.execute("DELETE FROM forgotten WHERE run = ?", (run.id,))
-        self.copies.forget_run(run.id)
 
     def _define(self, definition: Definition, number: int) -> None:
         self.put_workflow(definition.document, definition.digest, definition.updated_at)
@@ -248,7 +247,6 @@ class CoordinatorStore(Store):
             (definition.deleted_at, number, definition.name),
         )
         self.execute("DELETE FROM forgotten WHERE run = ?", (DEFINITION + definition.name,))
-        self.copies.forget_run(DEFINITION + definition.name)
 
     def _release(self, head: RunHead, number: int) -> None:
         """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here."""

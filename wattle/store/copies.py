@@ -90,11 +90,15 @@ class CopyTables:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def keep(self, page: CopyPage) -> None:
-        """Store a page; older rows never replace newer ones. Other owners' states that are worse than one told here are dropped."""
+        """Store a page; older rows never replace newer ones.
+
+        Other owners' worse states stay: an owner that is not gone for good tells only what has changed since, which is worth nothing
+        without the rest. They go when their owner says so, or by ``forget``.
+        """
         owner = (page.owner, page.store)
         for copied in page.runs:
             if copied.forgotten:
-                self.forget(*owner, [copied.run])
+                self._drop(*owner, copied.run)
             else:
                 self.put(*owner, copied)
         self._store.execute(_KEEP_CURSOR, (*owner, page.number))
@@ -108,22 +112,18 @@ class CopyTables:
         if head is None:
             return
         self._store.execute(_KEEP_HEAD, _head_row(head))
-        for other in self.heads_of([head.run]):
-            if (other.owner, other.store) != (owner, store) and other.rank < head.rank:
-                self.forget(other.owner, other.store, [head.run])
+        if store:
+            self._drop(owner, "", head.run)  # what stood in for it
 
     def forget(self, owner: str, store: str, runs: Iterable[str]) -> None:
-        """Drop one owner's states of runs."""
+        """Drop one owner's states of runs. Should that owner come back, it has to tell everything anew."""
         for run in runs:
-            self._store.execute("DELETE FROM copies WHERE owner = ? AND store = ? AND run = ?", (owner, store, run))
-            self._store.execute(
-                "DELETE FROM copied_runs WHERE owner = ? AND store = ? AND run = ?", (owner, store, run)
-            )
+            self._drop(owner, store, run)
+        self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", (owner, store))
 
-    def forget_run(self, run: str) -> None:
-        """Drop every owner's state of a run."""
-        for head in self.heads_of([run]):
-            self.forget(head.owner, head.store, [run])
+    def _drop(self, owner: str, store: str, run: str) -> None:
+        for table in ("copies", "copied_runs"):
+            self._store.execute(f'DELETE FROM "{table}" WHERE owner = ? AND store = ? AND run = ?', (owner, store, run))
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
