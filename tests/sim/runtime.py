@@ -1,4 +1,4 @@
-"""A simulated runtime: what the shell around the core does (wattle/runtime), with the spawner, its processes and the files that outlive it."""
+"""A simulated runtime: what the shell around the core does (wattle/runtime), with the spawner, its processes and files."""
 
 from __future__ import annotations
 

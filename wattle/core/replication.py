@@ -51,7 +51,10 @@ class Replication:
 
     @property
     def settled(self) -> int:
-        """The newest commit that is on ``min(replicas, followers in sight)`` other stores, as long as a quorum is in sight: what may be acknowledged."""
+        """What may be acknowledged: the newest commit that is on ``min(replicas, followers in sight)`` other stores.
+
+        It stands still while no quorum is in sight.
+        """
         if self.core.succession.quorum:
             self._settled = self._on_followers()
         return self._settled

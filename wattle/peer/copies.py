@@ -17,7 +17,11 @@ def _none(runs: Sequence[str]) -> Iterable[RunHead]:
 
 
 class CopyDesk:
-    """Answers from the store. ``sees``: the coordinators in sight; ``kept``: what the core knows of the copies; ``own``: the heads of those of some runs that are the peer's own."""
+    """Answers from the store.
+
+    ``sees``: the coordinators in sight; ``kept``: what the core knows of the copies; ``own``: the heads of those of some runs that are the
+    peer's own.
+    """
 
     verbs = ("copies", "copy", "forget")
 
