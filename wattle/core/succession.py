@@ -41,6 +41,7 @@ class Inquiry:
     asked: set[str] = field(default_factory=set)  # peers that have not answered yet
     told: list[tuple[str, RunHead]] = field(default_factory=list)
     seen: bool = False  # by somebody
+    unsure: bool = False  # somebody in sight did not answer
     runs: tuple[str, ...] = ()  # once these are known: asked for in the second round
     gathering: set[str] = field(default_factory=set)
 
@@ -140,6 +141,7 @@ class Succession:
         inquiry = self._inquiries.get(owner)
         if inquiry is not None and inquiry.token == event.token:
             inquiry.asked.discard(event.peer)
+            inquiry.unsure = True
             self._go_on()
 
     def check_clocks(self) -> None:
@@ -154,7 +156,7 @@ class Succession:
             if self.lives(*owner):
                 del self._inquiries[owner]
             elif self.quorum:
-                inquiry.told, inquiry.seen, inquiry.runs = [], False, ()
+                inquiry.told, inquiry.seen, inquiry.unsure, inquiry.runs = [], False, False, ()
                 self._ask_all(owner, inquiry)
             else:
                 inquiry.due = self.core.now + self.core.options.adopt_after
@@ -188,11 +190,13 @@ class Succession:
             if not inquiry.token or inquiry.asked:
                 continue
             runs = tuple(sorted({head.run for _, head in inquiry.told}))
-            if self.lives(*owner) or (not inquiry.seen and not runs):
+            if self.lives(*owner) or not (inquiry.seen or inquiry.unsure or runs):
                 self._tokens.pop(inquiry.token, None)
                 del self._inquiries[owner]
             elif inquiry.seen:
                 self._ask_later(inquiry, min(SEEN_ELSEWHERE, self.core.options.adopt_after))
+            elif not runs:
+                self._ask_later(inquiry, self.core.options.adopt_after)
             elif inquiry.runs:
                 self._decide(inquiry)
                 self._ask_later(inquiry, self.core.options.adopt_after)  # whether each run has an owner then
