@@ -25,6 +25,15 @@ ATTEMPTS_PER_EPOCH = 100_000
 """Attempt numbers that each epoch in which a run was adopted has for itself."""
 
 
+def _agreeing(kept: Snapshot) -> Snapshot:
+    """A copy whose run has ended and whose workers have not (the rest of it was never sent) is of a run that goes on."""
+    run = kept.run
+    if not run.status.final or all(worker.status.final for worker in kept.workers.values()):
+        return kept
+    status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
+    return replace(kept, run=replace(run, status=status, completed_at=None, error_message=None))
+
+
 class Recall:
     """See the module's docstring."""
 
@@ -62,7 +71,7 @@ class Recall:
 
     def adopt(self, event: on.Gathered) -> None:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
-        kept = event.snapshot
+        kept = _agreeing(event.snapshot)
         own = self.core.runs.get(kept.run.id)
         if own is not None:
             if event.head.rank <= own.head(self.core.store).rank:
