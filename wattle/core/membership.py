@@ -112,6 +112,8 @@ class Membership:
             node.cancels[task] = epoch if current is None else current.epoch
             return
         run, worker, record = found
+        if record.status is TaskStatus.LOST and record.completed_at is not None:
+            return  # the node has said since that it lost it
         if record.status is TaskStatus.LOST:
             self.core.attempts.advance(worker, record, TaskEvent.FOUND)
             node.take(task, worker.spec.resources)
