@@ -13,7 +13,10 @@ EXAMPLE := examples/wordcount
 .DELETE_ON_ERROR:
 TORTURE ?= --seconds 300
 MINUTES ?= 30
-.PHONY: help run test torture soak bench check format reference clean
+SEEDS ?= 2000
+FROM ?= 1
+JOBS ?= 2
+.PHONY: help run test sim torture soak bench check format reference clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +26,9 @@ run: $(VENV)/installed ## run the example on a network of its own
 
 test: $(VENV)/installed-dev ## run all tests
 	$(BIN)/python -m pytest
+
+sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
+	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
 torture: $(VENV)/installed-dev ## real processes under faults for five minutes; TORTURE="--seconds 60 --seed 7" says otherwise
 	$(BIN)/python -m tests.torture $(TORTURE)

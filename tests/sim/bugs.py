@@ -198,7 +198,8 @@ def _forgets_one_row(before: Any) -> Any:
     def page(self: shell.Coordinator, run: str, after: int) -> Any:
         for made in before(self, run, after):
             runs = tuple(
-                replace(copied, rows=tuple(row for row in copied.rows if not row[0].startswith("t/"))) for copied in made.runs
+                replace(copied, rows=tuple(row for row in copied.rows if not row[0].startswith("t/")))
+                for copied in made.runs
             )
             yield replace(made, runs=runs)
 
@@ -207,22 +208,23 @@ def _forgets_one_row(before: Any) -> Any:
 
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60),
-    "an adopter numbers attempts on from the copy": Bug(Recall, "first_attempt", _numbers_go_on, 60),
-    "a worker is given again without a new attempt": Bug(CoordinatorCore, "_assign", _same_number_again, 60),
+    "an adopter numbers attempts on from the copy": Bug(Recall, "first_attempt", _numbers_go_on, 300),
+    "a worker is given again without a new attempt": Bug(CoordinatorCore, "_assign", _same_number_again, 20),
     "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60),
-    "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 60),
+    "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40),
     "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60),
-    "a retry's delay is not stored": Bug(Worker, "record", _no_delay, 60),
-    "a cancel is forgotten on adoption": Bug(Recall, "adopt", _no_cancel, 60),
-    "late facts are dropped": Bug(CoordinatorStore, "_late", _no_late_facts, 60),
-    "a gap in a feed is skipped": Bug(shell.Coordinator, "_take", _leaps, 60),
-    "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 60),
-    "a restarted runtime does not ask for its processes": Bug(runtime_shell.Runtime, "started", _forgets_processes, 60),
-    "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 60),
-    "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 60),
-    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 60),
-    "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 60),
+    "a retry's delay is not stored": Bug(Worker, "record", _no_delay, 200),
+    "a cancel is forgotten on adoption": Bug(Recall, "adopt", _no_cancel, 600),
+    "late facts are dropped": Bug(CoordinatorStore, "_late", _no_late_facts, 300),
+    "a gap in a feed is skipped": Bug(shell.Coordinator, "_take", _leaps, 100),
+    "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 150),
+    "a restarted runtime does not ask for its processes": Bug(
+        runtime_shell.Runtime, "started", _forgets_processes, 100
+    ),
+    "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 40),
+    "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 20),
+    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 100),
+    "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 40),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60),
-    "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 60),
+    "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 500),
 }
-

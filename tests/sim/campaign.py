@@ -65,7 +65,10 @@ class Figures:
             states = {cell[1] for cell in possible}
             rows.append((f"rows of {name}: taken", f"{len({c[1] for c in self.cells & possible})} of {len(states)}"))
         width = max(len(name) for name, _ in rows)
-        lines = [f"{name:<{width}}  {value:>14,}" if isinstance(value, int) else f"{name:<{width}}  {value:>14}" for name, value in rows]
+        lines = [
+            f"{name:<{width}}  {value:>14,}" if isinstance(value, int) else f"{name:<{width}}  {value:>14}"
+            for name, value in rows
+        ]
         missing = sorted(moves() - self.cells)
         if missing:
             lines.append("moves never taken: " + ", ".join("/".join(cell) for cell in missing))

@@ -109,8 +109,11 @@ class Checks:
         run = peer.core.runs.get(task.run)  # type: ignore[union-attr]
         if run is None or run.retried != retried or run.adopted or not_before is None:
             return
-        early = task.assigned_at < not_before
-        self.require(not early, "attempt", task.id, "was given at", task.assigned_at, "and was to wait until", not_before)
+        again = run.workers[task.worker].not_before  # it may have failed once more in this very batch
+        early = task.assigned_at < (not_before if again is None else min(not_before, again))
+        self.require(
+            not early, "attempt", task.id, "was given at", task.assigned_at, "and was to wait until", not_before
+        )
 
     def ran(self, peer: Runtime, saves: Sequence[Any]) -> None:
         """A runtime has committed."""
@@ -314,7 +317,9 @@ class Checks:
             self.require(not self.quorum, "with a quorum,", first, "was told, and in the end it is", record)
             self.require(not self.calm or run in self.doubled, first, "was told, and in the end it is", record)
         workers = [row for key, row in rows.items() if key[:2] == "w/"]
-        self.require(all(worker.status.final for worker in workers), "run", run, "has ended, not all its workers:", workers)
+        self.require(
+            all(worker.status.final for worker in workers), "run", run, "has ended, not all its workers:", workers
+        )
         if run not in self.split and run not in self.doubled:
             told = [retried for (other, retried) in self.ends if other == run]
             self.require(max(told, default=0) <= record.retried, "run", run, "forgot a retry whose end was told")
@@ -345,7 +350,9 @@ class Checks:
                     if fact.kind is FactKind.FINISHED:
                         same = row.status in (fact.status, TaskStatus.SUPERSEDED)
                         if fact.started_at is None and fact.status is TaskStatus.CANCELLED:
-                            same = same or row.status is TaskStatus.RETURNED  # refused, and the order to end it came after
+                            same = (
+                                same or row.status is TaskStatus.RETURNED
+                            )  # refused, and the order to end it came after
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
         tasks = [row for key, row in rows.items() if key[:2] == "t/"]
         for name in self.workflows[run].workers:

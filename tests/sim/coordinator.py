@@ -401,7 +401,9 @@ class Coordinator(Keeper):
                     failed()
                     return
                 if answer[2]:
-                    self.post(on.RunsClaimed(name, frozenset(), {}, (), answer[2]))  # before the facts of runs that others have now
+                    self.post(
+                        on.RunsClaimed(name, frozenset(), {}, (), answer[2])
+                    )  # before the facts of runs that others have now
                 mine = self._held(answer)
                 state = self._followed.get(name)
                 if state is None or state.store != info.store:

@@ -1,4 +1,4 @@
-"""A simulated runtime: what the shell around the core does (wattle/runtime), with the spawner, its processes and files."""
+"""A simulated runtime: what the shell around the core does (wattle/runtime), with the spawner, its processes and its files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Runtime(Keeper):
 
     role = "runtime"
 
-    def __init__(self, world: World, name: str, options: RuntimeOptions, outcome: Callable[[Assignment], Outcome]) -> None:
+    def __init__(
+        self, world: World, name: str, options: RuntimeOptions, outcome: Callable[[Assignment], Outcome]
+    ) -> None:
         super().__init__(world, name)
         self.options, self.outcome = options, outcome
         self.disks = 0
@@ -138,7 +140,9 @@ class Runtime(Keeper):
         if facts and (not crash or self.world.rng.random() < 0.5):
             for other in world.peers.values():
                 if isinstance(other, Coordinator):
-                    world.carry(self.name, other.name, other.hint, self.name, self.store.id, len(self.store.feed), facts)
+                    world.carry(
+                        self.name, other.name, other.hint, self.name, self.store.id, len(self.store.feed), facts
+                    )
         for act in acts:
             self._act(act)
         if crash:
@@ -241,7 +245,10 @@ class Runtime(Keeper):
         if self.outcome(assignment).output_lost:
             self.post(on.CollectFailed(assignment.id, "output 'out' is not there"))
             return
-        outputs = {name: Output(path, f"{assignment.id}:{name}".replace("/", "."), 10) for name, path in assignment.outputs.items()}
+        outputs = {
+            name: Output(path, f"{assignment.id}:{name}".replace("/", "."), 10)
+            for name, path in assignment.outputs.items()
+        }
         self.files |= {output.digest for output in outputs.values()}
         self.post(on.Collected(assignment.id, outputs))
 

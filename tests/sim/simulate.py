@@ -99,7 +99,11 @@ class Simulation:
             world.run(world.now + 0.5, EVENTS_MOST)
         world.run(world.now + REST, EVENTS_MOST)
         for client in self.clients.values():
-            unaware = {wish.run for wish in self.plan.wishes if wish.client == client.name} - client.ended - self.checks.excused
+            unaware = (
+                {wish.run for wish in self.plan.wishes if wish.client == client.name}
+                - client.ended
+                - self.checks.excused
+            )
             if unaware:
                 raise AssertionError(f"{client.name} never learned how {sorted(unaware)} ended")
             client.crash()

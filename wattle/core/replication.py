@@ -53,7 +53,7 @@ class Replication:
     def settled(self) -> int:
         """What may be acknowledged: the newest commit that is on ``min(replicas, followers in sight)`` other stores.
 
-        It stands still while no quorum is in sight.
+        It stays what it was while no quorum is in sight.
         """
         if self.core.succession.quorum:
             self._settled = self._on_followers()

@@ -1,0 +1,74 @@
+"""The simulator on many seeds, the same ones each time; and that a seed means the same in every process.
+
+WATTLE_SEEDS is how many; ``make sim SEEDS=200000`` runs more of them, and tells a failing one's story.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.sim import plan as plans
+from tests.sim.bugs import BUGS
+from tests.sim.campaign import campaign, shrink, story
+from tests.sim.coverage import moves
+from tests.sim.simulate import simulate
+
+SEEDS = int(os.environ.get("WATTLE_SEEDS", "2000"))
+
+RARE = {
+    ("task", "lost", "cancelled"),
+    ("worker", "created", "failed"),
+    ("worker", "running", "skipped"),
+}
+"""Moves of the tables that a few thousand seeds need not take; large campaigns do."""
+
+
+def test_after_any_faults_a_healed_network_has_lost_nothing() -> None:
+    figures = campaign(1, SEEDS, os.cpu_count() or 1)
+    print(figures.table())
+    assert not figures.failed, "\n".join(_told(result.seed) for result in figures.failed[:3])
+    assert moves() - figures.cells <= RARE
+
+
+def _told(seed: int) -> str:
+    faults, result = shrink(seed)
+    return f"seed {seed}: {result.error}\n" + "\n".join(map(str, faults)) + "\n" + story(result)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    bug = BUGS[name]
+    with bug.planted():
+        found = next((seed for seed in range(1, bug.seeds + 1) if simulate(plans.make(seed)).error is not None), None)
+    assert found is not None, f"not found in {bug.seeds} seeds"
+    assert simulate(plans.make(found)).error is None
+
+
+def test_a_failing_seed_is_shrunk_and_told() -> None:
+    with BUGS["an owner never lets go"].planted():
+        seed = next(seed for seed in range(1, 100) if simulate(plans.make(seed)).error is not None)
+        faults, result = shrink(seed)
+    assert result.error is not None
+    assert len(faults) < len(plans.make(seed).faults)
+    assert "FAULT" in story(result)
+
+
+def test_a_seed_is_the_same_whatever_the_order_of_hashes() -> None:
+    command = [sys.executable, "-m", "tests.sim", "--only", "no such line", "--replay"]
+    for seed in ("7", "27", "117"):
+        told = {
+            subprocess.run(
+                [*command, seed],
+                env={**os.environ, "PYTHONHASHSEED": hashes},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            for hashes in ("1", "2")
+        }
+        assert len(told) == 1
+        assert "digest" in told.pop()
