@@ -129,6 +129,7 @@ class Membership:
         if found is None:
             node.release(task)
             return
+        node.again.add(task)
         self._send_again(node, task)
         self.core.announce(found[0], found[1])
 
@@ -249,7 +250,9 @@ class Membership:
 
     def delivered(self, event: on.Delivered) -> None:
         """A node has stored tasks."""
-        self.expect(event.node).resend_delay = 0.0
+        node = self.expect(event.node)
+        node.resend_delay = 0.0
+        node.again.difference_update(event.tasks)
         for task in event.tasks:
             found = self.core.attempts.find(task)
             if found is not None:
@@ -275,6 +278,7 @@ class Membership:
     def refused(self, event: on.Refused) -> None:
         """A node did not take a task."""
         node = self.expect(event.node)
+        node.again.discard(event.task)
         run = self.core.runs.get(event.task.run)
         if event.code == "FENCED":
             if run is not None and (event.epoch, event.owner) > (run.epoch, run.owner):
@@ -322,7 +326,7 @@ class Membership:
                 self._give_up(node, f"its node {name} was out of sight for {self.core.options.lost_after:g} s")
             if node.resend_at is not None and now >= node.resend_at:
                 node.resend_at = None
-                for task in [t for t in node.tasks if self._unanswered(t)]:
+                for task in [t for t in node.tasks if t in node.again or self._unanswered(t)]:
                     self._send_again(node, task)
                 self.send_cancels(node)
                 self._send_claims(node)

@@ -43,6 +43,7 @@ class Node:
     claims: dict[str, int] = field(
         default_factory=dict
     )  # runs to be claimed there, not answered yet, with their epochs
+    again: set[TaskId] = field(default_factory=set)  # open attempts it turned out not to hold: sent again until answered
     used: dict[str, float] = field(default_factory=dict)
     lost_at: float | None = None  # when an unreachable node is given up
     resend_at: float | None = None
@@ -61,6 +62,7 @@ class Node:
 
     def release(self, task: TaskId) -> None:
         """Undo ``take``; does nothing when it is not booked."""
+        self.again.discard(task)
         resources = self.tasks.pop(task, None)
         if resources is None:
             return
