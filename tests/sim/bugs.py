@@ -111,7 +111,8 @@ def _cursor_first(before: Any) -> Any:
 
 def _no_delay(before: Any) -> Any:
     def record(self: Worker, run: str) -> WorkerRecord:
-        return replace(before(self, run), not_before=None)
+        kept: WorkerRecord = before(self, run)
+        return replace(kept, not_before=None)
 
     return record
 

@@ -44,7 +44,7 @@ class Figures:
 
     def table(self) -> str:
         """All of it, to be read by people."""
-        rows = [
+        rows: list[tuple[str, int | float | str]] = [
             ("seeds", self.seeds),
             ("failed", len(self.failed)),
             ("events", self.events),

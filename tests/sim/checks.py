@@ -306,9 +306,9 @@ class Checks:
             if faultless:
                 more = {w: self.starts[run, w] for w in self.workflows[run].workers if self.starts[run, w] != 1}
                 self.require(not more, "without faults, workers of", run, "started", more, "times")
-        for peer in self.world.peers.values():
-            if peer.role == "coordinator" and peer.up:
-                self._check_rest(peer)  # type: ignore[arg-type]
+        for other in self.world.peers.values():
+            if other.role == "coordinator" and other.up:
+                self._check_rest(other)  # type: ignore[arg-type]
 
     def _check_run(self, run: str, record: RunRecord, rows: Rows) -> None:
         first = self.ends.get((run, record.retried))
@@ -341,8 +341,9 @@ class Checks:
                 for fact in entry:
                     if fact.run != run:
                         continue
-                    row = rows.get(f"t/{fact.worker}/{fact.attempt}")
-                    if row is None and rows["run"].epoch > max(rows["run"].adopted, 1):
+                    row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
+                    run_row: RunRecord = rows["run"]
+                    if row is None and not run_row.retried and run_row.epoch > max(run_row.adopted, 1):
                         self.world.faults["attempt unknown to who adopted an ended run"] += 1
                         continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")
@@ -350,9 +351,8 @@ class Checks:
                     if fact.kind is FactKind.FINISHED:
                         same = row.status in (fact.status, TaskStatus.SUPERSEDED)
                         if fact.started_at is None and fact.status is TaskStatus.CANCELLED:
-                            same = (
-                                same or row.status is TaskStatus.RETURNED
-                            )  # refused, and the order to end it came after
+                            # refused, and the order to end it came after
+                            same = same or row.status is TaskStatus.RETURNED
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
         tasks = [row for key, row in rows.items() if key[:2] == "t/"]
         for name in self.workflows[run].workers:

@@ -119,10 +119,10 @@ class Coordinator(Keeper):
             before |= {c.run for e in saves if isinstance(e, do.SaveCopies) for c in e.page.runs}
             changed = self.store.commit(saves, number)
             world.checks.committed(self, saves, changed)
-            for effect in saves:
-                if isinstance(effect, do.ReadAgain):
+            for save in saves:
+                if isinstance(save, do.ReadAgain):
                     for node, state in self._followed.items():
-                        if node not in effect.but:
+                        if node not in save.but:
                             self._followed[node] = Followed(state.store, 0, joined=state.joined)
             for run in sorted(before):
                 world.checks.removed(run)
@@ -130,12 +130,11 @@ class Coordinator(Keeper):
             while len(self._journal) > self.journal_length:
                 self._journal_start = self._journal.popleft()[0]
         world.checks.coordinator(self, core)
-        acts = effects[len(saves) :]
         if world.tracing:
             for effect in effects:
                 if not isinstance(effect, do.AnnounceWorker | do.SetTimer):
                     world.note(self.name, "->", effect)
-        acts, crash = self.sent(acts)
+        acts, crash = self.sent(effects[len(saves) :])
         for act in acts:
             self._act(act)
         if crash:

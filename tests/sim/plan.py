@@ -189,7 +189,7 @@ def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> F
 
 def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
     """A DAG of up to ``size`` workers; ``quiet`` leaves out all that makes workers fail or wait for the clock."""
-    workers = []
+    workers: list[WorkerSpec] = []
     for index in range(rng.randint(1, size)):
         above = [f"w{i}" for i in range(index)]
         chosen = rng.sample(above, min(len(above), rng.randint(0, 3)))

@@ -13,7 +13,7 @@ from tests.sim.stores import Copies, RuntimeStore
 from tests.sim.world import Answer, World
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.model import Assignment, CopyPage, NodeInfo, Output, TaskId, Usage
+from wattle.core.model import Assignment, CopyPage, Fact, NodeInfo, Output, TaskId, Usage
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 
 SAVES = (do.SaveHeldTask, do.SaveFence, do.Append, do.SaveCopies)
@@ -127,7 +127,7 @@ class Runtime(Keeper):
         saves = [effect for effect in effects if isinstance(effect, SAVES)]
         if self.dies_at_commit(saves, effects):
             return
-        facts = ()
+        facts: tuple[Fact, ...] = ()
         if saves:
             facts = self.store.commit(saves)
             world.checks.ran(self, saves)

@@ -169,7 +169,7 @@ class Simulation:
 
     def _cut(self, fault: Fault) -> None:
         self.checks.calm = False
-        self.world.cut(*fault.who)
+        self.world.cut(fault.who[0], fault.who[1])
         self._after(fault, self.world.mend, *fault.who)
 
     def _partition(self, fault: Fault) -> None:
@@ -182,7 +182,7 @@ class Simulation:
 
     def _blink(self, fault: Fault) -> None:
         self.checks.calm = False
-        self.world.blink(*fault.who, fault.seconds)
+        self.world.blink(fault.who[0], fault.who[1], fault.seconds)
 
     def _full(self, fault: Fault) -> None:
         peer = self.world.peers[fault.who[0]]
