@@ -214,7 +214,7 @@ class Succession:
         for peer, head in inquiry.told:
             by_run.setdefault(head.run, []).append((peer, head))
         for run, told in by_run.items():
-            best = max((head for _, head in told), key=lambda head: head.rank)
+            best = max((head for _, head in told), key=lambda head: (head.rank, self.lives(head.owner, head.store)))
             if self.lives(best.owner, best.store):
                 self._drop_worse(told, best)
             elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
@@ -225,7 +225,7 @@ class Succession:
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
-            worse = (head.owner, head.store) != (best.owner, best.store) and head.rank < best.rank
+            worse = (head.owner, head.store) != (best.owner, best.store) and head.rank <= best.rank
             if worse and not self.lives(head.owner, head.store):
                 self.core.acts.append(do.Forget(peer, head.owner, head.store, (head.run,)))
 
