@@ -16,7 +16,7 @@ from tests.network.processes import ApiError, StockClient, stock_client, wait_un
 from tests.torture.faults import Fault, Tormentor, schedule
 from tests.torture.judge import Line, Problem, judge, ran_twice, story
 from tests.torture.site import Site, site, wait_gone
-from tests.torture.work import Submitters, Watcher, Work, work
+from tests.torture.work import LATER, Submitters, Watcher, Work, work
 
 AFTER_HEAL = 120.0
 """Seconds that a healed network has to acknowledge and end everything."""
@@ -166,15 +166,23 @@ def _story(
 
 
 def _final(client: StockClient, run: str, patience: float) -> dict[str, Any] | None:
-    """A run, final or as it is when patience ends; None when nobody knows it."""
-    wait = max(patience, 1.0)
-    try:
-        view: dict[str, Any] = client.get(f"runs/{run}?wait={wait:.1f}", timeout=wait + 15)
-    except ApiError as error:
-        if error.code != "RUN_NOT_FOUND":
-            raise
-        return None
-    return view
+    """A run, final or as it is when patience ends; None when nobody knows it even then.
+
+    Right after the heal the gateway may not see a coordinator yet, and one with an empty disk still gathers copies.
+    """
+    deadline = time.monotonic() + max(patience, 1.0)
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            view: dict[str, Any] = client.get(f"runs/{run}?wait={max(left, 0.0):.1f}", timeout=max(left, 0.0) + 15)
+        except ApiError as error:
+            if error.code not in (*LATER, "RUN_NOT_FOUND"):
+                raise
+            if left <= 0:
+                return None
+            threading.Event().wait(0.2)
+        else:
+            return view
 
 
 def _disagreements(made: Site, runs: list[str]) -> list[str]:
