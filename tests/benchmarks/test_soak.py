@@ -55,7 +55,7 @@ def test_growth_is_shown_per_task() -> None:
 
 def test_a_short_soak_runs_and_is_written_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples, drawing = tmp_path / "soak.csv", tmp_path / "soak.svg"
-    arguments = ["--minutes", "0.1", "--every", "0.5", "--csv", str(samples), "--svg", str(drawing)]
+    arguments = ["--minutes", "0.1", "--every", "0.5", "--fill", "1", "--csv", str(samples), "--svg", str(drawing)]
     assert soak.main(arguments) in (0, 1)  # so short a time cannot say what is flat
     printed = capsys.readouterr()
     assert printed.err == ""
