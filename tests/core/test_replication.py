@@ -275,7 +275,8 @@ def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:
     told(coordinator("c2"), node("n1"))
     final = replace(HEAD, final=True, completed_at=95.0)
     orphaned(told, ("n1", final))
-    ended = snapshot(status=RunStatus.SUCCEEDED)
+    workers = {name: WorkerRecord("r", name, WorkerStatus.SUCCEEDED, attempts=1) for name in ("a", "b")}
+    ended = replace(snapshot(status=RunStatus.SUCCEEDED), workers=workers)
     told(on.Gathered(final, 2, replace(ended, run=replace(ended.run, completed_at=95.0))))
     (adopted,) = told.all(do.AdoptRun)
     assert (adopted.snapshot.run.status, adopted.snapshot.run.completed_at) == (RunStatus.SUCCEEDED, 95.0)

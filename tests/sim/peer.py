@@ -140,6 +140,8 @@ class Peer:
 class Keeper(Peer):
     """A peer that keeps copies."""
 
+    core: Any  # a core of either kind, while it is up
+
     def copies(self) -> Copies:
         """Its copies, in its store."""
         raise NotImplementedError

@@ -43,7 +43,9 @@ class Node:
     claims: dict[str, int] = field(
         default_factory=dict
     )  # runs to be claimed there, not answered yet, with their epochs
-    again: set[TaskId] = field(default_factory=set)  # open attempts it turned out not to hold: sent again until answered
+    again: set[TaskId] = field(
+        default_factory=set
+    )  # open attempts it turned out not to hold: sent again until answered
     used: dict[str, float] = field(default_factory=dict)
     lost_at: float | None = None  # when an unreachable node is given up
     resend_at: float | None = None
