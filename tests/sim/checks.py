@@ -337,6 +337,7 @@ class Checks:
         for runtime in self.world.peers.values():
             if runtime.role != "runtime" or not runtime.up:
                 continue
+            peer_disk = runtime.store.id  # type: ignore[attr-defined]
             for entry in runtime.store.feed:  # type: ignore[attr-defined]
                 for fact in entry:
                     if fact.run != run:
@@ -353,6 +354,8 @@ class Checks:
                         if fact.started_at is None and fact.status is TaskStatus.CANCELLED:
                             # refused, and the order to end it came after
                             same = same or row.status is TaskStatus.RETURNED
+                        # or it ran there on an earlier disk, and was given once more by an owner that did not know
+                        same = same or any(task == fact.id and disk != peer_disk for task, disk in self._finished)
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
         tasks = [row for key, row in rows.items() if key[:2] == "t/"]
         for name in self.workflows[run].workers:

@@ -216,7 +216,7 @@ def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
 def random_outcome(seed: str, failing: float) -> Outcome:
     """How one process goes, the same for the same seed."""
     rng = Random(seed)
-    seconds = rng.choice((0.001, 0.01, 0.1, 1.0, 3.0))
+    seconds = rng.choice((0.001, 0.01, 0.1, 0.1, 1.0, 1.0, 3.0, 8.0))
     if rng.random() >= failing:
         return Outcome(seconds)
     bad = (

@@ -225,7 +225,8 @@ class Runtime(Keeper):
         world.checks.process_starts(self, task)
         process = Process(world.rng.randrange(1, 99999), self.clock(), outcome)
         self.processes[task] = process
-        world.later(0.001, self._tell, self.life, on.ProcessStarted(task, process.pid, process.started_at))
+        told = 0.0005 + 0.002 * world.rng.random()  # perhaps after its end
+        world.later(told, self._tell, self.life, on.ProcessStarted(task, process.pid, process.started_at))
         world.later(outcome.seconds, self._exit, task, process, outcome.exit_code, None)
 
     def _kill(self, task: TaskId, signal: int) -> None:
