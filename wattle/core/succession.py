@@ -109,7 +109,9 @@ class Succession:
 
     def suspect(self, owner: Owner) -> None:
         """Find out about the runs of an owner, unless it is in sight."""
-        if owner not in self._inquiries and not self.lives(*owner):
+        if owner in self._inquiries:
+            self._inquiries[owner].unsure = True  # whoever said so may not have been asked
+        elif not self.lives(*owner):
             self._inquiries[owner] = Inquiry(self.core.now + self.core.options.adopt_after)
 
     def told(self, event: on.CopiesTold) -> None:
