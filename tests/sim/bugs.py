@@ -60,10 +60,6 @@ def _admits_everybody(before: Any) -> Any:
     return admit
 
 
-def _numbers_go_on(before: Any) -> Any:
-    return lambda self, run: 1
-
-
 def _same_number_again(before: Any) -> Any:
     def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any) -> None:
         if worker.attempts and worker.known is None:
@@ -209,7 +205,6 @@ def _forgets_one_row(before: Any) -> Any:
 
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60),
-    "an adopter numbers attempts on from the copy": Bug(Recall, "first_attempt", _numbers_go_on, 300),
     "a worker is given again without a new attempt": Bug(CoordinatorCore, "_assign", _same_number_again, 20),
     "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40),

@@ -20,9 +20,10 @@ from tests.sim.simulate import simulate
 SEEDS = int(os.environ.get("WATTLE_SEEDS", "2000"))
 
 RARE = {
-    ("task", "lost", "cancelled"),
+    ("task", "accepted", "superseded"),
     ("worker", "created", "failed"),
-    ("worker", "running", "skipped"),
+    ("worker", "created", "succeeded"),
+    ("worker", "running", "input_lost"),
 }
 """Moves of the tables that a few thousand seeds need not take; large campaigns do."""
 
