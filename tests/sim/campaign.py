@@ -141,5 +141,6 @@ def story(result: Result, lines: int = 60) -> str:
     words = (*runs, "FAULT", "HEAL", "dies", "starts,", "wiped")
     chosen = [line for line in result.trace if any(word in line for word in words)]
     left_out = len(chosen) - lines
-    head = [f"({left_out} lines left out)"] if left_out > 0 else []
+    faults = [line for line in chosen[: max(left_out, 0)] if "FAULT" in line]
+    head = [*faults, f"({left_out - len(faults)} lines left out)"] if left_out > 0 else []
     return "\n".join([*head, *(line[:400] for line in chosen[-lines:])])
