@@ -65,7 +65,9 @@ def _coordinator(trap: Trap) -> None:
     from wattle.core import events as on
     from wattle.core.model import FactKind, TaskStatus
 
-    def learned(self: Any, node: str, store: str, number: int, facts: tuple[Any, ...]) -> Iterator[str]:
+    def learned(
+        self: Any, node: str, store: str, number: int, facts: tuple[Any, ...], first: bool = False
+    ) -> Iterator[str]:
         if any(fact.worker == WORKER and fact.kind is FactKind.FINISHED for fact in facts):
             yield "learned"
 

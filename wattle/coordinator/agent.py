@@ -196,7 +196,7 @@ class CoordinatorAgent:
                     log.warning("run has another owner", run=effect.run, owner=effect.owner)
                     self._requests.turn_away(effect.run)
                 case do.AnswerKeep():
-                    self._reply(self._pages.pop(effect.token), encode(KeepAnswer(effect.number)))
+                    self._reply(self._pages.pop(effect.token), encode(KeepAnswer(effect.number, self.store.id)))
                 case do.Claim():
                     self._neighbours.claim(effect)
                 case do.AskCopies():

@@ -66,23 +66,26 @@ class Copying:
     async def _ship(self, peer: str, after: int) -> None:
         try:
             if after < 0:
-                self._post(on.Kept(peer, await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))))
+                answer = await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))
+                self._post(on.Kept(peer, answer.number))
                 return
-            kept = after
+            answer = KeepAnswer(after)
             for page in self._journal.pages(after):
-                kept = await self._send(peer, page)
-                if kept != page.number:
+                before, answer = answer.store, await self._send(peer, page)
+                if before not in ("", answer.store):
+                    raise Unavailable(f"{peer} came back on another data folder, which has only a part")
+                if answer.number != page.number:
                     break  # it is not where it was thought to be
-            self._post(on.Kept(peer, kept))
+            self._post(on.Kept(peer, answer.number))
         except WattleError as error:
             log.info("copies not taken", peer=peer, after=after, reason=error.message)
             self._post(on.NotKept(peer))
 
-    async def _send(self, peer: str, page: CopyPage) -> int:
+    async def _send(self, peer: str, page: CopyPage) -> KeepAnswer:
         payload = encode(page)
         timeout = self._timeout + len(payload) * SECONDS_PER_BYTE
         reply = await ask(self._bus, self._keys.cmd(peer, "keep"), payload, timeout=timeout)
-        return decode(KeepAnswer, reply.payload).number
+        return decode(KeepAnswer, reply.payload)
 
     # --- other owners' copies -------------------------------------------------------------------------------------------
 

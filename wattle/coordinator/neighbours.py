@@ -65,13 +65,14 @@ class Neighbours:
             return
         if alive:
             self._nursery.start_soon(self._join, peer)
-        elif self.presence.incarnation(peer.role, peer.peer) is None:
-            log.warning(f"{peer.role} unreachable", peer=peer.peer)
-            if peer.role == "coordinator":
-                self._post(on.CoordinatorGone(peer.peer, peer.incarnation))
-            else:
-                self._follower.leave(peer.peer)
-                self._post(on.NodeUnreachable(peer.peer, peer.incarnation))
+            return
+        log.warning(f"{peer.role} unreachable", peer=peer.peer)
+        if peer.role == "coordinator":
+            self._post(on.CoordinatorGone(peer.peer, peer.incarnation))
+            return
+        if self.presence.incarnation("runtime", peer.peer) is None:
+            self._follower.leave(peer.peer)
+        self._post(on.NodeUnreachable(peer.peer, peer.incarnation))  # also when a new life of it is in sight already
 
     async def _join(self, peer: Alive) -> None:
         """Get to know a peer in sight; again until it answers or is gone."""

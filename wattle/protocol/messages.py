@@ -129,9 +129,10 @@ class FactsAnswer:
 
 @dataclass(frozen=True, slots=True)
 class KeepAnswer:
-    """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` here."""
+    """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` in the data folder ``store``."""
 
     number: int
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)

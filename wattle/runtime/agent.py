@@ -192,7 +192,7 @@ class RuntimeAgent:
                     query, owner = self._claims.pop(token)
                     self._reply(query, encode(self._held(owner, refused)))
                 case do.AnswerKeep(token, number):
-                    self._reply(self._pages.pop(token), encode(KeepAnswer(number)))
+                    self._reply(self._pages.pop(token), encode(KeepAnswer(number, self.store.id)))
                 case do.Acknowledge(task):
                     acknowledged.append(task)
                 case do.Prepare(assignment):
