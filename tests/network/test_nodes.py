@@ -243,12 +243,12 @@ echo second >> {folder}/$WATTLE_WORKER.ledger
 
 
 def test_no_task_of_a_killed_spawner_succeeds_or_goes_on_beside_another_attempt(gates: Gates) -> None:
-    """One ends well as an orphan, while nobody looks; one stays; one stays and has wiped the environment it is known by."""
+    """One ends well as an orphan, while nobody looks; one stays, with a child; one stays and has wiped the environment it is known by."""
     with network({"WATTLE_LEASE": "2", "WATTLE_LOST_AFTER": LONG}) as net:
         up = net.start("up", "n1", "--slots", "4", "--stop-timeout", "0")
         firsts = {
             "a": f"{gates.script} echo ended >> {net.folder}/a.ledger; exit 0",
-            "b": gates.script,
+            "b": f"(setsid sh -c 'echo $$ > {net.folder}/child.pid; exec sleep 1000' &)\n{gates.script}",
             "c": 'echo "$WATTLE_WORKER.1" > "$ARRIVALS"; exec env -i "$(command -v sleep)" 1000',
         }
         workers = [
@@ -260,7 +260,9 @@ def test_no_task_of_a_killed_spawner_succeeds_or_goes_on_beside_another_attempt(
             submit(client, "r", *workers)
             gates.arrived("a.1", "b.1", "c.1")
             wait_until(lambda: known_to_run(client), "they are known to run")
-            orphans = {name: int((net.folder / f"{name}.pid").read_text()) for name in "abc"}
+            wait_until(lambda: (net.folder / "child.pid").exists(), "one has a child outside its session")
+            wait_until((net.folder / "child.pid").read_text, "which has said who it is")
+            orphans = {name: int((net.folder / f"{name}.pid").read_text()) for name in ("a", "b", "c", "child")}
             wait_until(lambda: b"WATTLE" not in environ(orphans["c"]), "the third has wiped its environment")
             spawner = int((up.data / "spawner.lock").read_text())
             up.process.send_signal(signal.SIGSTOP)
@@ -268,10 +270,9 @@ def test_no_task_of_a_killed_spawner_succeeds_or_goes_on_beside_another_attempt(
             gates.open("a.1")
             wait_until(lambda: "ended" in (net.folder / "a.ledger").read_text(), "an orphan ends well")
             wait_until(lambda: not alive(orphans["a"]), "and is gone")
-            assert alive(orphans["b"])
-            assert alive(orphans["c"])
+            assert all(alive(orphans[name]) for name in ("b", "c", "child"))
             up.process.send_signal(signal.SIGCONT)
-            wait_until(lambda: not alive(orphans["b"]) and not alive(orphans["c"]), "the orphans are killed")
+            wait_until(lambda: not any(map(alive, orphans.values())), "the orphans are killed")
         with stock_client(up.endpoint) as client:
             assert client.wait("r")["status"] == "succeeded"
             for name, worker in client.workers("r").items():
