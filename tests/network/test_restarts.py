@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from tests.namespaces.events import Token
 from tests.network.processes import Agent, Network, network, processes_under, stock_client, wait_until
 
 
@@ -80,7 +81,9 @@ def test_another_gateway_answers_when_one_is_killed() -> None:
             client.nodes(1)
             worker = {"name": "w", "script": f"read x < {door}"}
             run = client.get("runs", {"document": {"name": "f", "workers": [worker]}})["id"]
+            seen = Token(client, "gateway", gateway.name)
             gateway.kill()
+            seen.wait(False)  # what is asked of one that dies meanwhile is answered by nobody
             opener = Thread(target=lambda: door.write_text("go\n"))
             opener.start()
             assert client.wait(run)["status"] == "succeeded"
