@@ -6,7 +6,7 @@
      ├── InvalidRequest         INVALID_REQUEST: a key, selector, payload or argument that cannot be understood
      │    └── InvalidDocument   INVALID_DOCUMENT: a workflow document; detail lists every problem with its place and fix
      ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND
-     ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, NAME_IN_USE: right in form, wrong for what is there now
+     ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, RUN_PRUNED, NAME_IN_USE: right in form, wrong for what is there now
      ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NODE_UNREACHABLE, TIMEOUT, BUSY: try again later
      ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
      ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
@@ -89,6 +89,7 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "RUN_EXISTS": Conflict,
     "RUN_NOT_FINAL": Conflict,
     "RUN_FINAL": Conflict,
+    "RUN_PRUNED": Conflict,
     "NAME_IN_USE": Conflict,
     "NO_NETWORK": Unavailable,
     "NO_GATEWAY": Unavailable,

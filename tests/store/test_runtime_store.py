@@ -89,7 +89,7 @@ def test_content_is_found_at_each_of_its_places(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "runtime.db")
     first, moved = BlobRow("ab" * 32, "/a", 1, 10), BlobRow("ab" * 32, "/b", 1, 11)
     with store.transaction():
-        store.save_blobs([first, moved, replace(first, mtime_ns=12)])
+        store.save_blobs([("r", blob) for blob in (first, moved, replace(first, mtime_ns=12))])
         store.save_logs([("flow", "w", "r", 1, "stdout", "/l", 1.0)])
     assert store.find("ab" * 32) == [replace(first, mtime_ns=12), moved]
     assert store.find("ef" * 32) == []

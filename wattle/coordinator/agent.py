@@ -24,6 +24,7 @@ from wattle.coordinator.dispatch import Dispatch
 from wattle.coordinator.journal import Journal
 from wattle.coordinator.neighbours import Neighbours
 from wattle.coordinator.requests import Requests
+from wattle.coordinator.retention import Retention
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
@@ -91,7 +92,7 @@ class CoordinatorAgent:
         self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores
         self._pages: dict[int, Query] = {}  # copies to be kept
         self._neighbours: Neighbours
-        self._timeout = settings.command_timeout
+        self._timeout, self._keep_for = settings.command_timeout, settings.retention
         self._loop: Loop[Item] = Loop(self._step, lambda: (on.Tick(), None), wall_clock)
         self._events = bus.publisher(self.keys.events)
 
@@ -117,6 +118,16 @@ class CoordinatorAgent:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            self.retention = Retention(
+                self.bus,
+                self.keys,
+                self.core,
+                self.store,
+                nursery,
+                self.post,
+                retention=self._keep_for,
+                timeout=self._timeout,
+            )
             self._requests = Requests(self, nursery)
             self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, timeout=self._timeout)
             cursors = self.store.cursors()
@@ -139,6 +150,7 @@ class CoordinatorAgent:
             self.core.succession.look(self.name)
             nursery.start_soon(self._loop.run)
             nursery.start_soon(self._check_feeds)
+            nursery.start_soon(self.retention.run)
             declarations = [
                 self.bus.subscribe(self.keys.state("runtime"), self._node_changed),
                 self.bus.serve(self.keys.state("coordinator", self.name), self._answer_state),
@@ -274,6 +286,12 @@ class CoordinatorAgent:
                 self._keep(query)
             elif verb in CopyDesk.verbs:
                 self._reply(query, self._desk.answer(verb, query.payload))
+            elif verb == "pruned":
+                answer = self.retention.answer(query)
+                if answer is None:
+                    query.finish()
+                else:
+                    self._reply(query, answer)
             else:
                 self._requests.handle(query)
         except InvalidRequest as error:

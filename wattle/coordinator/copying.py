@@ -69,6 +69,8 @@ class Copying:
                 answer = await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))
                 self._post(on.Kept(peer, answer.number))
                 return
+            if after < self._store.trimmed:
+                await self._drop_gone(peer)
             answer = KeepAnswer(after)
             for page in self._journal.pages(after):
                 before, answer = answer.store, await self._send(peer, page)
@@ -80,6 +82,16 @@ class Copying:
         except WattleError as error:
             log.info("copies not taken", peer=peer, after=after, reason=error.message)
             self._post(on.NotKept(peer))
+
+    async def _drop_gone(self, peer: str) -> None:
+        """Have a peer that is too far behind to be told what was removed drop the copies of what is not here."""
+        question = encode(CopiesQuestion(self._name, self._store.id))
+        reply = await ask(self._bus, self._keys.cmd(peer, "copies"), question, timeout=self._timeout)
+        kept = decode(CopiesAnswer, reply.payload).heads
+        gone = tuple(head.run for head in kept if self._store.owned.head(head.run) is None)
+        if gone:
+            order = encode(ForgetOrder(self._name, self._store.id, gone))
+            await ask(self._bus, self._keys.cmd(peer, "forget"), order, timeout=self._timeout)
 
     async def _send(self, peer: str, page: CopyPage) -> KeepAnswer:
         payload = encode(page)

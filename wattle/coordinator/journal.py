@@ -18,6 +18,10 @@ REMEMBERED_MOST = 20_000
 """Changed rows kept in memory: a few seconds of full load. A follower further behind is served from the store."""
 
 
+GONE_MOST = 500
+"""Runs that are not there any more in one page, unless one commit removed more."""
+
+
 class _Changes:
     """What one commit, or several, changed of one run."""
 
@@ -83,6 +87,9 @@ class Journal:
                 case do.ReleaseRun():
                     changes[effect.head.run] = _Changes()
                     changes[effect.head.run].gone = True
+                case do.ForgetRun():
+                    changes[effect.head.run] = _Changes()
+                    changes[effect.head.run].gone = True
         for run, change in changes.items():
             if change.head is None and not change.gone and not change.whole:
                 current = self._core.runs.get(run)
@@ -116,18 +123,32 @@ class Journal:
 
     def _copied(self, run: str, change: _Changes, number: int) -> CopiedRun:
         if change.gone:
-            return CopiedRun(run, number, forgotten=True)
+            return self._gone(run, number)
         return CopiedRun(run, number, tuple(_row(key, what) for key, what in change.rows.items()), change.head)
 
     def _from_store(self, after: int) -> Iterator[CopyPage]:
-        """Every run that changed since, whole.
+        """Every run that changed since, whole; what is gone, many in one page.
 
         The cursor moves once, at the end: a run is listed by its newest change, so until then changes of any commit may be lacking.
         """
         upto = self._store.number
+        gone: list[CopiedRun] = []
         for _, run in self._store.owned.changed(after):
-            yield from self._whole(run, after)
-        yield CopyPage(self._core.name, self._store.id, after, max(upto, after))
+            head = self._store.owned.head(run)
+            if head is not None and not head.pruned_at:
+                yield from self._whole(run, after)
+                continue
+            gone.append(self._gone(run, upto))
+            if len(gone) >= GONE_MOST:
+                yield CopyPage(self._core.name, self._store.id, after, after, tuple(gone))
+                gone = []
+        yield CopyPage(self._core.name, self._store.id, after, max(upto, after), tuple(gone))
+
+    def _gone(self, run: str, number: int) -> CopiedRun:
+        """A run that is not here any more: another's, or pruned."""
+        head = self._store.owned.head(run)
+        pruned = head is not None and head.pruned_at > 0
+        return CopiedRun(run, number, (), head if pruned else None, forgotten=True)
 
     def _whole(self, run: str, after: int) -> Iterator[CopyPage]:
         """A run as it is now, in as many pages as it takes; the last one has its head. They move no cursor."""
@@ -137,8 +158,8 @@ class Journal:
 
     def _parts(self, run: str, number: int) -> Iterator[CopiedRun]:
         head = self._store.owned.head(run)
-        if head is None:
-            yield CopiedRun(run, number, forgotten=True)
+        if head is None or head.pruned_at:
+            yield self._gone(run, number)
             return
         if run.startswith(DEFINITION):
             definition = self._store.owned.definition(run.removeprefix(DEFINITION))

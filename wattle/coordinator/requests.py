@@ -76,6 +76,7 @@ class Requests:
             "put_workflow": self._put_workflow,
             "start": self._start,
             "delete_workflow": self._delete_workflow,
+            "prune": self._prune,
         }
 
     def handle(self, query: Query) -> None:
@@ -125,6 +126,8 @@ class Requests:
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
+        if self._store.pruned(run_id) is not None:
+            raise Conflict(f"run {run_id!r} existed and was pruned; choose another id", code="RUN_PRUNED")
         if self._store.copies.heads_of([run_id]):
             raise self._owner_unreachable(run_id)
         if len(self._agent.core.runs) + len(self._submitting) >= self._agent.max_runs:
@@ -217,7 +220,7 @@ class Requests:
         """Raise Unavailable for a run that is another owner's who is not in sight: its copy is here, so it must not be called unknown."""
         lives = self._agent.core.succession.lives
         heads = self._store.copies.heads_of([run_id])
-        if heads and not any(lives(head.owner, head.store) for head in heads):
+        if heads and self._store.pruned(run_id) is None and not any(lives(head.owner, head.store) for head in heads):
             raise self._owner_unreachable(run_id)
 
     def _runs(self, query: Query, args: Args) -> Any:
@@ -250,9 +253,14 @@ class Requests:
             raise Conflict(f"run {row.id!r} has succeeded: there is nothing to retry", code="RUN_FINAL")
         if row.status not in ("failed", "cancelled"):
             raise Conflict(f"run {row.id!r} is {row.status}: it can be retried once it has ended", code="RUN_NOT_FINAL")
+        if row.id in self._agent.retention.pruning:
+            raise Conflict(f"run {row.id!r} is being pruned", code="RUN_PRUNED")
         snapshot = self._agent.snapshot(row.id, row.document, row.params)
         self._agent.post(on.RetryRun(snapshot), lambda: self._answer_view(query, row.id))
         return _LATER
+
+    async def _prune(self, query: Query) -> Any:
+        return await self._agent.retention.asked(_args(query))
 
     # --- workers ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wattle.core import effects as do
@@ -107,6 +107,7 @@ class CoordinatorCore:
             on.RunsClaimed: self.recall.claimed_at,
             on.CoordinatorSeen: self.succession.seen,
             on.CoordinatorGone: self.succession.gone,
+            on.Prune: self._prune,
             on.Keep: self._keep,
             on.Kept: self.replication.kept,
             on.NotKept: self.replication.not_kept,
@@ -283,6 +284,12 @@ class CoordinatorCore:
                     node.cancels.pop(record.id, None)
                 self._tasks.pop(record.id, None)
         del self.runs[run.id]
+
+    def _prune(self, event: on.Prune) -> None:
+        for head in event.runs:
+            if head.final and head.run not in self.runs:  # else it was retried meanwhile
+                self.saves.append(do.ForgetRun(replace(head, pruned_at=self.now)))
+        self.replication.hasten()
 
     def _keep(self, event: on.Keep) -> None:
         """Another owner wants a page of its changes kept; where it tells of a newer state of a run of this one's, that run is let go."""

@@ -108,6 +108,13 @@ class ReleaseRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetRun:
+    """Remove a final run for good, unless another owner has it meanwhile; ``head`` says when, and is all that is remembered of it."""
+
+    head: RunHead
+
+
+@dataclass(frozen=True, slots=True)
 class SaveCopies:
     """Keep what another owner's page says, and how far it goes (either core)."""
 
@@ -235,6 +242,7 @@ CoordinatorEffect = (
     | AdoptRun
     | SaveDefinition
     | ReleaseRun
+    | ForgetRun
     | SaveCopies
     | Assign
     | Cancel

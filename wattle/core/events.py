@@ -166,6 +166,13 @@ class CoordinatorGone:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Remove final runs of this owner's for good; ``runs`` are their states as stored, which the core does not remember."""
+
+    runs: tuple[RunHead, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Keep:
     """A coordinator wants a page of its changes kept (either core). Answered through AnswerKeep with this ``token``.
 
@@ -248,6 +255,7 @@ CoordinatorEvent = (
     | RunsClaimed
     | CoordinatorSeen
     | CoordinatorGone
+    | Prune
     | Keep
     | Kept
     | NotKept

@@ -347,7 +347,7 @@ class RunHead:
     """Which state of a run a store has: whose, in which epoch, and whether it is final.
 
     ``store`` identifies the owner's data folder (empty: not known), ``number`` is the owner's count of commits when the state was
-    this one.
+    this one. ``pruned_at`` is when the owner removed the run for good, 0 when it has not: nothing else is left of it then.
     """
 
     run: str
@@ -358,16 +358,18 @@ class RunHead:
     retried: int = 0
     final: bool = False
     completed_at: float = 0.0
+    pruned_at: float = 0.0
 
     @property
-    def rank(self) -> tuple[int, bool, float, int, str, int]:
+    def rank(self) -> tuple[int, bool, bool, float, int, str, int]:
         """The higher of two states of a run is the one that counts.
 
-        A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the earlier stands. A retry
-        that the user asked for beats them all.
+        A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the earlier stands. A run
+        that was pruned does not come back. A retry that the user asked for beats them all.
         """
         return (
             self.retried,
+            self.pruned_at > 0,
             self.final,
             -self.completed_at if self.final else 0.0,
             self.epoch,
@@ -380,7 +382,8 @@ class RunHead:
 class CopiedRun:
     """What changed of a run in its owner's store up to its commit ``number``: rows as (key, JSON text), opaque to those who keep them.
 
-    ``head`` is missing in all but the last part of what does not fit in one page; ``forgotten`` means that the owner has it no more.
+    ``head`` is missing in all but the last part of what does not fit in one page; ``forgotten`` means that the owner has it no more:
+    another has it, or with a ``head`` that says so it was pruned.
     """
 
     run: str

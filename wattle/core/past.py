@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from wattle.core.model import TaskId
@@ -31,6 +32,14 @@ class Past:
     def set_fence(self, run: str, epoch: int, owner: str) -> None:
         """Remember who owns a run."""
         _remember(self.fences, run, (epoch, owner))
+
+    def forget(self, runs: Iterable[str]) -> None:
+        """Forget everything of runs."""
+        gone = set(runs)
+        for run in gone:
+            self.fences.pop(run, None)
+        for key in [key for key in self._ended if key[0] in gone] if gone else ():
+            del self._ended[key]
 
     def newest_ended(self, task: TaskId) -> int:
         """The newest attempt of a task's worker that has ended here; 0 when none has."""

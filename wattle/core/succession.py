@@ -217,7 +217,7 @@ class Succession:
             by_run.setdefault(head.run, []).append((peer, head))
         for run, told in by_run.items():
             best = max((head for _, head in told), key=lambda head: (head.rank, self.lives(head.owner, head.store)))
-            if self.lives(best.owner, best.store):
+            if best.pruned_at or self.lives(best.owner, best.store):
                 self._drop_worse(told, best)
             elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
                 peers = [peer for peer, head in told if head == best]

@@ -179,6 +179,20 @@ class ForgetOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Discard:
+    """``cmd/<runtime>/discard``: these runs are pruned, as their last states say; remove what there is of them. Not answered: a hint."""
+
+    runs: tuple[RunHead, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedQuestion:
+    """``cmd/<coordinator>/pruned``: which of these runs are pruned? Answered by Discard, or not at all where none is."""
+
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FeedEntry:
     """The facts of one commit. Entries of a feed are numbered from 1 in the order of commits; old ones are removed in time."""
 

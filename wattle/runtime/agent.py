@@ -63,6 +63,7 @@ from wattle.runtime.processes import (
     kill_orphans,
     open_processes,
 )
+from wattle.runtime.pruning import Pruning
 from wattle.settings import RuntimeSettings
 from wattle.store.runtime import BlobRow, RuntimeStore
 
@@ -94,7 +95,7 @@ class RuntimeAgent:
         self._claims: dict[int, tuple[Query, str]] = {}  # and by whom
         self._pages: dict[int, Query] = {}  # copies to be kept
         self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
-        self._blobs: list[BlobRow] = []  # to be saved with the events that tell of them
+        self._blobs: list[tuple[str, BlobRow]] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
         self._log_folders: set[Path] = set()
         self._desk = CopyDesk(
@@ -122,6 +123,10 @@ class RuntimeAgent:
             )
             nursery.start_soon(self._loop.run)
             nursery.start_soon(self._logs.run)
+            self._pruning = Pruning(
+                self.bus, self.keys, self._folders, self.store, self.core, self._log_folders.difference_update
+            )
+            nursery.start_soon(self._pruning.run)
             self._act(self.core.resume_collecting())
             declarations = [
                 self._files.serve(),
@@ -323,7 +328,7 @@ class RuntimeAgent:
         except (WattleError, OSError) as error:
             self._loop.post(on.PrepareFailed(assignment.id, f"its inputs cannot be put in place: {error}"))
         else:
-            self._blobs.extend(map(_row, fetched))
+            self._blobs.extend((assignment.run, _row(blob)) for blob in fetched)
             self._loop.post(on.Prepared(assignment.id, tuple(b.digest for b in fetched)))
 
     async def _collect(self, assignment: Assignment) -> None:
@@ -334,13 +339,13 @@ class RuntimeAgent:
         except (OutputMissing, OSError) as error:
             self._loop.post(on.CollectFailed(assignment.id, str(error)))
             return
-        self._blobs.extend(map(_row, blobs.values()))
+        self._blobs.extend((assignment.run, _row(blob)) for blob in blobs.values())
         outputs = {name: Output(written[name], blob.digest, blob.size) for name, blob in blobs.items()}
         self._loop.post(on.Collected(assignment.id, outputs))
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    _verbs = ("assign", "cancel", "held", "facts", "keep", *CopyDesk.verbs, "drain", "resume")
+    _verbs = ("assign", "cancel", "held", "facts", "keep", *CopyDesk.verbs, "discard", "drain", "resume")
 
     def _command(self, query: Query) -> None:
         try:
@@ -376,6 +381,9 @@ class RuntimeAgent:
             case "keep":
                 self._pages[token] = query
                 self._loop.post(on.Keep(token, decode(CopyPage, query.payload)))
+            case "discard":
+                self._pruning.order(query.payload)
+                query.finish()
             case "drain" | "resume":
                 self._orders.append(query)
                 self._loop.post(on.Drain() if verb == "drain" else on.Resume())
@@ -396,6 +404,8 @@ class RuntimeAgent:
     def _peer_changed(self, peer: Alive, alive: bool) -> None:
         if peer.role == "coordinator":
             self._loop.post(on.CoordinatorsInSight(frozenset(self._presence.names("coordinator"))))
+            if alive:
+                self._pruning.look()
 
     def info(self) -> NodeInfo:
         """What this node says of itself."""

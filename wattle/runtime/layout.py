@@ -38,6 +38,10 @@ class Folders:
         """A task's private folder."""
         return self.data / "work" / task.run / f"{task.worker}.{task.attempt}"
 
+    def of_run(self, run: str) -> tuple[Path, Path]:
+        """The folders that hold everything of a run, and of no other: its logs, and its tasks' private folders."""
+        return self.data / "logs" / run, self.data / "work" / run
+
     def blob(self, digest: str) -> Path:
         """Where a fetched copy of some content is kept."""
         return self.data / "blobs" / digest[:2] / digest

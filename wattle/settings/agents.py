@@ -211,6 +211,12 @@ class CoordinatorSettings(AgentSettings):
     max_runs: Count = Field(
         10_000, ge=1, le=10_000_000, description="Unfinished runs at a time; a submission beyond is answered BUSY."
     )
+    retention: Seconds = Field(
+        30 * 86400.0,
+        ge=0,
+        description="Seconds that a run is kept after its end, with its logs and private folders on all nodes; 0 keeps it until it is "
+        "pruned by hand.",
+    )
     max_losses: Count = Field(
         10,
         ge=0,

@@ -41,7 +41,7 @@ from wattle.store.coordinator_tables import (
     Workers,
     Workflows,
 )
-from wattle.store.copies import COPY_MODELS, CopyTables
+from wattle.store.copies import COPY_MODELS, TRIM_MOST, CopyTables
 from wattle.store.owned import DEFINITION, Definition, OwnedRuns, definition_copy, text
 
 
@@ -50,7 +50,13 @@ def _add_copies(database: peewee.SqliteDatabase) -> None:
     for column in ("retried", "adopted", "number"):
         database.execute_sql(f"ALTER TABLE runs ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     database.execute_sql("ALTER TABLE workflows ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
-    database.execute_sql('CREATE INDEX "runs_number" ON "runs" ("number")')
+    for table, column in (
+        ("runs", "number"),
+        ("runs", "completed_at"),
+        ("runs", "document"),
+        ("workflows", "document"),
+    ):
+        database.execute_sql(f'CREATE INDEX "{table}_{column}" ON "{table}" ("{column}")')
     database.create_tables([Forgotten, *COPY_MODELS])
 
 
@@ -99,9 +105,23 @@ _TOUCH_RUN = "UPDATE runs SET number = ? WHERE id = ?"
 _SAVE_NUMBER = (
     "INSERT INTO meta (key, value) VALUES ('number', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 )
+_SAVE_TRIMMED = (
+    "INSERT INTO meta (key, value) VALUES ('trimmed', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
+_DROP_DOCUMENT = (
+    "DELETE FROM documents WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.document = digest) "
+    "AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.document = digest)"
+)
+_DROP_WORKFLOW = (  # which only its runs have brought here
+    "DELETE FROM workflows WHERE name = ? AND number = 0 AND NOT EXISTS (SELECT 1 FROM runs WHERE workflow_name = name)"
+)
+_PRUNABLE = (
+    "SELECT id FROM runs WHERE completed_at < ? AND status IN ('succeeded', 'failed', 'cancelled') AND owner = ? AND number <= ? "
+    "ORDER BY completed_at LIMIT ?"
+)
 _FORGOTTEN = (
-    "INSERT INTO forgotten (run, number, at) VALUES (?, ?, ?) ON CONFLICT (run) DO UPDATE SET number = excluded.number, "
-    "at = excluded.at"
+    "INSERT INTO forgotten (run, number, at, head) VALUES (?, ?, ?, ?) ON CONFLICT (run) DO UPDATE SET number = excluded.number, "
+    "at = excluded.at, head = excluded.head"
 )
 _CLAIM_WORKFLOW = (
     "UPDATE workflows SET latest_run = ? WHERE name = ? AND (latest_run IS NULL OR "
@@ -136,7 +156,7 @@ class CoordinatorStore(Store):
     """See the module's docstring. Reads give rows; wattle/coordinator/views.py makes them public.
 
     ``owner`` is the coordinator's name, ``number`` the count of its commits. ``copies`` are those of other owners' runs, ``owned`` its own
-    as they travel.
+    as they travel. ``trimmed`` is the newest commit of which it is not known any more what it removed.
     """
 
     def __init__(self, path: Path, *, owner: str = "", synchronous: str = "normal") -> None:
@@ -144,8 +164,8 @@ class CoordinatorStore(Store):
         self.owner = owner
         self.copies = CopyTables(self)
         self.owned = OwnedRuns(self)
-        row = self.query("SELECT value FROM meta WHERE key = 'number'")
-        self.number = int(row[0][0]) if row else 0
+        found: dict[str, str] = dict(self.query("SELECT key, value FROM meta WHERE key IN ('number', 'trimmed')"))
+        self.number, self.trimmed = int(found.get("number", 0)), int(found.get("trimmed", 0))
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -187,6 +207,8 @@ class CoordinatorStore(Store):
             self.copies.keep(kept.page)
         for released in groups[do.ReleaseRun]:
             self._release(released.head, number)
+        for forgotten in groups[do.ForgetRun]:
+            self._forget(forgotten.head, number)
         if number > self.number:
             self.execute_many(_TOUCH_RUN, ((number, run) for run in touched_runs(groups)))
             self.execute(_SAVE_NUMBER, (str(number),))
@@ -261,7 +283,27 @@ class CoordinatorStore(Store):
         if rows and not known:
             copied = CopiedRun(head.run, 0, rows, replace(head, number=0))
             self.copies.put(head.owner, head.store, copied)
-        self.execute(_FORGOTTEN, (head.run, number, time.time()))
+        self.execute(_FORGOTTEN, (head.run, number, time.time(), None))
+
+    def _forget(self, head: RunHead, number: int) -> None:
+        """Remove a final run for good, and what only it has brought here."""
+        row = self.run(head.run)
+        if row is None:
+            return  # another owner has it meanwhile
+        self._remove(head.run)
+        self.copies.forget_run(head.run)
+        self.execute(_FORGOTTEN, (head.run, number, head.pruned_at, text(head)))
+        self.execute(_DROP_WORKFLOW, (row.workflow_name,))
+        self.execute(_DROP_DOCUMENT, (row.document,))
+
+    def trim(self, before: float) -> int:
+        """Forget which runs were removed before a time, some of them at once, within a transaction; gives how many they were."""
+        found = self.query("SELECT run, number FROM forgotten WHERE at < ? ORDER BY at LIMIT ?", (before, TRIM_MOST))
+        if found:
+            self.execute_many("DELETE FROM forgotten WHERE run = ?", ((run,) for run, _ in found))
+            self.trimmed = max(self.trimmed, *(number for _, number in found))
+            self.execute(_SAVE_TRIMMED, (str(self.trimmed),))
+        return len(found)
 
     def _remove(self, run: str) -> None:
         self.execute("DELETE FROM runs WHERE id = ?", (run,))
@@ -293,7 +335,10 @@ class CoordinatorStore(Store):
         """Create or replace a definition; a deleted one is there again."""
         self.write(_INSERT_DOCUMENT, [(digest, text(document))])
         defined = (document.get("working_dir"), now, len(document["workers"]), digest, None)
+        before = self.query("SELECT document FROM workflows WHERE name = ?", (document["name"],))
         self.write(_UPSERT_WORKFLOW, [(document["name"], RunStatus.CREATED.value, now, *defined)])
+        if before and before[0][0] != digest:
+            self.execute(_DROP_DOCUMENT, before[0])
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -330,6 +375,20 @@ class CoordinatorStore(Store):
     def run(self, run_id: str) -> Runs | None:
         """A run's row."""
         return self.row(_FIND_RUN, run_id)
+
+    def prunable(self, before: float, settled: int, limit: int) -> list[RunHead]:
+        """This owner's runs that ended before a time and have not changed since the commit ``settled``, oldest first."""
+        found = [self.owned.head(run) for (run,) in self.query(_PRUNABLE, (before, self.owner, settled, limit))]
+        return [head for head in found if head is not None]
+
+    def pruned(self, run: str) -> RunHead | None:
+        """The last state of a run that is known to have been pruned; None when it is not known, or somebody has gone on with it."""
+        if self.run(run) is not None:
+            return None
+        own = self.owned.head(run)
+        heads = [*self.copies.heads_of([run]), *([] if own is None else [own])]
+        best = max(heads, key=lambda head: head.rank, default=None)
+        return best if best is not None and best.pruned_at else None
 
     def runs(
         self,

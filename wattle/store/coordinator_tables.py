@@ -33,7 +33,7 @@ class Workflows(peewee.Model):
     completed_at = FloatField(null=True)
     latest_run = TextField(null=True)
     workers = IntegerField()
-    document = TextField()
+    document = TextField(index=True)
 
 
 class Runs(peewee.Model):
@@ -46,12 +46,12 @@ class Runs(peewee.Model):
     epoch = IntegerField()
     created_at = FloatField(index=True)
     started_at = FloatField(null=True)
-    completed_at = FloatField(null=True)
+    completed_at = FloatField(null=True, index=True)
     error_message = TextField(null=True)
     cancel_requested = BooleanField(default=False)
     counts = TextField()
     params = TextField()
-    document = TextField()
+    document = TextField(index=True)
     retried = IntegerField(default=0, constraints=_ZERO)
     adopted = IntegerField(default=0, constraints=_ZERO)
     number = IntegerField(
@@ -136,11 +136,15 @@ class Holders(peewee.Model):
 
 
 class Forgotten(peewee.Model):
-    """Runs that were here and are not any more, with the commit that removed them: told to those who keep copies."""
+    """Runs that were here and are not any more, with the commit that removed them: told to those who keep copies.
+
+    ``head`` is the last state (JSON) of one that was pruned; without it, another owner has the run.
+    """
 
     run = TextField(primary_key=True)
     number = IntegerField(index=True)
-    at = FloatField()
+    at = FloatField(index=True)
+    head = TextField(null=True)
 
 
 MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders, Forgotten, *COPY_MODELS)

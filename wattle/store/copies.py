@@ -17,7 +17,7 @@ from wattle.store.base import Store
 
 
 class CopiedRuns(peewee.Model):
-    """One owner's state of one run: its head."""
+    """One owner's state of one run: its head. Of a run that the owner has pruned (``pruned_at`` is not 0) that is all there is."""
 
     owner = TextField()
     store = TextField()
@@ -27,6 +27,7 @@ class CopiedRuns(peewee.Model):
     retried = IntegerField()
     final = BooleanField()
     completed_at = FloatField()
+    pruned_at = FloatField(index=True)
 
     class Meta:
         table_name = "copied_runs"
@@ -65,15 +66,21 @@ COPY_MODELS = (CopiedRuns, Copies, CopyCursors)
 ROWS_MOST = 2000
 """Rows of a run in one answer or page, at most: about a megabyte."""
 
-_HEAD = "run, owner, store, epoch, number, retried, final, completed_at"
+TRIM_MOST = 1000
+"""Runs that are forgotten to have been pruned in one transaction, at most."""
+
+PRUNED_REMEMBERED = 90 * 86400.0
+"""Seconds for which it is remembered of a run that it was pruned: so long may a peer be away and still learn of it."""
+
+_HEAD = "run, owner, store, epoch, number, retried, final, completed_at, pruned_at"
 _KEEP_ROW = (
     "INSERT INTO copies (owner, store, run, key, number, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run, key) "
     "DO UPDATE SET number = excluded.number, body = excluded.body WHERE excluded.number >= copies.number"
 )
 _KEEP_HEAD = (
-    f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
+    f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
     "epoch = excluded.epoch, number = excluded.number, retried = excluded.retried, final = excluded.final, "
-    "completed_at = excluded.completed_at WHERE excluded.number >= copied_runs.number"
+    "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at WHERE excluded.number >= copied_runs.number"
 )
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
@@ -97,14 +104,16 @@ class CopyTables:
         """
         owner = (page.owner, page.store)
         for copied in page.runs:
-            if copied.forgotten:
+            if copied.forgotten and copied.head is None:
                 self._drop(*owner, copied.run)
             else:
                 self.put(*owner, copied)
         self._store.execute(_KEEP_CURSOR, (*owner, page.number))
 
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
-        """Store rows of one owner's state of a run, and its head."""
+        """Store rows of one owner's state of a run, and its head; of a run that was pruned the head alone is left."""
+        if copied.head is not None and copied.head.pruned_at:
+            self._drop(owner, store, copied.run)
         self._store.execute_many(
             _KEEP_ROW, ((owner, store, copied.run, key, copied.number, body) for key, body in copied.rows)
         )
@@ -121,9 +130,21 @@ class CopyTables:
             self._drop(owner, store, run)
         self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", (owner, store))
 
+    def forget_run(self, run: str) -> None:
+        """Drop every owner's states of a run."""
+        for head in self.heads_of([run]):
+            self.forget(head.owner, head.store, [run])
+
     def _drop(self, owner: str, store: str, run: str) -> None:
         for table in ("copies", "copied_runs"):
             self._store.execute(f'DELETE FROM "{table}" WHERE owner = ? AND store = ? AND run = ?', (owner, store, run))
+
+    def trim(self, before: float) -> int:
+        """Forget which runs were pruned before a time, some of them at once; gives how many they were."""
+        return self._store.execute(
+            "DELETE FROM copied_runs WHERE rowid IN (SELECT rowid FROM copied_runs WHERE pruned_at > 0 AND pruned_at < ? LIMIT ?)",
+            (before, TRIM_MOST),
+        )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -133,7 +154,7 @@ class CopyTables:
         return {(owner, store): number for owner, store, number in found}
 
     def heads_of(self, runs: Sequence[str]) -> list[RunHead]:
-        """Every state of these runs that is kept here."""
+        """Every state of these runs that is kept here, and which of them were pruned."""
         found: list[RunHead] = []
         for run in runs:
             found += map(_head, self._store.query(f"SELECT {_HEAD} FROM copied_runs WHERE run = ?", (run,)))
@@ -141,12 +162,13 @@ class CopyTables:
 
     def heads_by(self, owner: str, store: str) -> list[RunHead]:
         """Every run of an owner that is kept here."""
-        sql = f"SELECT {_HEAD} FROM copied_runs WHERE owner = ? AND store = ?"
+        sql = f"SELECT {_HEAD} FROM copied_runs WHERE owner = ? AND store = ? AND pruned_at = 0"
         return list(map(_head, self._store.query(sql, (owner, store))))
 
     def owners(self) -> list[RunHead]:
         """One state for each owner that any is kept of."""
-        return list(map(_head, self._store.query(f"SELECT {_HEAD} FROM copied_runs GROUP BY owner, store")))
+        sql = f"SELECT {_HEAD} FROM copied_runs WHERE pruned_at = 0 GROUP BY owner, store"
+        return list(map(_head, self._store.query(sql)))
 
     def rows(self, owner: str, store: str, run: str, after: str = "") -> list[tuple[str, str]]:
         """Up to ROWS_MOST rows of one state, in the order of their keys, from the one after ``after`` on."""
@@ -156,10 +178,10 @@ class CopyTables:
 
 def _head_row(head: RunHead) -> tuple[object, ...]:
     return (
-        head.run, head.owner, head.store, head.epoch, head.number, head.retried, head.final, head.completed_at,
+        head.run, head.owner, head.store, head.epoch, head.number, head.retried, head.final, head.completed_at, head.pruned_at,
     )  # fmt: skip
 
 
-def _head(row: tuple[str, str, str, int, int, int, int, float]) -> RunHead:
-    run, owner, store, epoch, number, retried, final, completed_at = row
-    return RunHead(run, owner, store, epoch, number, retried, bool(final), completed_at)
+def _head(row: tuple[str, str, str, int, int, int, int, float, float]) -> RunHead:
+    run, owner, store, epoch, number, retried, final, completed_at, pruned_at = row
+    return RunHead(run, owner, store, epoch, number, retried, bool(final), completed_at, pruned_at)

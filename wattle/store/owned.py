@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -27,6 +27,7 @@ DEFINITION = "workflow/"
 
 Rows = list[tuple[str, str]]
 
+_HEAD = TypeAdapter(RunHead)
 _RUN, _WORKER, _TASK = TypeAdapter(RunRecord), TypeAdapter(WorkerRecord), TypeAdapter(TaskRecord)
 
 
@@ -149,12 +150,18 @@ class OwnedRuns:
         self._store = store
 
     def head(self, run: str) -> RunHead | None:
-        """Which state of a run or definition the store has; None when it has none."""
+        """Which state of a run or definition the store has; None when it has none. Of a run that was pruned it is the last one."""
         if run.startswith(DEFINITION):
             row = Workflows.get_or_none(Workflows.name == run.removeprefix(DEFINITION))
             return None if row is None else self._definition(row).head(self._store.owner, self._store.id, row.number)
         found = self._store.run(run)
-        return None if found is None else head_of(self._store.record(found), self._store.id, found.number)
+        return self._pruned(run) if found is None else head_of(self._store.record(found), self._store.id, found.number)
+
+    def _pruned(self, run: str) -> RunHead | None:
+        sql = "SELECT head, number FROM forgotten WHERE run = ? AND head IS NOT NULL"
+        for head, number in self._store.query(sql, (run,)):
+            return replace(_HEAD.validate_json(head), number=number)
+        return None
 
     def changed(self, after: int) -> list[tuple[int, str]]:
         """(commit, run or definition) for what was touched or forgotten after a commit and not again later, oldest first."""

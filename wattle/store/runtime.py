@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from pydantic_core import to_json
 
 from wattle.core import effects as do
 from wattle.core.effects import HeldTask, RuntimeEffect
-from wattle.core.model import Assignment, Fact, TaskId
+from wattle.core.model import Assignment, CopiedRun, Fact, RunHead, TaskId
 from wattle.core.states import Phase
 from wattle.store.base import Insert, Migration, Store, Update, Upsert
-from wattle.store.copies import COPY_MODELS, CopyTables
+from wattle.store.copies import COPY_MODELS, TRIM_MOST, CopyTables
 
 
 class Tasks(peewee.Model):
@@ -50,7 +50,7 @@ class WorkerLogs(peewee.Model):
     id = AutoField()
     workflow_name = TextField()
     worker_name = TextField()
-    run = TextField()
+    run = TextField(index=True)
     attempt = IntegerField()
     log_type = TextField()
     file_path = TextField()
@@ -61,11 +61,12 @@ class WorkerLogs(peewee.Model):
 
 
 class Fences(peewee.Model):
-    """The highest (epoch, owner) seen for each run."""
+    """The highest (epoch, owner) seen for each run; all that is left of one that is pruned (``pruned_at`` is not 0)."""
 
     run = TextField(primary_key=True)
     epoch = IntegerField()
     owner = TextField()
+    pruned_at = FloatField(default=0, index=True, constraints=[peewee.SQL("DEFAULT 0")])
 
 
 class Blobs(peewee.Model):
@@ -81,8 +82,20 @@ class Blobs(peewee.Model):
         without_rowid = True
 
 
+class BlobRuns(peewee.Model):
+    """Which runs have made or fetched some content here."""
+
+    run = TextField()
+    digest = TextField(index=True)
+
+    class Meta:
+        table_name = "blob_runs"
+        primary_key = CompositeKey("run", "digest")
+        without_rowid = True
+
+
 class Feed(peewee.Model):
-    """The facts of one commit, numbered from 1."""
+    """The facts of one commit, numbered from 1. Entries that tell only of pruned runs are removed."""
 
     number = IntegerField(primary_key=True)
     facts = TextField()
@@ -92,7 +105,7 @@ class FeedRuns(peewee.Model):
     """Which entries of the feed tell of a run."""
 
     run = TextField()
-    number = IntegerField()
+    number = IntegerField(index=True)
 
     class Meta:
         table_name = "feed_runs"
@@ -100,16 +113,26 @@ class FeedRuns(peewee.Model):
         without_rowid = True
 
 
-MODELS = (Tasks, WorkerLogs, Fences, Blobs, Feed, FeedRuns, *COPY_MODELS)
+MODELS = (Tasks, WorkerLogs, Fences, Blobs, BlobRuns, Feed, FeedRuns, *COPY_MODELS)
 
 
 def _add_copies(database: peewee.SqliteDatabase) -> None:
     """Schema 2: several coordinators."""
-    database.create_tables([FeedRuns, *COPY_MODELS])
+    database.create_tables([FeedRuns, BlobRuns, *COPY_MODELS])
+    database.execute_sql("ALTER TABLE fences ADD COLUMN pruned_at REAL NOT NULL DEFAULT 0")
+    database.execute_sql('CREATE INDEX "fences_pruned_at" ON "fences" ("pruned_at")')
+    database.execute_sql('CREATE INDEX "worker_logs_run" ON "worker_logs" ("run")')
     database.execute_sql(
         "INSERT OR IGNORE INTO feed_runs (run, number) SELECT json_extract(fact.value, '$.run'), feed.number "
         "FROM feed, json_each(feed.facts) AS fact"
     )
+    for made in (
+        "json_extract(file.value, '$.digest') FROM feed, json_each(feed.facts) AS fact, json_each(fact.value, '$.outputs') AS file",
+        "file.value FROM feed, json_each(feed.facts) AS fact, json_each(fact.value, '$.fetched') AS file",
+    ):
+        database.execute_sql(
+            f"INSERT OR IGNORE INTO blob_runs (run, digest) SELECT json_extract(fact.value, '$.run'), {made}"
+        )
 
 
 MIGRATIONS: tuple[Migration, ...] = (_add_copies,)
@@ -117,7 +140,8 @@ MIGRATIONS: tuple[Migration, ...] = (_add_copies,)
 _PROGRESS = ("phase", "pid", "started_at", "ending", "exit_code", "signal", "cpu_seconds", "memory_peak")
 _INSERT_TASK = Upsert(Tasks, ("run", "worker", "attempt", "assignment", "owner", "accepted", *_PROGRESS), _PROGRESS)
 _UPDATE_TASK = Update(Tasks, _PROGRESS)
-_UPSERT_FENCE = Upsert(Fences, ("run", "epoch", "owner"))
+_UPSERT_FENCE = Upsert(Fences, ("run", "epoch", "owner", "pruned_at"))
+_INSERT_BLOB_RUN = Upsert(BlobRuns, ("run", "digest"))
 _UPSERT_BLOB = Upsert(Blobs, ("digest", "path", "size", "mtime_ns"))
 _INSERT_LOG = Insert(
     WorkerLogs, ("workflow_name", "worker_name", "run", "attempt", "log_type", "file_path", "created_at")
@@ -125,6 +149,18 @@ _INSERT_LOG = Insert(
 _INSERT_ENTRY = Insert(Feed, ("number", "facts"))
 
 _INSERT_FEED_RUN = Insert(FeedRuns, ("run", "number"))
+_SAVE_HEAD = "INSERT INTO meta (key, value) VALUES ('head', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_KNOWN_RUNS = (
+    "SELECT run FROM fences WHERE pruned_at = 0 AND run > ? UNION "
+    "SELECT run FROM copied_runs WHERE pruned_at = 0 AND run > ? AND run NOT LIKE 'workflow/%' ORDER BY run LIMIT ?"
+)
+_ONLY_OF = (
+    "SELECT digest FROM blob_runs AS mine WHERE run = ? "
+    "AND NOT EXISTS (SELECT 1 FROM blob_runs AS others WHERE others.digest = mine.digest AND others.run <> mine.run)"
+)
+
+DELETE_MOST = 5000
+"""Rows of a table that one transaction removes, at most."""
 
 _ASSIGNMENT = TypeAdapter(Assignment)
 _FACTS = TypeAdapter(tuple[Fact, ...])
@@ -145,7 +181,9 @@ class RuntimeStore(Store):
 
     def __init__(self, path: Path, *, synchronous: str = "normal") -> None:
         super().__init__(path, MODELS, MIGRATIONS, synchronous=synchronous)
-        self.head: int = Feed.select(peewee.fn.MAX(Feed.number)).scalar() or 0
+        kept = self.query("SELECT value FROM meta WHERE key = 'head'")  # the newest entry may have been removed
+        newest: int = Feed.select(peewee.fn.MAX(Feed.number)).scalar() or 0
+        self.head = max(newest, int(kept[0][0]) if kept else 0)
         self.copies = CopyTables(self)
         self._known: set[TaskId] = set()  # open tasks that have a row, so that only what changes is written
 
@@ -165,7 +203,7 @@ class RuntimeStore(Store):
         if groups[do.SaveHeldTask]:
             self._save_tasks([e.task for e in groups[do.SaveHeldTask]])
         if groups[do.SaveFence]:
-            self.write(_UPSERT_FENCE, ((e.run, e.epoch, e.owner) for e in groups[do.SaveFence]))
+            self.write(_UPSERT_FENCE, ((e.run, e.epoch, e.owner, 0) for e in groups[do.SaveFence]))
         facts = tuple(e.fact for e in groups[do.Append])
         if facts:
             self.write(_INSERT_ENTRY, [(self.head + 1, _FACTS.dump_json(facts, exclude_defaults=True).decode())])
@@ -189,9 +227,66 @@ class RuntimeStore(Store):
         """Note log files: (workflow, worker, run, attempt, stream, path, time) each."""
         self.write(_INSERT_LOG, rows)
 
-    def save_blobs(self, blobs: Iterable[BlobRow]) -> None:
-        """Note content this node has."""
-        self.write(_UPSERT_BLOB, ((b.digest, b.path, b.size, b.mtime_ns) for b in blobs))
+    def save_blobs(self, blobs: Sequence[tuple[str, BlobRow]]) -> None:
+        """Note content this node has, and for which run."""
+        self.write(_UPSERT_BLOB, ((b.digest, b.path, b.size, b.mtime_ns) for _, b in blobs))
+        self.write(_INSERT_BLOB_RUN, ((run, b.digest) for run, b in blobs))
+
+    # --- pruned runs --------------------------------------------------------------------------------------------------
+
+    def known_runs(self, after: str, limit: int) -> list[str]:
+        """Runs this node knows something of and that are not known to be pruned, by name, from the one after ``after`` on."""
+        return [run for (run,) in self.query(_KNOWN_RUNS, (after, after, limit))]
+
+    def fence(self, run: str) -> tuple[int, str] | None:
+        """The highest (epoch, owner) seen for a run."""
+        for epoch, owner in self.query("SELECT epoch, owner FROM fences WHERE run = ?", (run,)):
+            return epoch, owner
+        return None
+
+    def content_only_of(self, run: str) -> list[str]:
+        """Digests of what a run made or fetched here and no other run did."""
+        return [digest for (digest,) in self.query(_ONLY_OF, (run,))]
+
+    def discard(self, head: RunHead, within: str) -> bool:
+        """Remove rows of a pruned run, within a transaction; False when there are more, for the next one.
+
+        ``within``: what the paths of files start with that are gone. What the feed says of other runs as well stays.
+        """
+        run = head.run
+        for table, key in (("worker_logs", "id"), ("tasks", "run, worker, attempt")):
+            rows = f"SELECT {key} FROM {table} WHERE run = ? LIMIT ?"
+            if self.execute(f"DELETE FROM {table} WHERE ({key}) IN ({rows})", (run, DELETE_MOST)) == DELETE_MOST:
+                return False
+        numbers = self.query("SELECT number FROM feed_runs WHERE run = ? LIMIT ?", (run, DELETE_MOST))
+        self.execute_many("DELETE FROM feed_runs WHERE run = ? AND number = ?", ((run, n) for (n,) in numbers))
+        unused = "DELETE FROM feed WHERE number = ? AND NOT EXISTS (SELECT 1 FROM feed_runs WHERE feed_runs.number = feed.number)"
+        self.execute(_SAVE_HEAD, (str(self.head),))
+        self.execute_many(unused, numbers)
+        if len(numbers) == DELETE_MOST:
+            return False
+        digests = self.query("SELECT digest FROM blob_runs WHERE run = ?", (run,))
+        self.execute_many(
+            "DELETE FROM blobs WHERE digest = ? AND substr(path, 1, ?) = ?",
+            ((d, len(within), within) for (d,) in digests),
+        )
+        only = self.content_only_of(run)
+        self.execute_many("DELETE FROM blobs WHERE digest = ?", ((digest,) for digest in only))
+        self.execute("DELETE FROM blob_runs WHERE run = ?", (run,))
+        if self.copies.heads_of([run]):
+            self.copies.put(head.owner, head.store, CopiedRun(run, head.number, (), head, forgotten=True))
+        self.execute("UPDATE fences SET pruned_at = ? WHERE run = ?", (head.pruned_at, run))
+        return True
+
+    def trim(self, before: float) -> list[str]:
+        """Forget which runs were pruned before a time, some of them at once, within a transaction; gives those."""
+        found = self.query(
+            "SELECT run FROM fences WHERE pruned_at > 0 AND pruned_at < ? ORDER BY pruned_at LIMIT ?",
+            (before, TRIM_MOST),
+        )
+        self.execute_many("DELETE FROM fences WHERE run = ?", found)
+        self.copies.trim(before)
+        return [run for (run,) in found]
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
