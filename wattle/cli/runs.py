@@ -1,7 +1,8 @@
-"""Commands about runs: run, submit, watch, status, runs, logs, cancel, retry."""
+"""Commands about runs: run, submit, watch, status, runs, logs, cancel, retry, prune."""
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ _FAILED_FIRST = {"failed": 0, "running": 1, "ready": 2, "cancelled": 3, "skipped
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (run, submit, watch, status, runs, logs, cancel, retry):
+    for command in (run, submit, watch, status, runs, logs, cancel, retry, prune):
         app.command()(command)
 
 
@@ -231,6 +232,42 @@ def retry(
     """Run again what did not succeed in a final run; what succeeded stays."""
     with o.open_client(connect, data, namespace) as client:
         _print_status(client.retry(run), json, "is going on; wattle watch shows it")
+
+
+def prune(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs' ids.", autocompletion=o.complete_run)
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="All that ended so long ago: 7d, 12h, 0.")
+    ] = None,
+    connect: o.Connect = None,
+    data: o.Data = None,
+    namespace: o.Namespace = None,
+    json: o.Json = False,
+) -> None:
+    """Remove final runs for good, with their logs and private folders on all nodes."""
+    from wattle.errors import InvalidRequest
+
+    if bool(runs) == (older_than is not None):
+        raise InvalidRequest("name runs, or give --older-than: one of the two")
+    age = None if older_than is None else _age(older_than)
+    with o.open_client(connect, data, namespace) as client:
+        pruned = client.prune(runs or None, age)
+    if json:
+        print_json_line({"runs": pruned})
+    else:
+        for run in pruned:
+            print(run)
+
+
+def _age(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if match is None:
+        from wattle.errors import InvalidRequest
+
+        raise InvalidRequest(f"--older-than {text!r} is no time; write 7d, 12h, 30m, 90s or 2w")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[match[2]]
 
 
 def _print_id(view: RunView, json: bool) -> None:

@@ -66,6 +66,14 @@ class WorkerChange:
         return self.status in FINAL_WORKER
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """The runs that were removed; ``more`` says that another request would find others."""
+
+    runs: list[str] = field(default_factory=list)
+    more: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class LogChunk:
     """Some bytes of a task's output, from ``offset`` on; ``next`` follows them, ``size`` is how many there are by now."""
@@ -145,6 +153,11 @@ def node_view(data: Any) -> NodeView:
 def health(data: Any) -> Health:
     """Peers in sight."""
     return _view(Health, data, peers=[_view(PeerView, peer) for peer in _mapping(data).get("peers", [])])
+
+
+def pruned(data: Any) -> Pruned:
+    """What was removed."""
+    return _view(Pruned, data)
 
 
 def worker_change(data: Any) -> WorkerChange:

@@ -134,6 +134,15 @@ class Client:
         """Run again what did not succeed in a final run."""
         return self._ask(requests.retry(run))
 
+    def prune(self, runs: Sequence[str] | None = None, older_than: float | None = None) -> list[str]:
+        """Remove final runs for good: these, or all that ended ``older_than`` seconds ago; gives the ids of those removed."""
+        pruned = self._ask(requests.prune(runs, older_than))
+        found = list(pruned.runs)
+        while pruned.more and pruned.runs:
+            pruned = self._ask(requests.prune(runs, older_than))
+            found += pruned.runs
+        return found
+
     # --- workers and logs
 
     def workers(self, run: str, status: str | None = None) -> Iterator[WorkerView]:

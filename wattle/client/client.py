@@ -139,6 +139,15 @@ class TrioClient:
         """Run again what did not succeed in a final run."""
         return await self._ask(requests.retry(run))
 
+    async def prune(self, runs: Sequence[str] | None = None, older_than: float | None = None) -> list[str]:
+        """Remove final runs for good: these, or all that ended ``older_than`` seconds ago; gives the ids of those removed."""
+        pruned = await self._ask(requests.prune(runs, older_than))
+        found = list(pruned.runs)
+        while pruned.more and pruned.runs:
+            pruned = await self._ask(requests.prune(runs, older_than))
+            found += pruned.runs
+        return found
+
     # --- workers and logs
 
     def workers(self, run: str, status: str | None = None) -> AsyncIterator[WorkerView]:

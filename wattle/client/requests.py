@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from wattle.bus.base import Reply
 from wattle.client import answers
-from wattle.client.answers import Health, LogChunk, Page
+from wattle.client.answers import Health, LogChunk, Page, Pruned
 from wattle.errors import InvalidRequest
 from wattle.names import as_name, check_name
 from wattle.protocol.keys import STREAMS, Keys
@@ -174,6 +174,14 @@ def cancel(run: str) -> Request[RunView]:
 def retry(run: str) -> Request[RunView]:
     """Run again what did not succeed. A second one finds the run going on: it is sent once."""
     return Request(f"{_run(run)}/retry", _json(answers.run_view), repeatable=False)
+
+
+def prune(runs: Sequence[str] | None = None, older_than: float | None = None) -> Request[Pruned]:
+    """Remove final runs: these, or those that ended so many seconds ago. Sent once: what is removed is not known a second time."""
+    if (runs is None) == (older_than is None):
+        raise InvalidRequest("prune takes either runs or older_than")
+    asked = {"older_than": older_than} if runs is None else {"runs": [check_name(run, "run") for run in runs]}
+    return Request("prune", _json(answers.pruned), payload=_body(asked), repeatable=runs is None)
 
 
 # --- workers and logs ----------------------------------------------------------------------------------------------------

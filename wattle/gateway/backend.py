@@ -43,6 +43,15 @@ class Backend:
             self._raise(replies)
         return answers
 
+    async def all_agree(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
+        """What each coordinator answers; an error of any of them is raised."""
+        key = self.keys.cmd("*", verb)
+        replies = await self.bus.get(key, to_json(args), timeout=self.timeout, everyone=True)
+        failed = [reply for reply in replies if not reply.ok]
+        if failed or not replies:
+            self._raise(failed)
+        return [(self.keys.cmd_peer(r.key), json.loads(r.payload)) for r in replies]
+
     def _raise(self, replies: Iterable[Reply]) -> None:
         """Raise what went wrong, if anything did."""
         for reply in replies:

@@ -64,6 +64,7 @@ class Routes:
             (get, "runs/<run>/workers", self._list_workers),
             (get, "runs/<run>/workers/<worker>", self._worker),
             (get, "runs/<run>/workers/<worker>/logs/<stream>", self._log),
+            (post, "prune", self._prune),
             (get, "nodes", self._list_nodes),
             (get, "nodes/<node>", self._node),
             (get, "nodes/<node>/drain", partial(self._order, "drain")),
@@ -229,6 +230,26 @@ class Routes:
     async def _retry(self, request: Request) -> Answer:
         request.only()
         return json_answer(await self._backend.owner("retry_run", {"run": request.names["run"]}, _no_run(request)))
+
+    async def _prune(self, request: Request) -> Answer:
+        request.only()
+        asked = parse_object(request.payload or b"")
+        unknown = sorted(set(asked) - {"runs", "older_than"})
+        if unknown or len(asked) != 1:
+            raise InvalidRequest("prune takes either 'runs', a list of run ids, or 'older_than', a number of seconds")
+        if "runs" in asked:  # all or none, as far as can be seen beforehand
+            known = {
+                run
+                for _, answer in await self._backend.all_agree("prune", asked | {"check": True})
+                for run in answer["runs"]
+            }
+            missing = sorted(set(asked["runs"]) - known)
+            if missing:
+                names = ", ".join(map(repr, missing[:5]))
+                raise NotFound(f"there is no run {names}; wattle runs lists them", code="RUN_NOT_FOUND", detail=missing)
+        answers = [answer for _, answer in await self._backend.all_agree("prune", asked)]
+        pruned = sorted(run for answer in answers for run in answer["runs"])
+        return json_answer({"runs": pruned, "more": any(answer["more"] for answer in answers)})
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
