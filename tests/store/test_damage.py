@@ -96,13 +96,14 @@ def test_check_names_missing_entries_of_a_feed(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "runtime.db")
     fill(store)
     with store.transaction():
-        store.database.execute_sql("DELETE FROM feed WHERE number IN (1, 500)")
+        store.execute_many("INSERT INTO feed_runs (run, number) VALUES (?, ?)", [("r", 1), ("r", 2), ("s", 500)])
+        store.database.execute_sql("DELETE FROM feed WHERE number IN (1, 300, 500)")  # of 300 nobody has to know any more
         store.database.execute_sql("UPDATE feed SET facts = '[' WHERE number = 700")
     store.close()
     problems = care.check(store.path).problems
     assert [problem.partition(": ")[2] for problem in problems] == [
-        "the feed has entry 2 after entry 0; none may be missing",
-        "the feed has entry 501 after entry 499; none may be missing",
+        "the feed lacks entry 1, which tells of run r",
+        "the feed lacks entry 500, which tells of run s",
         "entry 700 of the feed cannot be read",
     ]
 

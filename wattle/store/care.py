@@ -178,9 +178,8 @@ _RULES = {
     ),
     "runtime.db": (
         (
-            "SELECT number, before FROM (SELECT number, lag(number, 1, 0) OVER (ORDER BY number) AS before FROM feed) "
-            "WHERE number <> before + 1",
-            "the feed has entry {0} after entry {1}; none may be missing",
+            "SELECT run, number FROM feed_runs WHERE number NOT IN (SELECT number FROM feed)",
+            "the feed lacks entry {1}, which tells of run {0}",
         ),
         ("SELECT number FROM feed WHERE NOT json_valid(facts)", "entry {0} of the feed cannot be read"),
         (

@@ -131,9 +131,9 @@ class CopyTables:
         self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", (owner, store))
 
     def forget_run(self, run: str) -> None:
-        """Drop every owner's states of a run."""
+        """Drop every owner's states of a run that is pruned: nobody needs them whole any more."""
         for head in self.heads_of([run]):
-            self.forget(head.owner, head.store, [run])
+            self._drop(head.owner, head.store, run)
 
     def _drop(self, owner: str, store: str, run: str) -> None:
         for table in ("copies", "copied_runs"):
