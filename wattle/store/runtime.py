@@ -121,7 +121,7 @@ def _add_copies(database: peewee.SqliteDatabase) -> None:
     database.create_tables([FeedRuns, BlobRuns, *COPY_MODELS])
     database.execute_sql("ALTER TABLE fences ADD COLUMN pruned_at REAL NOT NULL DEFAULT 0")
     database.execute_sql('CREATE INDEX "fences_pruned_at" ON "fences" ("pruned_at")')
-    database.execute_sql('CREATE INDEX "worker_logs_run" ON "worker_logs" ("run")')
+    database.execute_sql('CREATE INDEX "workerlogs_run" ON "worker_logs" ("run")')
     database.execute_sql(
         "INSERT OR IGNORE INTO feed_runs (run, number) SELECT json_extract(fact.value, '$.run'), feed.number "
         "FROM feed, json_each(feed.facts) AS fact"
