@@ -182,6 +182,11 @@ def test_cancel_and_retry(wattle: Wattle, gateway: FakeGateway) -> None:
     assert json.loads(wattle("cancel", "r", "--json").stdout)["status"] == "cancelled"
 
 
+def test_prune_wants_runs_or_an_age(wattle: Wattle, gateway: FakeGateway) -> None:
+    for words in ([], ["r", "--older-than", "7d"], ["--older-than", "soon"], ["--older-than", "-1"]):
+        assert wattle("prune", *words).exit_code == 2
+
+
 def test_workflows(wattle: Wattle, gateway: FakeGateway) -> None:
     gateway.workflows["flow"] = workflow("flow")
     assert json.loads(wattle("workflows", "--json").stdout)[0]["name"] == "flow"

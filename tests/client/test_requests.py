@@ -39,6 +39,7 @@ def ok(value: Any, attachment: Any = None) -> list[Reply]:
         (requests.runs("a b;c", "failed", 5, "x=1"), "runs", "workflow=a%20b%3Bc;status=failed;limit=5;after=x%3D1"),
         (requests.cancel("r"), "runs/r/cancel", ""),
         (requests.retry("r"), "runs/r/retry", ""),
+        (requests.prune(["r"]), "prune", ""),
         (requests.workers("r", after="9"), "runs/r/workers", "after=9"),
         (requests.worker("r", "w"), "runs/r/workers/w", ""),
         (requests.log("r", "w", "stderr", offset=0, attempt=2), "runs/r/workers/w/logs/stderr", "offset=0;attempt=2"),
@@ -50,6 +51,14 @@ def ok(value: Any, attachment: Any = None) -> list[Reply]:
 )
 def test_path_and_parameters(request_: Request[Any], path: str, parameters: str) -> None:
     assert (request_.path, request_.parameters) == (path, parameters)
+
+
+def test_pruning_is_told_which_runs_or_how_old() -> None:
+    assert json.loads(requests.prune(["r"]).payload or b"") == {"runs": ["r"]}
+    assert json.loads(requests.prune(older_than=0).payload or b"") == {"older_than": 0}
+    for wrong in ({}, {"runs": ["r"], "older_than": 1.0}, {"runs": ["a/b"]}):
+        with pytest.raises(InvalidRequest):
+            requests.prune(**wrong)  # type: ignore[arg-type]
 
 
 def test_submission_carries_document_params_and_run(tmp_path: Path) -> None:
