@@ -58,7 +58,7 @@ def test_pruning_is_told_which_runs_or_how_old() -> None:
     assert json.loads(requests.prune(older_than=0).payload or b"") == {"older_than": 0}
     for wrong in ({}, {"runs": ["r"], "older_than": 1.0}, {"runs": ["a/b"]}):
         with pytest.raises(InvalidRequest):
-            requests.prune(**wrong)  # type: ignore[arg-type]
+            requests.prune(**wrong)
 
 
 def test_submission_carries_document_params_and_run(tmp_path: Path) -> None:
