@@ -7,7 +7,7 @@
      │    └── InvalidDocument   INVALID_DOCUMENT: a workflow document; detail lists every problem with its place and fix
      ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND
      ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, RUN_PRUNED, NAME_IN_USE: right in form, wrong for what is there now
-     ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NODE_UNREACHABLE, TIMEOUT, BUSY: try again later
+     ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NODE_UNREACHABLE, OWNER_UNREACHABLE, TIMEOUT, BUSY: try later
      ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
      ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
      └── InternalError          INTERNAL: a fault of Wattle's own, logged where it happened
@@ -95,6 +95,7 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "NO_GATEWAY": Unavailable,
     "NO_COORDINATOR": Unavailable,
     "NODE_UNREACHABLE": Unavailable,
+    "OWNER_UNREACHABLE": Unavailable,
     "TIMEOUT": Unavailable,
     "BUSY": Unavailable,
     "STORE_IN_USE": StoreError,

@@ -283,3 +283,16 @@ def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:
     assert not told.all(do.Claim)
     assert not told.all(do.Assign)
     assert told.core.runs == {}
+
+
+def test_an_owner_whose_store_forgot_its_epoch_takes_it_on_again() -> None:
+    told = Told()
+    told(node("n1"))
+    told(on.Submit("r", FLOW))
+    (first,) = told.all(do.Assign)
+    told(on.Refused("n1", first.assignment.id, "FENCED", "run r belongs to c1 in epoch 3", 3, "c1"))
+    assert [e.run.epoch for e in told.all(do.SaveRun)] == [3]
+    (timer,) = told.all(do.SetTimer)
+    assert timer.at is not None
+    told(after=timer.at - told.now)
+    assert [(e.assignment.id, e.assignment.epoch) for e in told.all(do.Assign)] == [(first.assignment.id, 3)]

@@ -97,7 +97,9 @@ def test_check_names_missing_entries_of_a_feed(tmp_path: Path) -> None:
     fill(store)
     with store.transaction():
         store.execute_many("INSERT INTO feed_runs (run, number) VALUES (?, ?)", [("r", 1), ("r", 2), ("s", 500)])
-        store.database.execute_sql("DELETE FROM feed WHERE number IN (1, 300, 500)")  # of 300 nobody has to know any more
+        store.database.execute_sql(
+            "DELETE FROM feed WHERE number IN (1, 300, 500)"
+        )  # of 300 nobody has to know any more
         store.database.execute_sql("UPDATE feed SET facts = '[' WHERE number = 700")
     store.close()
     problems = care.check(store.path).problems

@@ -260,6 +260,19 @@ class CoordinatorCore:
         self.acts.append(do.AnnounceRun(run.record()))
         del self.runs[run.id]
 
+    def overruled(self, run: Run, owner: str, epoch: int) -> bool:
+        """A node knows (epoch, owner) of a run: let go of it when that is higher and another's; True when the run has gone.
+
+        One's own higher epoch is of a later state than the store remembers, which was restored from a backup: it is taken on.
+        """
+        if owner == self.name and epoch > run.epoch:
+            run.epoch = epoch
+            self.touch(run)
+        elif (epoch, owner) > (run.epoch, run.owner):
+            self.step_down(run, owner, epoch)
+            return True
+        return False
+
     def step_down(self, run: Run, owner: str, epoch: int, store: str = "") -> None:
         """Let go of a run that another coordinator owns now, in a higher epoch."""
         self._let_go(run, RunHead(run.id, owner, store, epoch, retried=run.retried))

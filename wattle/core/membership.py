@@ -281,9 +281,7 @@ class Membership:
         node.again.discard(event.task)
         run = self.core.runs.get(event.task.run)
         if event.code == "FENCED":
-            if run is not None and (event.epoch, event.owner) > (run.epoch, run.owner):
-                self.core.step_down(run, event.owner, event.epoch)
-            else:
+            if run is None or not self.core.overruled(run, event.owner, event.epoch):
                 self._resend_later(node)  # it was sent in an earlier epoch of our own
             return
         found = self.core.attempts.find(event.task)

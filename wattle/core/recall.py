@@ -199,8 +199,9 @@ class Recall:
         for run_id, epoch, owner in event.refused:
             node.claims.pop(run_id, None)
             run = self.core.runs.get(run_id)
-            if run is not None and (epoch, owner) > (run.epoch, run.owner):
-                self.core.step_down(run, owner, epoch)
+            before = None if run is None else run.epoch
+            if run is not None and not self.core.overruled(run, owner, epoch) and run.epoch != before:
+                self.core.members.claim(event.node, run)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
         if node.info.incarnation:
