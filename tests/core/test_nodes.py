@@ -451,3 +451,13 @@ def test_a_node_that_says_it_grew_is_given_more() -> None:
     cluster.start_runtime("n1")
     cluster.until(lambda: running(cluster))
     assert cluster.task("a").node == "n1"
+
+
+def test_without_a_quorum_a_worker_waits_for_it() -> None:
+    cluster = Cluster(quorum=3)
+    cluster.node("n1", 1)
+    cluster.submit(workflow(worker("a")))
+    cluster.quiet()
+    assert why(cluster) == "waits for a quorum: 2 of 3 peers are in sight"
+    cluster.node("n2", 1)
+    assert cluster.finish().status == "succeeded"

@@ -355,6 +355,8 @@ def why_waiting(core: CoordinatorCore, run: Run, worker: Worker) -> str | None:
         return None
     if worker.not_before is not None and worker.not_before > core.now:
         return f"tried again in {worker.not_before - core.now:.1f} s"
+    if not core.succession.quorum:
+        return f"waits for a quorum: {core.succession.peers_in_sight} of {core.options.quorum} peers are in sight"
     nodes = [node for node in core.nodes.values() if node.info.incarnation and node.status is not NodeStatus.LOST]
     if not nodes:
         return "no node is in sight"

@@ -94,8 +94,12 @@ class Succession:
     @property
     def quorum(self) -> bool:
         """Whether as many peers are in sight as ``quorum`` asks for, this one included."""
-        least = self.core.options.quorum
-        return not least or 1 + len(self.coordinators) + self.core.members.in_sight_count() >= least
+        return not self.core.options.quorum or self.peers_in_sight >= self.core.options.quorum
+
+    @property
+    def peers_in_sight(self) -> int:
+        """Coordinators and runtimes in sight, this coordinator included."""
+        return 1 + len(self.coordinators) + self.core.members.in_sight_count()
 
     def lives(self, owner: str, store: str) -> bool:
         """Whether an owner is in sight; this coordinator itself is. One of unknown data folder is none: it may have been lost."""
