@@ -223,6 +223,8 @@ class Succession:
             best = max((head for _, head in told), key=lambda head: (head.rank, self.lives(head.owner, head.store)))
             if best.pruned_at or self.lives(best.owner, best.store):
                 self._drop_worse(told, best)
+            elif not best.final and not self.core.members.in_sight_count():
+                continue  # it would stand still here as well: whoever reaches the nodes goes on with it
             elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)

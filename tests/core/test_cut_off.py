@@ -1,0 +1,41 @@
+"""A coordinator that sees no runtime: it is more likely cut off itself than the last one left."""
+
+from __future__ import annotations
+
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.model import NodeInfo, RunHead
+
+OPEN = RunHead("open", "c2", "s2", 1)
+ENDED = RunHead("ended", "c2", "s2", 1, final=True, completed_at=5.0)
+
+
+class Lonely:
+    """A coordinator whose only fellow has gone; it has copies of two runs of his."""
+
+    def __init__(self) -> None:
+        self.core = CoordinatorCore("c1", CoordinatorOptions(adopt_after=1.0), lambda: 0.5, store="s1")
+        self.now = 100.0
+        self.tell(on.CoordinatorSeen("c2", "life", "s2"), on.CoordinatorGone("c2", "life"))
+
+    def tell(self, *events: on.CoordinatorEvent) -> list[do.CoordinatorEffect]:
+        return self.core.handle(events, self.now)
+
+    def inquire(self) -> set[str]:
+        """Have what is due asked and answered out of its own store; the runs it sets out to adopt."""
+        self.now += 1.0
+        effects = self.tell(on.Tick())
+        gathered: set[str] = set()
+        while questions := [e for e in effects if isinstance(e, do.AskCopies) and (e.owner or e.runs)]:
+            effects = self.tell(*(on.CopiesTold(q.peer, q.token, (OPEN, ENDED), frozenset()) for q in questions))
+            gathered |= {e.head.run for e in effects if isinstance(e, do.Gather)}
+        return gathered
+
+
+def test_a_coordinator_that_sees_no_runtime_adopts_only_what_has_ended() -> None:
+    lonely = Lonely()
+    assert lonely.inquire() == {"ended"}
+    lonely.tell(on.NotGathered(ENDED))
+    lonely.tell(on.NodeSeen(NodeInfo("n1", incarnation="i", store="s", slots=1), {}))
+    assert lonely.inquire() == {"open", "ended"}
