@@ -8,8 +8,11 @@ from collections.abc import Callable
 import trio
 
 from wattle.bus.base import Bus, Declaration
-from wattle.errors import Conflict
+from wattle.errors import Conflict, InvalidRequest
+from wattle.logs import get_logger
 from wattle.protocol.keys import Alive, Keys
+
+log = get_logger("wattle.presence")
 
 
 def new_incarnation() -> str:
@@ -27,7 +30,11 @@ class Presence:
         self._declaration: Declaration = bus.watch_alive(keys.alive(), self._token)
 
     def _token(self, key: str, alive: bool) -> None:
-        peer = self._keys.parse_alive(key)
+        try:
+            peer = self._keys.parse_alive(key)
+        except InvalidRequest as error:
+            log.warning("token not understood", key=key[:200], problem=error.message)
+            return
         lives = self._seen.setdefault((peer.role, peer.peer), {})
         if alive:
             lives[peer.incarnation] = None

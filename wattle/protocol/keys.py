@@ -19,6 +19,7 @@ The peer's name stands in the key, so that access rules can be written per peer.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from wattle.names import check_name
 ROLES = ("coordinator", "runtime", "gateway", "router")
 STREAMS = ("stdout", "stderr")
 DEFAULT_NAMESPACE = "default"
+_ATTEMPT = re.compile(r"[1-9][0-9]{0,17}")  # written in one way only: an answer's key is made anew from the number
 
 
 class Alive(NamedTuple):
@@ -95,10 +97,12 @@ class Keys:
         return f"{self.root}/alive/{role}/{peer}/{incarnation}"
 
     def parse_alive(self, key: str) -> Alive:
-        """Role, peer and incarnation of a token."""
+        """Role, peer and incarnation of a token; raises InvalidRequest where they are no names: a peer called ``*`` would be everybody."""
         parts = _after(key, f"{self.root}/alive/").split("/")
         if len(parts) != 3:
             raise InvalidRequest(f"key {key!r} is no liveliness token")
+        for part, what in zip(parts, ("role", "peer", "incarnation"), strict=True):
+            check_name(part, what)
         return Alive(*parts)
 
     def feed(self, peer: str = "*") -> str:
@@ -147,7 +151,7 @@ class Keys:
     def parse_log(self, key: str) -> tuple[TaskId, str]:
         """The task and stream of a log key; raises InvalidRequest when it names no single one."""
         parts = _after(key, f"{self.root}/log/").split("/")
-        if len(parts) != 4 or not parts[2].isascii() or not parts[2].isdigit() or parts[3] not in STREAMS:
+        if len(parts) != 4 or _ATTEMPT.fullmatch(parts[2]) is None or parts[3] not in STREAMS:
             raise InvalidRequest(f"key {key!r} is no log; logs are log/<run>/<worker>/<attempt>/<stdout or stderr>")
         return TaskId(check_name(parts[0], "run"), check_name(parts[1], "worker"), int(parts[2])), parts[3]
 
