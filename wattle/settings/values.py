@@ -83,7 +83,11 @@ def as_path(value: object) -> Path:
 def as_file(value: object) -> Path:
     """The path of a file that is there."""
     path = as_path(value)
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"should name a file: {error.strerror}") from None
+    if not found:
         raise ValueError(f"should name a file; there is none at {path}")
     return path
 
@@ -183,5 +187,5 @@ def _from_json(text: str) -> object:
 
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"looks like JSON and is none ({error})") from None
