@@ -16,7 +16,7 @@ MINUTES ?= 30
 SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= 2
-.PHONY: help run test sim torture soak bench check format reference clean
+.PHONY: help run test sim torture soak bench fuzz check format reference clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,9 @@ soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=
 
 bench: $(VENV)/installed ## measure Wattle beside xargs and a bare loop that starts processes
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/installed-dev ## try INPUTS=100000 made-up inputs on each way in (TARGETS="keys documents" for some of them)
+	$(BIN)/python -m tests.fuzz $(TARGETS) --inputs $(or $(INPUTS),100000)
 
 check: $(VENV)/installed-dev ## lint, formatting, types, import layers
 	$(BIN)/ruff check .
