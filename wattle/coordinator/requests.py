@@ -217,10 +217,19 @@ class Requests:
         return Unavailable(text, code="OWNER_UNREACHABLE")
 
     def _check_owner(self, run_id: str) -> None:
-        """Raise Unavailable for a run that is another owner's who is not in sight: its copy is here, so it must not be called unknown."""
+        """Raise Unavailable for a run that is another owner's: its copy is here, so it must not be called unknown.
+
+        Also when that owner is in sight here: whoever asks may not reach it, and hears this only if it does not answer itself.
+        """
         lives = self._agent.core.succession.lives
         heads = self._store.copies.heads_of([run_id])
-        if heads and self._store.pruned(run_id) is None and not any(lives(head.owner, head.store) for head in heads):
+        if self._store.pruned(run_id) is not None:
+            return
+        owner = next((head.owner for head in heads if lives(head.owner, head.store)), None)
+        if owner is not None:
+            text = f"run {run_id!r} is owned by coordinator {owner!r}, which does not answer: ask again, or another gateway"
+            raise Unavailable(text, code="OWNER_UNREACHABLE")
+        if heads:
             raise self._owner_unreachable(run_id)
 
     def _runs(self, query: Query, args: Args) -> Any:
