@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -69,7 +70,9 @@ def samples(kind: Any, depth: int = 0) -> list[Any]:
         return [tuple(samples(part, depth + 1)[0] for part in args)]
     if origin is list:
         return [samples(args[0], depth + 1), []]
-    if origin is dict:
+    if origin is frozenset:
+        return [frozenset(samples(args[0], depth + 1)[:1]), frozenset()]
+    if origin in (dict, Mapping):
         return [dict(zip(samples(args[0]) * 9, samples(args[1], depth + 1), strict=False)), {}]
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
