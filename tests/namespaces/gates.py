@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterable
 from pathlib import Path
 
 PATIENCE = 30.0  # seconds after which a test that waits has failed
@@ -12,11 +13,9 @@ PATIENCE = 30.0  # seconds after which a test that waits has failed
 class Gates:
     """One gate per attempt of each worker; ``script`` is the shell text that stops at it."""
 
-    def __init__(self, folder: Path, *workers: str, attempts: int = 2) -> None:
+    def __init__(self, folder: Path, *workers: str, attempts: Iterable[int] = (1, 2)) -> None:
         folder.mkdir()
-        self._gates = {
-            f"{worker}.{n}": _fifo(folder / f"{worker}.{n}") for worker in workers for n in range(1, attempts + 1)
-        }
+        self._gates = {f"{worker}.{n}": _fifo(folder / f"{worker}.{n}") for n in attempts for worker in workers}
         self._arrivals = _fifo(folder / "arrivals")
         self._unread = ""
         self.script = (

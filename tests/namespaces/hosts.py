@@ -91,6 +91,8 @@ class Lan:
             self._switch,
             "link add switch type bridge forward_delay 0 mcast_snooping 0",
             "link set switch up",
+            "link add island type bridge forward_delay 0 mcast_snooping 0",
+            "link set island up",
         )
         for host in self.hosts.values():
             _ip("netns", "add", host.namespace)
@@ -112,10 +114,15 @@ class Lan:
         """Let nothing through from or to a host any more, without a word to it."""
         _ip_batch(self._switch, f"link set {host.port} nomaster")
 
-    def heal(self, host: Host) -> None:
-        """Undo ``cut``."""
-        _ip_batch(self._switch, f"link set {host.port} master switch")
-        self._isolate(host, host in (self._parted or ()))
+    def split(self, *hosts: Host) -> None:
+        """Let nothing through between these hosts and all others; each side goes on among itself."""
+        _ip_batch(self._switch, *(f"link set {host.port} master island" for host in hosts))
+
+    def heal(self, *hosts: Host) -> None:
+        """Undo ``cut`` and ``split``."""
+        _ip_batch(self._switch, *(f"link set {host.port} master switch" for host in hosts))
+        for host in hosts:
+            self._isolate(host, host in (self._parted or ()))
 
     def part(self, one: Host, other: Host) -> None:
         """Let nothing through between two hosts, which all others still reach; one pair at a time."""

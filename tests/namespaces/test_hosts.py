@@ -48,6 +48,13 @@ def test_a_cut_host_reaches_nobody_until_it_is_healed(three: Lan) -> None:
     assert dial(three, "a", "b") == dial(three, "b", "a") == REFUSED
 
 
+def test_the_sides_of_a_split_go_on_among_themselves(three: Lan) -> None:
+    three.split(three["b"], three["c"])
+    assert (dial(three, "a", "b"), dial(three, "c", "a"), dial(three, "b", "c")) == (SILENCE, SILENCE, REFUSED)
+    three.heal(three["b"], three["c"])
+    assert dial(three, "a", "b") == dial(three, "c", "a") == REFUSED
+
+
 def test_a_parted_pair_reaches_all_but_one_another(three: Lan) -> None:
     three.part(three["a"], three["b"])
     three.cut(three["a"])

@@ -39,6 +39,7 @@ class Backend:
         key = self.keys.cmd("*", verb)
         replies = await self.bus.get(key, to_json(args), timeout=self.timeout, everyone=True)
         answers = [(self.keys.cmd_peer(r.key), json.loads(r.payload)) for r in replies if r.ok]
+        self._had_coordinator = self._had_coordinator or bool(answers)
         if not answers:
             self._raise(replies)
         return answers

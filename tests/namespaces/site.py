@@ -1,0 +1,133 @@
+"""A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone, ``side``
+shares a host with coordinator ``one``, ``back`` one with runtime ``far``. zenoh-configs/lan-peer.json5: a lease of one second."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import zenoh
+
+from tests.namespaces.hosts import Lan, lan, together
+from tests.network.processes import API, Agent, StockClient, stock_client, wait_until
+from wattle.core.hashing import ranked
+
+PEER = ("--zenoh-config", str(Path(__file__).parents[2] / "zenoh-configs" / "lan-peer.json5"))
+COORDINATORS, RUNTIMES = ("one", "two"), ("near", "far")
+GATEWAYS = {"door": "door", "side": "one", "back": "far"}  # and the hosts they are on
+PATIENCE = 60.0
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The agents by name, and a client of each gateway that looks into its host from outside, whatever is cut."""
+
+    lan: Lan
+    agents: dict[str, Agent]
+    clients: dict[str, StockClient]
+
+    @property
+    def door(self) -> StockClient:
+        """The client of the gateway that is alone on its host."""
+        return self.clients["door"]
+
+    def cut(self, *hosts: str) -> None:
+        """Cut hosts off: from all others, not from one another."""
+        self.lan.split(*(self.lan[host] for host in hosts))
+
+    def heal(self, *hosts: str) -> None:
+        """Undo ``cut``, and wait until every gateway sees everybody again."""
+        self.lan.heal(*(self.lan[host] for host in hosts))
+        self.whole()
+
+    def whole(self) -> None:
+        """Wait until everybody sees everybody."""
+        wait_until(self._complete, "every gateway sees everybody", PATIENCE)
+        for agent in self.agents.values():
+            if agent.role != "gateway":
+                wait_until(lambda agent=agent: self._sees_all(agent), f"{agent.name} sees everybody", PATIENCE)  # type: ignore[misc]
+
+    def _names(self, role: str) -> set[str]:
+        return {agent.name for agent in self.agents.values() if agent.role == role}
+
+    def _sees_all(self, agent: Agent) -> bool:
+        """Whether a coordinator or runtime sees all coordinators, and a coordinator all runtimes."""
+        seen = self._ask(agent, "copies").get("sees", ())
+        nodes = self._ask(agent, "nodes")["nodes"] if agent.role == "coordinator" else []
+        ready = {node["name"] for node in nodes if node["status"] == "ready"}
+        return self._names("coordinator").issubset(seen) and (
+            agent.role == "runtime" or self._names("runtime").issubset(ready)
+        )
+
+    def _ask(self, agent: Agent, verb: str) -> dict[str, Any]:
+        """What an agent answers to a question that other agents ask."""
+        for reply in self.door.session.get(f"wattle/default/cmd/{agent.name}/{verb}", payload=b"{}", timeout=5):
+            if reply.ok is not None:
+                answer: dict[str, Any] = json.loads(reply.ok.payload.to_bytes())
+                return answer
+        return {"nodes": []}
+
+    def calm(self) -> None:
+        """Lose no packets any more."""
+        for host in self.lan.hosts.values():
+            self.lan.lose(host, 0.0)
+
+    def mend(self) -> None:
+        """Undo every cut."""
+        self.lan.rejoin()
+        self.heal(*self.lan.hosts)
+
+    def count(self, agent: str, event: str) -> int:
+        """How often an agent's log tells of something."""
+        return self.agents[agent].log.count(f'"event": "{event}"')
+
+    def _complete(self) -> bool:
+        """Whether every gateway sees everybody. Any of them may answer a client, so all are asked."""
+        replies = self.door.session.get(
+            f"{API}health", timeout=5, target=zenoh.QueryTarget.ALL, consolidation=zenoh.ConsolidationMode.NONE
+        )
+        told = [reply.ok for reply in replies]
+        seen = [{peer["name"] for peer in json.loads(ok.payload.to_bytes())["peers"]} for ok in told if ok is not None]
+        return len(seen) == len(GATEWAYS) and all(names.issuperset(self.agents) for names in seen)
+
+    def start(self, role: str, name: str, host: str, *options: str) -> Agent:
+        """Start an agent, or start it again."""
+        if role == "gateway":
+            options = (*options, "--listen", "tcp/[::]:7447")
+        made = self.agents[name] = self.lan[host].network.start(role, name, *PEER, *options)
+        return made
+
+
+@contextmanager
+def site(environment: Mapping[str, str], **more: str) -> Iterator[Site]:
+    """The network, once everybody sees everybody. It ends with the block. ``more``: further runtimes, and the hosts they are on."""
+    with ExitStack() as stack:
+        made = Site(stack.enter_context(lan("one", "two", "near", "far", "door", environment=environment)), {}, {})
+        together(
+            *(partial(made.start, "coordinator", name, name) for name in COORDINATORS),
+            *(partial(made.start, "runtime", name, name, "--slots", "8") for name in RUNTIMES),
+            *(partial(made.start, "runtime", name, host) for name, host in more.items()),
+            *(partial(made.start, "gateway", name, host) for name, host in GATEWAYS.items()),
+        )
+        for name, host in GATEWAYS.items():
+            made.clients[name] = stack.enter_context(stock_client(made.lan[host].window(7447)))
+        made.whole()
+        yield made
+
+
+def run_of(owner: str) -> str:
+    """A new run id that falls to one of the two coordinators."""
+    return next(run for n in _numbers if ranked(COORDINATORS, run := f"run-{n}")[0] == owner)
+
+
+def attempts(client: StockClient, run: str, worker: str) -> list[tuple[int, str, str]]:
+    """Number, node and status of every attempt."""
+    found: list[dict[str, Any]] = client.get(f"runs/{run}/workers/{worker}")["attempts"]
+    return [(attempt["attempt"], attempt["node"], attempt["status"]) for attempt in found]
