@@ -33,6 +33,7 @@ class Checks:
         self.workflows: dict[str, Workflow] = {}
         self.acked: dict[str, set[str]] = {}
         self.cancels: dict[str, int] = {}  # run -> how often it had been retried when its cancel was acknowledged
+        self.former: set[str] = set()  # runs that a former owner acknowledged a cancel of
         self.retries: dict[str, int] = {}
         self.ends: dict[tuple[str, int], RunRecord] = {}  # as told first
         self.split: set[str] = set()
@@ -173,6 +174,11 @@ class Checks:
             self._replicated(peer, run, what)
         self.acked.setdefault(run, set()).add(what)
         if what == "cancel":
+            mine = peer.store.head(run)
+            coordinators: list[Any] = [p for p in world.peers.values() if p.role == "coordinator" and p is not peer]
+            others = (other.store.head(run) for other in coordinators)
+            if mine is not None and any(head is not None and head.rank > mine.rank for head in others):
+                self.former.add(run)
             self.cancels[run] = max(self.cancels.get(run, 0), record.retried)
         elif what == "retry":
             self.retries[run] = max(self.retries.get(run, 0), record.retried)
@@ -326,7 +332,7 @@ class Checks:
             self.require(self.retries.get(run, 0) <= record.retried, "run", run, "forgot a retry")
             at = self.cancels.get(run)
             kept = at is None or at < record.retried or record.cancel_requested
-            if not kept and not self.quorum:
+            if not kept and not self.quorum and (run in self.former or not self.calm):
                 # Acknowledged by a former owner, cut off or just restarted, that had not heard of its adopter: docs/guarantees.md.
                 self.world.faults["cancel given to a former owner"] += 1
                 kept = True

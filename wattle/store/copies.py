@@ -113,7 +113,7 @@ class CopyTables:
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
         """Store rows of one owner's state of a run, and its head; of a run that was pruned the head alone is left."""
         if copied.head is not None and copied.head.pruned_at:
-            self._drop(owner, store, copied.run)
+            self.forget_run(copied.run)
         self._store.execute_many(
             _KEEP_ROW, ((owner, store, copied.run, key, copied.number, body) for key, body in copied.rows)
         )
