@@ -166,7 +166,9 @@ def test_deep_nesting_is_refused_where_it_gets_too_deep(depth: int, opening: str
     inner = "0" if format == "json" else "x"
     with pytest.raises(SyntaxProblem, match=r"deep|nesting depth") as caught:
         parse(opening * depth + inner + closing * depth, format).locate(())
-    if "nesting depth" not in caught.value.message:  # newer YAML libraries have a limit of their own, met while they read ahead
+    if (
+        "nesting depth" not in caught.value.message
+    ):  # newer YAML libraries have a limit of their own, met while they read ahead
         assert caught.value.mark == (1, len(opening) * MAX_DEPTH + 1)
 
 
