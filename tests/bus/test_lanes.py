@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.bus.networks import Inbox
 from wattle.bus.base import Sample
-from wattle.bus.lanes import PER_TICK, ChangeLane, Lane, QueryLane, SampleLane
+from wattle.bus.lanes import COUNTED, PER_TICK, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.queries import OpenQuery
 
 
@@ -22,7 +22,7 @@ def sample_lane(handler: Any, bound: int) -> SampleLane[int]:
     def read(number: int, gap: bool) -> Sample:
         return Sample(str(number), b"", gap=gap)
 
-    return SampleLane("n", handler, trio.lowlevel.current_trio_token(), read=read, bound=bound)
+    return SampleLane("n", handler, trio.lowlevel.current_trio_token(), read=read, bound=bound, size=lambda _: 0)
 
 
 async def test_a_long_backlog_lets_other_tasks_run() -> None:
@@ -51,6 +51,34 @@ async def test_a_full_lane_keeps_the_newest_and_marks_the_first_it_delivers() ->
         ("8", False),
         ("9", False),
         ("10", False),
+    ]
+
+
+async def test_a_lane_keeps_so_many_bytes_and_takes_more_once_they_are_handed_over() -> None:
+    seen = Inbox()
+    token = trio.lowlevel.current_trio_token()
+    lane = SampleLane(
+        "n",
+        seen,
+        token,
+        read=lambda raw, gap: Sample(raw[:1].decode(), raw, gap=gap),
+        bound=100,
+        size=len,
+        most=3 * COUNTED,
+    )
+    for name in (b"a", b"b", b"c", b"d"):
+        lane.push(name * COUNTED)
+    lane.push(b"e")
+    await seen.size(4)
+    lane.push(b"f" * 100 * COUNTED)
+    lane.push(b"g" * COUNTED)
+    await seen.size(5)
+    assert [(sample.key, sample.gap) for sample in seen] == [
+        ("a", True),
+        ("b", False),
+        ("c", False),
+        ("e", False),
+        ("f", True),  # alone it may be as large as it likes, and then leaves no room
     ]
 
 
@@ -89,8 +117,8 @@ async def test_too_many_changes_leave_the_latest_word_on_each_token() -> None:
 class Told(OpenQuery):
     """A query that keeps what it is told to send."""
 
-    def __init__(self) -> None:
-        super().__init__("a", "", None, None)
+    def __init__(self, payload: bytes | None = None) -> None:
+        super().__init__("a", "", payload, None)
         self.sent: list[str] = []
 
     def accepts(self, key: str) -> bool:
@@ -115,6 +143,23 @@ async def test_a_query_that_meets_a_closing_lane_is_ended() -> None:
     await trio.testing.wait_all_tasks_blocked()
     assert before.sent == after.sent == ["end"]
     assert not lane.open
+
+
+async def test_queries_with_too_many_bytes_are_turned_away_until_others_are_let_go_of() -> None:
+    held: list[OpenQuery] = []
+    lane = QueryLane("a", held.append, trio.lowlevel.current_trio_token(), bound=10, most=2 * COUNTED)
+    first, beyond, small, last = Told(b"x" * 2 * COUNTED), Told(b"x" * COUNTED), Told(b"x"), Told(b"x" * COUNTED)
+    for query in (first, beyond, small):
+        lane.push(query)
+    await trio.testing.wait_all_tasks_blocked()
+    assert held == [first, small]
+    assert beyond.sent == ["error", "end"]
+    first.finish()
+    held.clear()
+    del first, query
+    lane.push(last)
+    await trio.testing.wait_all_tasks_blocked()
+    assert held == [last]
 
 
 async def test_a_query_that_is_forgotten_takes_no_place() -> None:

@@ -93,7 +93,10 @@ class ZenohQuery(OpenQuery):
         return key == self.key or self._raw.key_expr.intersects(key_expression(key))
 
     def send_reply(self, key: str, payload: bytes, attachment: bytes | None) -> None:
-        """Send an answer behind those before."""
+        """Send an answer behind those before; BUSY in its place where too much waits to be sent already."""
+        if payload and self._outlets.full:
+            self.send_error(BUSY)
+            return
         self._send(partial(self._raw.reply, key, payload, attachment=attachment), len(payload))
 
     def send_error(self, payload: bytes) -> None:
@@ -115,7 +118,7 @@ class ZenohQuery(OpenQuery):
     def _send(self, job: Callable[[], Any], size: int) -> None:
         if self._outlet is None:
             self._outlet = self._outlets.pick(size)
-        self._outlet.submit(partial(self._attempt, job))
+        self._outlet.submit(partial(self._attempt, job), size)
 
     def _attempt(self, job: Callable[[], Any]) -> None:
         try:

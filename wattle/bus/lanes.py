@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from threading import Lock
 from typing import Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import trio
 
@@ -23,6 +24,12 @@ SAMPLES = 100_000
 QUERIES = 10_000
 """How many unfinished queries a queryable accepts."""
 
+WAITING_BYTES = 128 << 20
+"""Bytes of payloads that one lane keeps, at most: of undelivered samples, of queries that somebody holds. One alone may be larger."""
+
+COUNTED = 4096
+"""Bytes from which a payload is counted: smaller ones are bounded by their number."""
+
 CHANGES = 10_000
 """How many undelivered changes a watcher keeps before only the latest word on each thing remains."""
 
@@ -30,6 +37,36 @@ PER_TICK = 200  # items handled before other tasks run; at 10 us each, 2 ms
 
 T = TypeVar("T")
 log = get_logger("wattle.bus")
+
+
+class Budget:
+    """Bytes that may be held at a time; whatever holds some gives them back by being let go of. From any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._back: deque[int] = deque()  # a finalizer may run anywhere, also below the lock: it only appends
+        self._lock = Lock()
+
+    def take(self, holder: object, size: int) -> bool:
+        """Count ``size`` bytes for as long as ``holder`` lives; False where there is no room beside what others hold."""
+        with self._lock:
+            while self._back:
+                self._held -= self._back.popleft()
+            if self._held and self._held + size > self._most:
+                return False
+            self._held += size
+        finalize(holder, self._back.append, size).atexit = False
+        return True
+
+
+class _Large(Generic[T]):
+    """A sample that counts."""
+
+    __slots__ = ("__weakref__", "raw")
+
+    def __init__(self, raw: T) -> None:
+        self.raw = raw
 
 
 class Lane(Generic[T]):
@@ -84,10 +121,11 @@ class Lane(Generic[T]):
         self._wake()
 
 
-class SampleLane(Lane[T]):
-    """A subscription's backlog: samples in any form that ``read(raw, gap)`` turns into a Sample.
+class SampleLane(Lane[T | _Large[T]], Generic[T]):
+    """A subscription's backlog: samples in any form that ``read(raw, gap)`` turns into a Sample; ``size(raw)`` is its payload's.
 
-    Full, it loses its oldest sample for each new one and says so with the next that it delivers.
+    Full, it loses its oldest sample for each new one and says so with the next that it delivers. A large one for which there is no
+    room beside other large ones is lost itself.
     """
 
     def __init__(
@@ -98,15 +136,26 @@ class SampleLane(Lane[T]):
         *,
         read: Callable[[T, bool], Sample],
         bound: int,
+        size: Callable[[T], int],
+        most: int = WAITING_BYTES,
     ) -> None:
-        super().__init__(key, lambda raw: handler(read(raw, self._marked or self._gap)), token)
+        super().__init__(key, lambda item: handler(read(_raw(item), self._marked or self._gap)), token)
         self.items = deque(maxlen=bound)
         self._bound = bound
+        self._size = size
+        self._budget = Budget(most)
         self._gap = False  # something was dropped since the last sample was handed over
         self._marked = False  # the mark as it was before the sample that is being handed over was taken
 
-    def push(self, item: T) -> None:
+    def push(self, item: T | _Large[T]) -> None:
         """Add a sample behind all others, in the place of the oldest where there is no room."""
+        raw = _raw(item)
+        size = self._size(raw)
+        if size >= COUNTED:
+            item = _Large(raw)
+            if not self._budget.take(item, size):
+                self._gap = True
+                return
         if len(self.items) == self._bound:
             self._gap = True
         super().push(item)
@@ -121,19 +170,31 @@ class SampleLane(Lane[T]):
         super().step()
 
 
+def _raw(item: T | _Large[T]) -> T:
+    return item.raw if isinstance(item, _Large) else item
+
+
 class QueryLane(Lane[OpenQuery]):
-    """A queryable's backlog; counts every query until it is finished and turns away what is too many."""
+    """A queryable's backlog; counts every query until it is finished, its bytes until it is let go of, and turns away what is too much."""
 
     def __init__(
-        self, key: str, handler: Callable[[OpenQuery], None], token: trio.lowlevel.TrioToken, *, bound: int
+        self,
+        key: str,
+        handler: Callable[[OpenQuery], None],
+        token: trio.lowlevel.TrioToken,
+        *,
+        bound: int,
+        most: int = WAITING_BYTES,
     ) -> None:
         super().__init__(key, handler, token)
+        self._budget = Budget(most)
         self.open: WeakSet[OpenQuery] = WeakSet()  # weak, so that one forgotten unfinished takes no place for ever
         self._bound = bound
 
     def push(self, item: OpenQuery) -> None:
         """Add a query behind all others, or answer BUSY."""
-        if len(self.open) >= self._bound:
+        size = len(item.payload or b"")
+        if len(self.open) >= self._bound or (size >= COUNTED and not self._budget.take(item, size)):
             item.refuse()
             return
         self.open.add(item)

@@ -123,7 +123,7 @@ class MemoryBus:
 
     def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:
         """Call ``handler`` with everything published on keys that intersect ``key``."""
-        lane = SampleLane(key, handler, self._token, read=_read, bound=self._samples)
+        lane = SampleLane(key, handler, self._token, read=_read, bound=self._samples, size=_size)
         return self._declare(_Subscription(self, key, lane))
 
     def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:
@@ -319,6 +319,10 @@ def _of(kind: type[D], bus: MemoryBus, key: str) -> list[D]:
 
 def _read(sample: Sample, gap: bool) -> Sample:
     return replace(sample, gap=True) if gap else sample
+
+
+def _size(sample: Sample) -> int:
+    return len(sample.payload or b"")
 
 
 class _Subscription(_Declared):

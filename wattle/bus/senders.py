@@ -22,6 +22,11 @@ OUTLETS = 4
 LARGE = 32_768
 """Bytes from which a message counts as large: file chunks on a slow link must not hold up commands."""
 
+UNSENT = 128 << 20
+"""Bytes of answers that may wait to be sent: those to somebody who reads no more must not fill the memory."""
+
+_OVERHEAD = 1024  # bytes that a job costs beside its payload, about
+
 log = get_logger("wattle.bus")
 
 
@@ -29,23 +34,31 @@ class Outlet:
     """A thread that does jobs in the order of submission. ``submit`` may be called from one thread only."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Callable[[], None], int] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._submitted = 0
         self._done = 0  # written by the outlet's thread alone, as the other one by the submitting thread
+        self._bytes_in = 0
+        self._bytes_out = 0
 
     @property
     def idle(self) -> bool:
         """Whether a job submitted now would be done at once."""
         return self._submitted == self._done
 
-    def submit(self, job: Callable[[], None]) -> None:
-        """Have ``job`` done after those before."""
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not sent yet."""
+        return self._bytes_in - self._bytes_out
+
+    def submit(self, job: Callable[[], None], size: int = 0) -> None:
+        """Have ``job``, which sends ``size`` bytes, done after those before."""
         if self._thread is None:  # a daemon, so that a link that is stuck cannot keep a process from ending
             self._thread = Thread(target=self._work, name="wattle-outlet", daemon=True)
             self._thread.start()
         self._submitted += 1
-        self._jobs.put(job)
+        self._bytes_in += size + _OVERHEAD
+        self._jobs.put((job, size))
 
     def close(self) -> None:
         """End the thread once what was submitted is done."""
@@ -57,11 +70,15 @@ class Outlet:
             self._thread.join(timeout)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (task := self._jobs.get()) is not None:
+            job, size = task
+            del task
             try:
                 job()
             except Exception:
                 log.exception("sending failed")
+            del job  # what it holds has left
+            self._bytes_out += size + _OVERHEAD
             self._done += 1
 
 
@@ -73,6 +90,11 @@ class Outlets:
         self._large = [Outlet() for _ in range(OUTLETS)]
         self._turn = 0
         self._closed = False
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be sent that no more answers should."""
+        return sum(outlet.waiting for outlet in (*self._small, *self._large)) > UNSENT
 
     def pick(self, size: int) -> Outlet:
         """The outlet for a message of ``size`` bytes: the first idle one, or each in turn while all are busy.

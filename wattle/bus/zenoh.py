@@ -118,7 +118,7 @@ class ZenohBus:
     def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:
         """Call ``handler`` with everything published on keys that intersect ``key``."""
         lane: SampleLane[zenoh.Sample]
-        lane = SampleLane(key, handler, self._token, read=read_sample, bound=self._samples)
+        lane = SampleLane(key, handler, self._token, read=read_sample, bound=self._samples, size=_size)
         # On the thread that reads the link, a put is in its lane before the query behind it is read. The Python thread that Zenoh
         # runs otherwise may lag behind the one of a queryable, but costs less: it does not have to be made a Python thread each time.
         receive = zenoh.handlers.Callback(lane.push, indirect=not ordered)
@@ -186,6 +186,10 @@ class ZenohBus:
     def _check_open(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("this bus is closed")
+
+
+def _size(sample: zenoh.Sample) -> int:
+    return len(sample.payload)
 
 
 class _Entity(Protocol):

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 
 from wattle import __version__
 from wattle.bus.base import Bus, Query, Sample
+from wattle.bus.lanes import WAITING_BYTES
 from wattle.bus.queries import error_payload
 from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway.backend import Backend
@@ -30,6 +31,9 @@ from wattle.settings import GatewaySettings
 REQUEST_TIMEOUT = 10.0
 """Seconds that coordinators and runtimes have for an answer, on top of what the request itself asks to wait."""
 
+PUT_BYTES = WAITING_BYTES
+"""Bytes of puts that are worked on at a time; one alone may be larger. Queries with payloads are bounded by the bus."""
+
 log = get_logger("wattle.gateway")
 
 
@@ -42,6 +46,7 @@ class GatewayAgent:
         self.incarnation = new_incarnation()
         self._settings = settings
         self._open = 0
+        self._putting = 0  # bytes of the puts among them
         self._changing: dict[str, trio.Event] = {}  # subject -> set when its newest put or delete is done
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -90,13 +95,19 @@ class GatewayAgent:
             log.info("rejected", key=sample.key, method=method, code=error.code, reason=error.message)
             self.bus.put(self.keys.event_rejected, rejection(sample.key, method, error))
 
-        if self._open >= self._settings.max_waiting:
+        size = len(sample.payload or b"")
+        if self._open >= self._settings.max_waiting or (self._putting and self._putting + size > PUT_BYTES):
             self.bus.put(self.keys.event_rejected, rejection(sample.key, method, self._busy()))
             return
-        self._start(method, sample.key, "", sample.payload, done, reject, lambda: None)
+
+        def finish() -> None:
+            self._putting -= size
+
+        self._putting += size
+        self._start(method, sample.key, "", sample.payload, done, reject, finish)
 
     def _busy(self) -> Unavailable:
-        problem = f"this gateway has {self._open} requests open; try again, or start another gateway"
+        problem = f"this gateway has {self._open} requests open, with {self._putting} bytes to put; try again, or start another gateway"
         return Unavailable(problem, code="BUSY")
 
     def _start(
