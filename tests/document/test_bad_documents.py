@@ -308,3 +308,11 @@ def test_long_texts_are_refused_in_linear_time() -> None:
         == 2
     )
     assert len(problems_of('{"name": "p", "workers": []}' + " " * 500_000)) == 1
+
+
+def test_half_a_character_in_a_key_hides_nothing_else() -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        load('{"name": "", "\\ud800": 1, "mode": "x", "workers": [{"d": 1}]}')
+    messages = " ".join(problem["message"] for problem in caught.value.detail)
+    for part in ("mode", "name", "Unicode"):
+        assert part in messages

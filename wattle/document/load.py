@@ -107,17 +107,20 @@ def _has_many_entries(worker: dict[str, Any]) -> bool:
 def _salvage(value: dict[str, Any]) -> tuple[Draft | None, list[Problem]]:
     """What is wrong with each value by itself, and the valid part, so that one wrong value does not hide what else is wrong."""
     doubtful: set[tuple[int | None, str]] = set()
-    header = {**value, "workers": [_STAND_IN]}
+    kept = {**value, "workers": [_STAND_IN]}
     problems: list[Problem] = []
-    try:
-        document = Document.model_validate(header)
-    except ValidationError as error:
-        problems += validation_problems(error, value)
-        doubtful = {(None, str(path[0])) for path in paths_of(error) if path}
-        kept = {
-            key: part for key, part in header.items() if key in Document.model_fields and (None, key) not in doubtful
-        }
-        document = Document.model_validate({"name": "unknown", **kept})
+    document: Document | None = None
+    while document is None:  # half a character in a key is told alone, whatever else is wrong
+        try:
+            document = Document.model_validate(kept)
+        except ValidationError as error:
+            problems += validation_problems(error, value)
+            doubtful |= {(None, str(path[0])) for path in paths_of(error) if path}
+            known = {key: part for key, part in kept.items() if key in Document.model_fields}
+            less = {"name": "unknown"} | {key: part for key, part in known.items() if (None, key) not in doubtful}
+            if less == kept:
+                raise  # a rule of the model's that names no key
+            kept = less
     workers: list[tuple[int, Worker]] = []
     for index, raw in enumerate(value["workers"]):
         try:
