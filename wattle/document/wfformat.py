@@ -138,14 +138,16 @@ class _Namer:
     def __init__(self, kind: str = "params") -> None:
         self.kind = kind
         self.taken: set[str] = set()
+        self.numbers: dict[str, int] = {}  # where counting goes on: thousands of files may be called alike
 
     def name(self, foreign: str) -> str:
         """A new name like the last part of ``foreign``."""
         base = as_name(foreign.rstrip("/").rsplit("/", 1)[-1][-64:])  # the end of a long one tells more than its start
-        name, number = base, 1
+        name, number = base, self.numbers.get(base, 1)
         while environment_name(self.kind, name) in self.taken:
             number += 1
             name = f"{base[: 64 - len(str(number)) - 1]}-{number}"
+        self.numbers[base] = number
         self.taken.add(environment_name(self.kind, name))
         return name
 
