@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.fuzz.agents import Agents
 from tests.fuzz.engine import Target
 from tests.fuzz.targets import (
     Assignments,
@@ -29,6 +30,7 @@ TARGETS: dict[str, type[Target]] = {
         Documents,
         Yaml,
         Instances,
+        Agents,
     )
 }
 """By name."""

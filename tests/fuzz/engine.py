@@ -48,6 +48,8 @@ class Target(ABC):
     """CPU seconds that one input may take."""
     growth: ClassVar[int] = 32 << 20
     """Bytes by which the process may grow after its warm-up."""
+    weight: ClassVar[int] = 1
+    """How many inputs one is, where it is a whole session of them."""
     batch: ClassVar[int] = 1000
     """Inputs between looks at the clock; a target with a world of its own makes it anew for each batch."""
 
@@ -59,8 +61,11 @@ class Target(ABC):
         """An input."""
 
     @abstractmethod
-    def check(self, given: Any) -> str:
-        """Try one: what became of it, in a word. WattleError says that it was refused; anything else raised is a finding."""
+    def check(self, given: Any) -> str | Counter[str]:
+        """Try one: what became of it, in a word, or how often what became of each part.
+
+        WattleError says that it was refused; anything else raised is a finding.
+        """
 
     @contextmanager
     def world(self) -> Iterator[None]:
@@ -111,10 +116,11 @@ def campaign(kind: type[Target], *, inputs: int, seconds: float, seed: int, fold
     target = kind(Random(f"{kind.name} {seed}"))
     report = Report(kind.name)
     started = time.perf_counter()
-    warm = min(max(inputs // 10, 1), 20 * kind.batch)
+    warm = min(max(inputs // 10, 1), 20 * kind.batch * kind.weight)
     with _watched(kind.seconds) as watch:
         while report.inputs < inputs and time.perf_counter() - started < seconds:
-            todo = [target.make() for _ in range(min(kind.batch, inputs - report.inputs))]
+            left = -(-(inputs - report.inputs) // kind.weight)
+            todo = [target.make() for _ in range(min(kind.batch, left))]
             _try_all(target, todo, report, watch, folder)
             if not report.before and report.inputs >= warm:
                 report.before = resident()
@@ -133,7 +139,7 @@ def campaign(kind: type[Target], *, inputs: int, seconds: float, seed: int, fold
 def _try_all(target: Target, todo: Sequence[Any], report: Report, watch: _Watch, folder: Path | None) -> None:
     """Try a batch; after a finding the rest of it in a world of its own."""
     left = iter(todo)
-    report.inputs += len(todo)
+    report.inputs += len(todo) * target.weight
     outcomes, check = report.outcomes, target.check
     while True:
         given: Any = None
@@ -143,7 +149,11 @@ def _try_all(target: Target, todo: Sequence[Any], report: Report, watch: _Watch,
             for given in left:
                 watch.count += 1
                 try:
-                    outcomes[check(given)] += 1
+                    outcome = check(given)
+                    if isinstance(outcome, str):
+                        outcomes[outcome] += 1
+                    else:
+                        outcomes.update(outcome)
                 except WattleError as error:
                     outcomes[error.code] += 1
                     if (problem := _unusable(error)) is not None:
@@ -155,7 +165,7 @@ def _try_all(target: Target, todo: Sequence[Any], report: Report, watch: _Watch,
             watch.busy = False
         if failed is None:
             break
-        outcomes["findings"] += 1
+        outcomes["findings"] += target.weight
         _note(target, given, failed, report, watch, folder)
         if len(report.findings) >= MOST_FINDINGS:
             break
@@ -246,6 +256,15 @@ def _smaller(given: Any) -> Iterator[Any]:
             for at in range(0, len(given), step):
                 yield nothing.join((given[:at], given[at + step :]))
             step //= 2
+    elif isinstance(given, list):
+        step = len(given)
+        while step > 0:
+            for at in range(0, len(given), step):
+                yield given[:at] + given[at + step :]
+            step //= 2
+        for index, part in enumerate(given):
+            for less in _smaller(part):
+                yield [*given[:index], less, *given[index + 1 :]]
     elif isinstance(given, tuple):
         for index, part in enumerate(given):
             for less in _smaller(part):

@@ -19,7 +19,7 @@ def test_a_few_inputs_of_each_target_find_nothing(name: str, tmp_path: Path, mon
     monkeypatch.setenv("WATTLE_DATA", str(tmp_path))
     report = campaign(TARGETS[name], inputs=400, seconds=10, seed=2, folder=tmp_path / "findings")
     assert not report.findings, "\n".join(f"{f.what}: {f.given!r}\n{f.story}" for f in report.findings)
-    assert sum(report.outcomes.values()) == report.inputs > 0
+    assert sum(report.outcomes.values()) >= report.inputs > 0
     assert len(report.outcomes) > 1, "a target that refuses nothing, or everything, tries nothing"
 
 
