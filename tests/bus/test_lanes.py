@@ -57,15 +57,11 @@ async def test_a_full_lane_keeps_the_newest_and_marks_the_first_it_delivers() ->
 async def test_a_lane_keeps_so_many_bytes_and_takes_more_once_they_are_handed_over() -> None:
     seen = Inbox()
     token = trio.lowlevel.current_trio_token()
-    lane = SampleLane(
-        "n",
-        seen,
-        token,
-        read=lambda raw, gap: Sample(raw[:1].decode(), raw, gap=gap),
-        bound=100,
-        size=len,
-        most=3 * COUNTED,
-    )
+
+    def read(raw: bytes, gap: bool) -> Sample:
+        return Sample(raw[:1].decode(), raw, gap=gap)
+
+    lane: SampleLane[bytes] = SampleLane("n", seen, token, read=read, bound=100, size=len, most=3 * COUNTED)
     for name in (b"a", b"b", b"c", b"d"):
         lane.push(name * COUNTED)
     lane.push(b"e")
