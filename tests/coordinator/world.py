@@ -17,8 +17,9 @@ from wattle.bus.memory import MemoryBus, MemoryNetwork
 from wattle.coordinator.agent import CoordinatorAgent
 from wattle.core.copies import Copies
 from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, TaskId, TaskStatus
-from wattle.errors import error_from_dict
+from wattle.errors import InvalidRequest, error_from_dict
 from wattle.gateway.agent import GatewayAgent
+from wattle.peer.asking import refuse
 from wattle.peer.feeds import FeedPublisher
 from wattle.peer.loop import wall_clock
 from wattle.peer.presence import new_incarnation
@@ -95,6 +96,12 @@ class Runtime:
         query.finish()
 
     def _command(self, query: Query) -> None:
+        try:
+            self._take_command(query)
+        except InvalidRequest as error:
+            refuse(query, error)
+
+    def _take_command(self, query: Query) -> None:
         answer: Any = None
         match KEYS.cmd_verb(query.key):
             case "held":

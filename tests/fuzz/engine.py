@@ -34,6 +34,7 @@ MOST_FINDINGS = 20
 """Different findings after which a target is left."""
 
 _SHRINKING = 400  # tries
+_SHRINKING_SECONDS = 20.0
 
 
 class TooLong(BaseException):
@@ -184,6 +185,8 @@ def _unusable(error: WattleError) -> str | None:
 
 def _what(error: BaseException) -> str:
     """A finding's name: the same for the same fault."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "/wattle/" in f.filename]
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "the check"
     said = f" {str(error)[:60]!r}" if isinstance(error, AssertionError) else ""
@@ -230,12 +233,13 @@ def replay(kind: type[Target], file: Path) -> str | None:
 
 def _shrunk(target: Target, given: Any, what: str, watch: _Watch) -> Any:
     tries = itertools.count()
+    until = time.perf_counter() + _SHRINKING_SECONDS
     better: Any = given
     again = True
     while again:
         again = False
         for smaller in _smaller(better):
-            if next(tries) > _SHRINKING:
+            if next(tries) > _SHRINKING or time.perf_counter() > until:
                 return better
             watch.count += 1
             watch.busy = True
