@@ -11,8 +11,10 @@ import trio.testing
 
 from tests.bus.networks import Inbox
 from tests.coordinator.world import KEYS, World, document
+from wattle.bus.base import Query
 from wattle.bus.memory import MemoryBus
-from wattle.core.model import TaskStatus
+from wattle.core.hashing import ranked
+from wattle.core.model import TaskId, TaskStatus
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway import agent as gateway_agent
 from wattle.gateway import routes
@@ -210,6 +212,44 @@ async def test_changes_of_one_thing_do_not_wait_for_another(net: World) -> None:
     assert (await net.api("runs"))["runs"][0]["id"] == "free"
     assert len(gateway._changing) == 1
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_submission_to_a_coordinator_that_goes_unanswering_is_sent_to_the_next_as_the_same_run(
+    net: World,
+) -> None:
+    await net.coordinator("c1")
+    await net.gateway()
+    asked: list[Any] = []
+    token = net.client.declare_alive(KEYS.alive("coordinator", "c2", "life"))
+
+    def go(query: Query) -> None:
+        asked.append(json.loads(query.payload or b""))
+        token.undeclare()
+        query.finish()
+
+    net.client.serve(KEYS.cmd("c2", "submit"), go)
+    name = next(n for n in map("p{}".format, range(100)) if ranked(["c1", "c2"], n)[0] == "c2")
+    submitted = await net.api("runs", document() | {"name": name})
+    assert [question["run"] for question in asked] == [submitted["id"]]
+    assert submitted["owner"] == "c1"
+    assert [run["id"] for run in (await net.api("runs"))["runs"]] == [submitted["id"]]
+
+
+async def test_the_log_of_an_attempt_is_had_from_its_node_when_nobody_knows_the_run(net: World) -> None:
+    await net.gateway()
+    path = "runs/r1/workers/w/logs/stdout"
+    task = TaskId("r1", "w", 2)
+
+    def answer(query: Query) -> None:
+        query.reply(b"printed", key=KEYS.log(task, "stdout"), attachment=b'{"size": 7}')
+        query.finish()
+
+    net.client.serve(KEYS.log(task, "stdout"), answer)
+    (reply,) = await net.client.get(KEYS.api(path), parameters="attempt=2", timeout=5)
+    assert (reply.payload, json.loads(reply.attachment or b"")) == (b"printed", {"attempt": 2, "size": 7})
+    for missing in ("attempt=1", ""):
+        (reply,) = await net.client.get(KEYS.api(path), parameters=missing, timeout=5)
+        assert json.loads(reply.payload)["code"] == "NO_COORDINATOR"
 
 
 async def test_nothing_is_remembered_of_changes_that_are_done(net: World) -> None:

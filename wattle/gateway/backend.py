@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -18,10 +17,6 @@ from wattle.protocol.keys import Keys
 
 MOMENT = 0.2
 """Seconds until it is asked again for the owner of a run whose owner is gone."""
-
-
-TRIES = 3
-"""Times that a submission with an id is given to a coordinator."""
 
 PATIENCE = 2.0
 """Seconds that a submission waits for a coordinator where one was in sight before."""
@@ -113,16 +108,6 @@ class Backend:
                 return None
             await trio.sleep(MOMENT)
 
-    async def submit(self, payload: bytes, run: str | None) -> Any:
-        """Have a run submitted by one of the coordinators; one with an id is tried again with others, should its coordinator go away."""
-        for left in reversed(range(TRIES if run is not None else 1)):
-            try:
-                return await self.ask(await self.taker(run or secrets.token_hex(4), run), "submit", payload)
-            except Unavailable as error:
-                if not left or error.code not in ("NO_COORDINATOR", "TIMEOUT"):
-                    raise
-        raise AssertionError(TRIES)
-
     async def taker(self, name: str, run: str | None = None) -> str:
         """The coordinator for something new: the one that has that run already, or else the one that ``name`` falls to.
 
@@ -147,6 +132,26 @@ class Backend:
             names = self._presence.names("coordinator")
         self._had_coordinator = self._had_coordinator or bool(names)
         return names
+
+    async def take(
+        self, verb: str, name: str, payload: bytes, run: str | None = None, *, new: str | None = None
+    ) -> Any:
+        """What the coordinator answers that something new falls to (see ``taker``); the payload is safe to be sent twice.
+
+        One that goes out of sight before it answers may have taken it, and told others: then whoever has that run is asked, or whose
+        turn it is now. ``new`` is the run's id where nobody can have it yet.
+        """
+        deadline = trio.current_time() + self.timeout
+        while True:
+            coordinator = await self.taker(name, run)
+            try:
+                return await self.ask(coordinator, verb, payload)
+            except Unavailable as error:
+                between = error.code in ("NO_COORDINATOR", "OWNER_UNREACHABLE")
+                if not between or trio.current_time() + MOMENT > deadline:
+                    raise
+            run = run or new
+            await trio.sleep(MOMENT)
 
     async def ask(self, coordinator: str, verb: str, payload: bytes) -> Any:
         """What one coordinator answers."""

@@ -6,6 +6,8 @@ Paths are what follows ``api/v1/``; ``<name>`` parts follow the grammar of names
 from __future__ import annotations
 
 import json
+import secrets
+import time
 from difflib import get_close_matches
 from functools import partial
 from itertools import zip_longest
@@ -15,13 +17,14 @@ import trio
 from pydantic_core import to_json
 
 from wattle import __version__
+from wattle.bus.base import Reply
 from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
 from wattle.document.model import json_schema
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from wattle.gateway.backend import Backend
 from wattle.gateway.request import Answer, Handler, Method, Request, json_answer
 from wattle.gateway.submission import read_submission
-from wattle.names import check_name
+from wattle.names import as_name, check_name, new_run_id
 from wattle.peer.asking import parse_number, parse_object, parse_seconds
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import STREAMS
@@ -113,8 +116,7 @@ class Routes:
     async def _create_workflow(self, request: Request) -> Answer:
         request.only()
         submission = await read_submission(request.payload)
-        taker = await self._backend.taker(submission.name)
-        return json_answer(await self._backend.ask(taker, "put_workflow", submission.payload))
+        return json_answer(await self._backend.take("put_workflow", submission.name, submission.payload))
 
     async def _put_workflow(self, request: Request) -> Answer:
         name = request.names["workflow"]
@@ -123,8 +125,7 @@ class Routes:
             raise InvalidRequest(
                 f"the document is named {submission.name[:64]!r}, the key says {name!r}; make them the same"
             )
-        taker = await self._backend.taker(name)
-        return json_answer(await self._backend.ask(taker, "put_workflow", submission.payload))
+        return json_answer(await self._backend.take("put_workflow", name, submission.payload))
 
     async def _workflow(self, request: Request) -> Answer:
         request.only()
@@ -195,7 +196,11 @@ class Routes:
     async def _submit(self, request: Request) -> Answer:
         request.only()
         submission = await read_submission(request.payload, request.names.get("run"))
-        return json_answer(await self._backend.submit(submission.payload, submission.run))
+        run = submission.run
+        if run is not None:
+            return json_answer(await self._backend.take("submit", run, submission.payload, run))
+        new = new_run_id(as_name(submission.name), time.time(), secrets.token_hex(2))  # so that it may be sent twice
+        return json_answer(await self._backend.take("submit", new, submission.named(new), new=new))
 
     async def _run(self, request: Request) -> Answer:
         request.only("wait")
@@ -283,7 +288,15 @@ class Routes:
         if "tail" in request.parameters:
             place["tail"] = parse_number(request.parameters, "tail", 0, 0, 2**62)
         wanted = parse_number(request.parameters, "attempt", 0, 1, 10**9)
-        worker = await self._with_attempt(request, wait)
+        try:
+            worker = await self._with_attempt(request, wait)
+        except Unavailable:
+            # Nobody in sight knows the run; a node that has the log of this attempt needs nobody for that.
+            task = TaskId(request.names["run"], request.names["worker"], wanted)
+            reply = await self._ask_for_log(task, stream, place) if wanted else None
+            if reply is None:
+                raise
+            return Answer(reply.payload, to_json({"attempt": wanted, **json.loads(reply.attachment or b"{}")}))
         numbers = [a["attempt"] for a in worker["attempts"]]
         if not numbers and not wanted:
             return _no_log_yet(worker)
@@ -305,16 +318,20 @@ class Routes:
             key, lambda: self._find_worker(request), _may_have_log, wait=wait, every=LOOK_AGAIN
         )
 
-    async def _read_log(self, task: TaskId, stream: str, place: dict[str, Any], node: str, worker: Any) -> Answer:
+    async def _ask_for_log(self, task: TaskId, stream: str, place: dict[str, Any]) -> Reply | None:
+        """What the node that has a log answers; None when none in sight has it."""
         parameters = ";".join(f"{name}={value}" for name, value in place.items())
         timeout = self._backend.timeout + place["wait"]
         replies = await self._backend.bus.get(
             self._backend.keys.log(task, stream), parameters=parameters, timeout=timeout, everyone=True, first=True
         )
-        for reply in replies:
-            if reply.ok:
-                about = json.loads(reply.attachment or b"{}")
-                return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))
+        return next((reply for reply in replies if reply.ok), None)
+
+    async def _read_log(self, task: TaskId, stream: str, place: dict[str, Any], node: str, worker: Any) -> Answer:
+        reply = await self._ask_for_log(task, stream, place)
+        if reply is not None:
+            about = json.loads(reply.attachment or b"{}")
+            return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))
         if self._presence.incarnation("runtime", node) is None:
             raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
         status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)

@@ -25,6 +25,10 @@ class Submission:
     name: str
     run: str | None
 
+    def named(self, run: str) -> bytes:
+        """The payload with a run id in it; for one that came without."""
+        return self.payload[:-1] + b',"run":' + to_json(run) + b"}"  # an object that has a document
+
 
 async def read_submission(payload: bytes | None, run: str | None = None) -> Submission:
     """``{"document", "params", "run"}``, or a bare document in JSON or YAML; ``run`` is the id in the key, if any.
