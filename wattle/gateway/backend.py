@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 import trio
@@ -12,13 +12,11 @@ from pydantic_core import to_json
 from wattle.bus.base import TIMEOUT, Bus, Reply, Sample
 from wattle.core.hashing import ranked
 from wattle.errors import InternalError, NotFound, Unavailable, WattleError, error_from_dict
+from wattle.gateway.request import LATE, MOMENT, Patience
 from wattle.peer.presence import Presence
-from wattle.protocol.keys import Keys
+from wattle.protocol.keys import Alive, Keys
 
-MOMENT = 0.2
-"""Seconds until it is asked again for the owner of a run whose owner is gone."""
-
-PATIENCE = 2.0
+COMEBACK = 2.0
 """Seconds that a submission waits for a coordinator where one was in sight before."""
 
 
@@ -29,10 +27,38 @@ class Backend:
         self.bus, self.keys, self._presence, self.timeout = bus, keys, presence, timeout
         self._had_coordinator = False
 
+    def patience(self, wait: float = 0.0) -> Patience:
+        """For a request that comes now, and asks to wait so many seconds."""
+        now = trio.current_time()
+        return Patience(now + wait, now + max(self.timeout, wait + LATE))
+
+    async def _get(
+        self,
+        key: str,
+        payload: bytes | None = None,
+        *,
+        answerers: Collection[Alive],
+        timeout: float,
+        everyone: bool = False,
+        parameters: str = "",
+        first: bool = True,
+    ) -> list[Reply] | None:
+        """All answers; None when one of ``answerers`` goes out of sight before they are there."""
+        with self._presence.while_in_sight(answerers):
+            return await self.bus.get(
+                key, payload, parameters=parameters, timeout=timeout, everyone=everyone, first=first
+            )
+        return None
+
     async def everyone(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
         """What each coordinator answers, with its name; those to whom the question means nothing are silent."""
-        key = self.keys.cmd("*", verb)
-        replies = await self.bus.get(key, to_json(args), timeout=self.timeout, everyone=True)
+        patience = self.patience()
+        key, replies = self.keys.cmd("*", verb), None
+        while replies is None:
+            answerers = self._presence.newest("coordinator")
+            replies = await self._get(
+                key, to_json(args), answerers=answerers, timeout=patience.timeout, everyone=True, first=False
+            )
         answers = [(self.keys.cmd_peer(r.key), json.loads(r.payload)) for r in replies if r.ok]
         self._had_coordinator = self._had_coordinator or bool(answers)
         if not answers:
@@ -57,34 +83,46 @@ class Backend:
                 "no coordinator is in sight; start one with: wattle coordinator --connect ...", code="NO_COORDINATOR"
             )
 
-    async def owner(self, verb: str, args: dict[str, Any], missing: NotFound, *, wait: float = 0.0) -> Any:
+    async def owner(
+        self,
+        verb: str,
+        args: dict[str, Any],
+        missing: NotFound,
+        patience: Patience | None = None,
+        *,
+        repeatable: bool = True,
+    ) -> Any:
         """What the one coordinator that knows the thing answers, whatever became of others; raises ``missing`` when none does.
 
-        ``wait`` is added to the timeout.
+        ``repeatable`` says that it may be asked again while the owner may be about to answer.
         """
-        deadline = trio.current_time() + self.timeout + wait
+        patience = patience or self.patience()
         while True:
-            before, left = self._presence.names("coordinator"), deadline - trio.current_time()
-            replies = await self._owner(verb, args, min(wait, left), max(left, MOMENT))
+            before = self._presence.newest("coordinator")
+            replies = await self._owner(verb, args, before if repeatable else [], patience)
             for reply in replies:
                 if reply.ok:
                     return json.loads(reply.payload)
-            if trio.current_time() + MOMENT > deadline or not self._may_be_between_owners(replies, before):
+            if patience.over or not self._may_be_between_owners(replies, before):
                 break
             await trio.sleep(MOMENT)
         self._raise(replies)
         raise missing
 
-    async def _owner(self, verb: str, args: dict[str, Any], wait: float, timeout: float) -> list[Reply]:
-        asked = args | {"wait": wait} if "wait" in args else args
+    async def _owner(
+        self, verb: str, args: dict[str, Any], coordinators: list[Alive], patience: Patience
+    ) -> list[Reply]:
+        """The answers; none when one of these goes meanwhile, which may be the owner."""
+        asked = args | {"wait": patience.wait} if "wait" in args else args
         key = self.keys.cmd("*", verb)
-        return await self.bus.get(key, to_json(asked), timeout=timeout, everyone=True, first=True)
+        replies = await self._get(key, to_json(asked), answerers=coordinators, timeout=patience.timeout, everyone=True)
+        return replies or []
 
-    def _may_be_between_owners(self, replies: Iterable[Reply], before: list[str]) -> bool:
+    def _may_be_between_owners(self, replies: Iterable[Reply], before: list[Alive]) -> bool:
         """Whether a run that nobody owns may have an owner in a moment: one says so, or a coordinator has just gone."""
         if any(_code(reply) == "OWNER_UNREACHABLE" for reply in replies):
             return True
-        now = self._presence.names("coordinator")
+        now = self._presence.newest("coordinator")
         return bool(now) and not set(before) <= set(now)
 
     async def newest_workflow(self, name: str, missing: NotFound) -> tuple[str, Any]:
@@ -96,14 +134,14 @@ class Backend:
 
     async def holder(self, run: str) -> str | None:
         """The coordinator that has a run already, if one does."""
-        deadline = trio.current_time() + self.timeout
+        patience = self.patience()
         while True:
-            before = self._presence.names("coordinator")
-            replies = await self._owner("run", {"run": run}, 0.0, self.timeout)
+            before = self._presence.newest("coordinator")
+            replies = await self._owner("run", {"run": run}, before, patience)
             found = next((self.keys.cmd_peer(r.key) for r in replies if r.ok), None)
             if found is not None or not self._may_be_between_owners(replies, before):
                 return found
-            if trio.current_time() + MOMENT > deadline:
+            if patience.over:
                 self._raise(r for r in replies if _code(r) == "OWNER_UNREACHABLE")
                 return None
             await trio.sleep(MOMENT)
@@ -125,7 +163,7 @@ class Backend:
     async def _coordinators(self) -> list[str]:
         """The coordinators in sight; where there was one before, it is given a moment to come back: suspicion is not death."""
         names = self._presence.names("coordinator")
-        for _ in range(round(PATIENCE / MOMENT) if self._had_coordinator else 0):
+        for _ in range(round(COMEBACK / MOMENT) if self._had_coordinator else 0):
             if names:
                 break
             await trio.sleep(MOMENT)
@@ -141,14 +179,14 @@ class Backend:
         One that goes out of sight before it answers may have taken it, and told others: then whoever has that run is asked, or whose
         turn it is now. ``new`` is the run's id where nobody can have it yet.
         """
-        deadline = trio.current_time() + self.timeout
+        patience = self.patience()
         while True:
             coordinator = await self.taker(name, run)
             try:
                 return await self.ask(coordinator, verb, payload)
             except Unavailable as error:
                 between = error.code in ("NO_COORDINATOR", "OWNER_UNREACHABLE")
-                if not between or trio.current_time() + MOMENT > deadline:
+                if not between or patience.over:
                     raise
             run = run or new
             await trio.sleep(MOMENT)
@@ -156,27 +194,49 @@ class Backend:
     async def ask(self, coordinator: str, verb: str, payload: bytes) -> Any:
         """What one coordinator answers."""
         timeout = self.timeout + len(payload) / 1e6
-        replies = await self.bus.get(self.keys.cmd(coordinator, verb), payload, timeout=timeout, first=True)
-        for reply in replies:
+        answerers = self._presence.newest("coordinator", coordinator)
+        replies = await self._get(self.keys.cmd(coordinator, verb), payload, answerers=answerers, timeout=timeout)
+        for reply in replies or ():
             if reply.ok:
                 return json.loads(reply.payload)
-        self._raise(replies)
+        self._raise(replies or ())
         raise Unavailable(f"coordinator {coordinator} did not answer {verb!r}", code="NO_COORDINATOR")
 
     async def runtime(self, node: str, verb: str) -> Any:
         """What a runtime answers to an order."""
-        if self._presence.incarnation("runtime", node) is None:
+        answerers = self._presence.newest("runtime", node)
+        if not answerers:
             raise NotFound(
                 f"no node named {node!r} is in sight; wattle nodes lists those that are", code="NODE_NOT_FOUND"
             )
-        replies = await self.bus.get(self.keys.cmd(node, verb), timeout=self.timeout, first=True)
+        replies = await self._get(self.keys.cmd(node, verb), answerers=answerers, timeout=self.timeout) or []
         for reply in replies:
             if reply.ok:
                 return json.loads(reply.payload)
-        for reply in replies:
-            if reply.payload != TIMEOUT:
-                raise _error(reply)
+        self._raise_for_node(replies, node)
         raise Unavailable(f"node {node!r} did not answer", code="NODE_UNREACHABLE")
+
+    async def log(self, key: str, place: dict[str, int], patience: Patience, node: str | None = None) -> Reply | None:
+        """What the node that has a log answers; None when all say that they do not have it. ``node`` is the one that should."""
+        parameters = ";".join(f"{name}={value}" for name, value in {**place, "wait": patience.wait}.items())
+        answerers = self._presence.newest("runtime", node) if node is not None else ()
+        replies = await self._get(
+            key, parameters=parameters, answerers=answerers, timeout=patience.timeout, everyone=True
+        )
+        if replies is None:
+            raise Unavailable(f"node {node!r} went out of sight before it answered", code="NODE_UNREACHABLE")
+        for reply in replies:
+            if reply.ok:
+                return reply
+        self._raise_for_node(replies, node)
+        return None
+
+    def _raise_for_node(self, replies: Iterable[Reply], node: str | None) -> None:
+        for reply in replies:
+            if reply.payload == TIMEOUT:
+                who = "a node in sight" if node is None else f"node {node!r}"
+                raise Unavailable(f"{who} did not answer in time", code="NODE_UNREACHABLE")
+            raise _error(reply)
 
     async def ask_until(
         self, key: str, ask: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, wait: float, every: float

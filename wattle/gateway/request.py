@@ -1,4 +1,4 @@
-"""Requests as routes get them, and what they answer."""
+"""Requests as routes get them, how long they may take, and what they answer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
+import trio
 from pydantic_core import to_json
 
 from wattle.errors import InvalidRequest
+
+LATE = 2.0
+"""Seconds by which the answer to a request that waits may come after what it asked to wait."""
+
+MOMENT = 0.2
+"""Seconds until it is asked again for the owner of a run whose owner is gone."""
 
 
 class Method(StrEnum):
@@ -65,3 +72,26 @@ Handler = Callable[[Request], Awaitable[Answer]]
 def json_answer(value: Any) -> Answer:
     """The answer that a JSON value makes."""
     return Answer(to_json(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one request may take: whatever it asks of the network, again or one thing after the other, it asks within this."""
+
+    until: float  # when what it waits for is waited for no more
+    deadline: float  # when it has been answered, one way or another
+
+    @property
+    def wait(self) -> float:
+        """Seconds that may still be waited."""
+        return max(self.until - trio.current_time(), 0.0)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a question now may take."""
+        return max(self.deadline - trio.current_time(), MOMENT)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no time to ask again in a moment."""
+        return trio.current_time() + MOMENT > self.deadline

@@ -13,16 +13,14 @@ from functools import partial
 from itertools import zip_longest
 from typing import Any
 
-import trio
 from pydantic_core import to_json
 
 from wattle import __version__
-from wattle.bus.base import Reply
 from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
 from wattle.document.model import json_schema
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from wattle.gateway.backend import Backend
-from wattle.gateway.request import Answer, Handler, Method, Request, json_answer
+from wattle.gateway.request import Answer, Handler, Method, Patience, Request, json_answer
 from wattle.gateway.submission import read_submission
 from wattle.names import as_name, check_name, new_run_id
 from wattle.peer.asking import parse_number, parse_object, parse_seconds
@@ -211,18 +209,17 @@ class Routes:
 
     async def _wait_for_run(self, request: Request, wait: float) -> Any:
         run, missing = request.names["run"], _no_run(request)
-        until = trio.current_time() + wait
+        patience = self._backend.patience(wait)
 
         async def ask() -> Any:
-            left = max(until - trio.current_time(), 0.0)
             try:
-                return await self._backend.owner("run", {"run": run, "wait": left}, missing, wait=left)
+                return await self._backend.owner("run", {"run": run, "wait": wait}, missing, patience)
             except NotFound:
                 return None
 
         view = await ask()
         if view is None:
-            key, grace = self._backend.keys.event_run(run), min(wait, GRACE)
+            key, grace = self._backend.keys.event_run(run), min(patience.wait, GRACE)
             view = await self._backend.ask_until(key, ask, bool, wait=grace, every=GRACE / 8)
         if view is None:
             raise missing
@@ -234,7 +231,9 @@ class Routes:
 
     async def _retry(self, request: Request) -> Answer:
         request.only()
-        return json_answer(await self._backend.owner("retry_run", {"run": request.names["run"]}, _no_run(request)))
+        args = {"run": request.names["run"]}
+        # Asked twice, it would be refused because the run goes on.
+        return json_answer(await self._backend.owner("retry_run", args, _no_run(request), repeatable=False))
 
     async def _prune(self, request: Request) -> Answer:
         request.only()
@@ -272,10 +271,10 @@ class Routes:
         request.only()
         return json_answer(await self._find_worker(request))
 
-    async def _find_worker(self, request: Request) -> Any:
+    async def _find_worker(self, request: Request, patience: Patience | None = None) -> Any:
         run, worker = request.names["run"], request.names["worker"]
         missing = NotFound(f"run {run!r} has no worker {worker!r}, or there is no such run", code="WORKER_NOT_FOUND")
-        return await self._backend.owner("worker", {"run": run, "worker": worker}, missing)
+        return await self._backend.owner("worker", {"run": run, "worker": worker}, missing, patience)
 
     async def _log(self, request: Request) -> Answer:
         request.only("offset", "limit", "attempt", "wait", "tail")
@@ -284,16 +283,17 @@ class Routes:
             raise InvalidRequest(f"a log is stdout or stderr, not {stream!r}")
         limit = parse_number(request.parameters, "limit", MAX_LOG, 1, MAX_LOG)
         wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
-        place = {"limit": limit, "wait": wait, "offset": parse_number(request.parameters, "offset", 0, 0, 2**62)}
+        patience = self._backend.patience(wait)
+        place = {"limit": limit, "offset": parse_number(request.parameters, "offset", 0, 0, 2**62)}
         if "tail" in request.parameters:
             place["tail"] = parse_number(request.parameters, "tail", 0, 0, 2**62)
         wanted = parse_number(request.parameters, "attempt", 0, 1, 10**9)
         try:
-            worker = await self._with_attempt(request, wait)
+            worker = await self._with_attempt(request, patience)
         except Unavailable:
             # Nobody in sight knows the run; a node that has the log of this attempt needs nobody for that.
             task = TaskId(request.names["run"], request.names["worker"], wanted)
-            reply = await self._ask_for_log(task, stream, place) if wanted else None
+            reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience) if wanted else None
             if reply is None:
                 raise
             return Answer(reply.payload, to_json({"attempt": wanted, **json.loads(reply.attachment or b"{}")}))
@@ -306,29 +306,26 @@ class Routes:
                 f"worker {worker['name']!r} has no attempt {attempt}; it has {numbers or 'none'}", code="LOG_NOT_FOUND"
             )
         node = next(a["node"] for a in worker["attempts"] if a["attempt"] == attempt)
-        return await self._read_log(TaskId(worker["run"], worker["name"], attempt), stream, place, node, worker)
+        return await self._read_log(
+            TaskId(worker["run"], worker["name"], attempt), stream, place, node, worker, patience
+        )
 
-    async def _with_attempt(self, request: Request, wait: float) -> Any:
-        """The worker, once it has an attempt, or after ``wait`` seconds."""
-        worker = await self._find_worker(request)
-        if _may_have_log(worker) or wait <= 0:
+    async def _with_attempt(self, request: Request, patience: Patience) -> Any:
+        """The worker, once it has an attempt, or after what the request waits."""
+
+        async def find() -> Any:
+            return await self._find_worker(request, patience)
+
+        worker = await find()
+        if _may_have_log(worker) or not patience.wait:
             return worker
         key = self._backend.keys.event_worker(worker["run"], worker["name"])
-        return await self._backend.ask_until(
-            key, lambda: self._find_worker(request), _may_have_log, wait=wait, every=LOOK_AGAIN
-        )
+        return await self._backend.ask_until(key, find, _may_have_log, wait=patience.wait, every=LOOK_AGAIN)
 
-    async def _ask_for_log(self, task: TaskId, stream: str, place: dict[str, Any]) -> Reply | None:
-        """What the node that has a log answers; None when none in sight has it."""
-        parameters = ";".join(f"{name}={value}" for name, value in place.items())
-        timeout = self._backend.timeout + place["wait"]
-        replies = await self._backend.bus.get(
-            self._backend.keys.log(task, stream), parameters=parameters, timeout=timeout, everyone=True, first=True
-        )
-        return next((reply for reply in replies if reply.ok), None)
-
-    async def _read_log(self, task: TaskId, stream: str, place: dict[str, Any], node: str, worker: Any) -> Answer:
-        reply = await self._ask_for_log(task, stream, place)
+    async def _read_log(
+        self, task: TaskId, stream: str, place: dict[str, int], node: str, worker: Any, patience: Patience
+    ) -> Answer:
+        reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, node)
         if reply is not None:
             about = json.loads(reply.attachment or b"{}")
             return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -27,6 +28,7 @@ class Presence:
         self._keys = keys
         self._changed = changed
         self._seen: dict[tuple[str, str], dict[str, None]] = {}
+        self._watched: dict[trio.CancelScope, Collection[Alive]] = {}
         self._declaration: Declaration = bus.watch_alive(keys.alive(), self._token)
 
     def _token(self, key: str, alive: bool) -> None:
@@ -42,6 +44,9 @@ class Presence:
             return  # was not there
         if not lives:
             del self._seen[peer.role, peer.peer]
+        if not alive:
+            for scope in [scope for scope, watched in self._watched.items() if peer in watched]:
+                scope.cancel()
         if self._changed is not None:
             self._changed(peer, alive)
 
@@ -57,6 +62,28 @@ class Presence:
         """The newest life of a peer that is in sight."""
         lives = self._seen.get((role, name))
         return next(reversed(lives)) if lives else None
+
+    def newest(self, role: str, name: str | None = None) -> list[Alive]:
+        """The newest life of each peer of a role in sight, or of the one so named."""
+        return [
+            Alive(role, peer, next(reversed(lives)))
+            for (r, peer), lives in self._seen.items()
+            if r == role and name in (None, peer)
+        ]
+
+    @contextmanager
+    def while_in_sight(self, peers: Collection[Alive]) -> Iterator[None]:
+        """Do something with peers that are in sight: it is cancelled, and the block left, when one of them goes.
+
+        For questions: Zenoh ends those that were open when a peer died, but not always one that is sent in that very moment, which
+        then stays open until its time is up (seen on 1.10.2: after 12 of 47 kills of a peer that was asked all the time).
+        """
+        with trio.CancelScope() as scope:
+            self._watched[scope] = peers
+            try:
+                yield
+            finally:
+                del self._watched[scope]
 
     def close(self) -> None:
         """Look no more."""

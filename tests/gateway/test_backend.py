@@ -1,0 +1,195 @@
+"""What a gateway's questions come to when those who are asked die, or stand still."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from wattle.bus.base import Declaration, Query
+from wattle.bus.memory import MemoryBus, MemoryNetwork
+from wattle.core.model import TaskId
+from wattle.errors import NotFound, Unavailable
+from wattle.gateway.backend import Backend
+from wattle.gateway.request import LATE
+from wattle.peer.presence import Presence
+from wattle.protocol.keys import Keys
+
+KEYS = Keys()
+TIMEOUT = 10.0
+MISSING = NotFound("there is no such run", code="RUN_NOT_FOUND")
+TASK = TaskId("r1", "w", 1)
+
+
+@dataclass
+class Peer:
+    """A peer that keeps every question, as if it died just when it was asked; ``answers`` gives what it says to the n-th after all."""
+
+    bus: MemoryBus
+    role: str
+    name: str
+    answers: Callable[[int], Any] = lambda _: None
+    asked: list[Query] = field(default_factory=list)
+    declared: list[Declaration] = field(default_factory=list)
+    lives: int = 0
+
+    def __post_init__(self) -> None:
+        self.live()
+
+    def live(self) -> None:
+        """Be in sight, in a life of its own."""
+        self.lives += 1
+        self.declared = [
+            self.bus.serve(KEYS.cmd(self.name, "*"), self._take),
+            self.bus.serve(KEYS.log(TASK, "stdout"), self.asked.append),
+            self.bus.declare_alive(KEYS.alive(self.role, self.name, f"life{self.lives}")),
+        ]
+
+    def die(self) -> None:
+        """Be gone, and let nobody know of the questions that are open."""
+        for declaration in self.declared:
+            declaration.undeclare()
+
+    def _take(self, query: Query) -> None:
+        self.asked.append(query)
+        answer = self.answers(len(self.asked))
+        if answer is not None:
+            self.answer(query, answer)
+
+    def answer(self, query: Query, answer: Any) -> None:
+        """Answer one of the questions."""
+        query.reply(json.dumps(answer).encode(), key=KEYS.cmd(self.name, KEYS.cmd_verb(query.key)))
+        query.finish()
+
+    def waits(self) -> list[float]:
+        """What the questions asked to wait."""
+        return [json.loads(query.payload or b"")["wait"] for query in self.asked]
+
+
+@pytest.fixture
+async def network(autojump_clock: trio.testing.MockClock) -> MemoryNetwork:
+    """A network in memory, where time passes when nothing else happens."""
+    return MemoryNetwork()
+
+
+async def backend_on(network: MemoryNetwork) -> Backend:
+    """A gateway's, that sees who is there."""
+    bus = network.bus("gateway")
+    backend = Backend(bus, KEYS, Presence(bus, KEYS), timeout=TIMEOUT)
+    await trio.testing.wait_all_tasks_blocked()
+    return backend
+
+
+async def test_who_waits_is_answered_soon_after_what_he_asked_to_wait_though_nobody_answers(
+    network: MemoryNetwork,
+) -> None:
+    peer = Peer(network.bus(), "coordinator", "c1")
+    backend = await backend_on(network)
+    began = trio.current_time()
+    with pytest.raises(Unavailable) as caught:
+        await backend.owner("run", {"run": "r1", "wait": 20}, MISSING, backend.patience(20))
+    assert caught.value.code == "TIMEOUT"
+    assert 20 < trio.current_time() - began < 20 + LATE + 1
+    assert peer.waits() == [pytest.approx(20, abs=0.5)]
+
+
+async def test_a_question_that_was_lost_with_its_coordinator_is_asked_again_for_what_is_left_of_its_time(
+    network: MemoryNetwork,
+) -> None:
+    peer = Peer(network.bus(), "coordinator", "c1", lambda count: {"id": "r1"} if count == 2 else None)
+    backend = await backend_on(network)
+
+    async def restart() -> None:
+        await trio.sleep(15)
+        peer.die()
+        peer.live()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(restart)
+        answer = await backend.owner("run", {"run": "r1", "wait": 20}, MISSING, backend.patience(20))
+    assert answer == {"id": "r1"}
+    assert peer.waits() == [pytest.approx(20, abs=0.5), pytest.approx(5, abs=0.5)]
+
+
+async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_it(network: MemoryNetwork) -> None:
+    peer = Peer(network.bus(), "coordinator", "c1")
+    backend = await backend_on(network)
+
+    async def die() -> None:
+        await trio.sleep(1)
+        peer.die()
+
+    for ask in (
+        lambda: backend.owner("run", {"run": "r1", "wait": 20}, MISSING, backend.patience(20)),
+        lambda: backend.everyone("runs", {}),
+        lambda: backend.ask("c1", "start", b"{}"),
+    ):
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(die)
+            with pytest.raises(Unavailable) as caught:
+                await ask()
+        assert caught.value.code == "NO_COORDINATOR"
+        assert trio.current_time() - began < TIMEOUT
+        peer.live()
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_what_must_not_be_asked_twice_is_not_asked_again_though_somebody_goes(network: MemoryNetwork) -> None:
+    other = Peer(network.bus(), "coordinator", "c1")
+    owner = Peer(network.bus(), "coordinator", "c2")
+    backend = await backend_on(network)
+
+    async def go_on() -> None:
+        await trio.sleep(1)
+        other.die()
+        await trio.sleep(1)
+        owner.answer(owner.asked[0], {"id": "r1"})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on)
+        assert await backend.owner("retry_run", {"run": "r1"}, MISSING, repeatable=False) == {"id": "r1"}
+    assert len(owner.asked) == 1
+
+
+async def test_a_listing_is_asked_for_again_when_one_goes_that_might_have_had_some(network: MemoryNetwork) -> None:
+    lost = Peer(network.bus(), "coordinator", "c1")
+    peer = Peer(network.bus(), "coordinator", "c2", lambda _: {"runs": []})
+    backend = await backend_on(network)
+
+    async def die() -> None:
+        await trio.sleep(1)
+        lost.die()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        assert await backend.everyone("runs", {}) == [("c2", {"runs": []})]
+    assert len(peer.asked) == 2
+
+
+async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(network: MemoryNetwork) -> None:
+    peer = Peer(network.bus(), "runtime", "n1")
+    backend = await backend_on(network)
+
+    async def die() -> None:
+        await trio.sleep(1)
+        peer.die()
+
+    async def ask() -> None:
+        with pytest.raises(Unavailable) as caught:
+            await backend.log(KEYS.log(TASK, "stdout"), {"offset": 0}, backend.patience(20), "n1")
+        assert caught.value.code == "NODE_UNREACHABLE"
+
+    began = trio.current_time()
+    await ask()
+    assert 20 < trio.current_time() - began < 20 + LATE + 1
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        await ask()
+    assert trio.current_time() - began < LATE
