@@ -19,7 +19,7 @@ from pydantic_core import to_json
 
 from wattle import __version__, logs
 from wattle.bus.base import Bus, Query
-from wattle.bus.config import ZenohOptions
+from wattle.bus.config import ZenohOptions, lease_of
 from wattle.bus.zenoh import open_zenoh_bus
 from wattle.coordinator.agent import CoordinatorAgent
 from wattle.errors import StoreError, WattleError
@@ -75,10 +75,10 @@ class Host:
                     await bus.close()
 
     async def _serve(self, bus: Bus, ready: Callable[[list[str]], None]) -> None:
-        keys = Keys(self._first.namespace)
+        keys, lease = Keys(self._first.namespace), lease_of(_zenoh_options(self._first))
         async with trio.open_nursery() as claims:
             for role in self._settings:
-                claims.start_soon(claim_name, bus, keys, role, self.name(role))
+                claims.start_soon(partial(claim_name, bus, keys, role, self.name(role), lease=lease))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
             nursery.start_soon(self._end_with_store)

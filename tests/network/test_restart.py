@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from tests.network.processes import Agent, Network, StockClient, network, processes_under, stock_client, wait_until
+from tests.network.processes import (
+    Agent,
+    Network,
+    StockClient,
+    network,
+    processes_under,
+    stock_client,
+    wait_until,
+)
 from wattle import Client
 
 
@@ -122,3 +130,20 @@ def test_nothing_is_left_when_a_runtime_has_left() -> None:
         wait_until(lambda: not processes_under(runtime.data), "the spawner has gone as well", timeout=5)
         first = client.workers("r")["first"]
         assert [(a["status"], a["node"]) for a in first["attempts"]] == [("succeeded", "runtime1")]
+
+
+def test_a_name_is_refused_to_a_second_holder_and_waited_for_where_the_first_is_silent(tmp_path: Path) -> None:
+    """A stopped process is to others what a machine is that was switched off: in sight until the lease is over, and silent."""
+    with network() as net, ThreadPoolExecutor(1) as thread:
+        home = net.start("runtime", "home")
+        options = ("--mode", "client", "--lease", "60")  # clients see each other though one of them is silent
+        former = net.start("coordinator", "c", *options, connect=home)
+        other = ("--data", str(tmp_path), *options, "--connect", home.endpoint)
+        refused = net.wattle("coordinator", "--name", "c", *other, check=False)
+        assert refused.returncode != 0
+        assert "a coordinator named 'c' is on this network already" in refused.stderr
+        former.process.send_signal(signal.SIGSTOP)
+        successor = thread.submit(net.start, "coordinator", "c", *other)
+        wait_until(lambda: "does not answer: waiting for it to go" in former.log, "the successor waits")
+        former.kill()
+        assert successor.result().process.poll() is None

@@ -67,6 +67,11 @@ def zenoh_config(options: ZenohOptions) -> zenoh.Config:
     return config
 
 
+def lease_of(options: ZenohOptions) -> float:
+    """Seconds of silence after which others give up a link to a session with these options."""
+    return float(json.loads(zenoh_config(options).get_json("transport/link/tx/lease"))) / 1000
+
+
 def open_session(options: ZenohOptions) -> zenoh.Session:
     """Open a session; blocks until it is open.
 

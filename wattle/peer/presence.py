@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import trio
 
-from wattle.bus.base import Bus, Declaration
+from wattle.bus.base import Bus, Declaration, Priority
 from wattle.errors import Conflict, InvalidRequest
 from wattle.logs import get_logger
 from wattle.protocol.keys import Alive, Keys
@@ -91,28 +91,66 @@ class Presence:
 
 
 NAME_WAIT = 3.0
-"""Seconds a starting peer waits for its own name to become free: longer than a lease, for a predecessor that was killed."""
+"""Seconds a starting peer waits for its own name to become free: for a predecessor that was killed, or is about to end."""
+
+SILENT_WAIT = 10.0
+"""Seconds it waits for a holder of its name that does not answer, at least: the lease of routers with Zenoh's own configuration."""
+
+ANSWER_WAIT = 2.0
+"""Seconds that the holder of a name has to answer."""
 
 
-async def claim_name(bus: Bus, keys: Keys, role: str, name: str) -> None:
-    """Make sure nobody else in sight has this name; raises Conflict when it is still taken after NAME_WAIT seconds."""
+async def claim_name(bus: Bus, keys: Keys, role: str, name: str, *, lease: float) -> None:
+    """Make sure nobody else in sight has this name; raises Conflict when somebody has it and stays.
+
+    A holder that answers is another peer. One that does not may be this peer's own former life: after a power failure a machine may
+    be back before the others have noticed that it was gone, which takes them ``lease`` seconds.
+    """
     changed = trio.Event()
 
     def on_change(peer: Alive, alive: bool) -> None:
         changed.set()
 
+    async def is_free(seconds: float) -> bool:
+        nonlocal changed
+        with trio.move_on_after(seconds):
+            while any(peer.peer == name for peer in presence.peers()):
+                changed = trio.Event()
+                await changed.wait()
+            return True
+        return False
+
     presence = Presence(bus, keys, on_change)
     try:
         with trio.move_on_after(0.05):  # tokens that are there arrive within a round trip
             await changed.wait()
-        with trio.move_on_after(NAME_WAIT):
-            while any(peer.peer == name for peer in presence.peers()):
-                changed = trio.Event()
-                await changed.wait()
+        if await is_free(NAME_WAIT):
             return
+        holders = [peer for peer in presence.peers() if peer.peer == name]
+        holder = await _who_answers(bus, keys, holders)
+        if holder is None:
+            wait = max(lease, SILENT_WAIT) + NAME_WAIT
+            log.warning(
+                "this name is in use by a peer that does not answer: waiting for it to go", name=name, seconds=wait
+            )
+            if await is_free(wait):
+                return
     finally:
         presence.close()
+    what = (
+        f"a {holder.role}"
+        if holder is not None
+        else f"a {holders[0].role} that does not answer, and has not gone in {wait:g} s,"
+    )
     raise Conflict(
-        f"a {role} named {name!r} is on this network already; give this one another name with --name",
+        f"{what} named {name!r} is on this network already; give this {role} another name with --name",
         code="NAME_IN_USE",
     )
+
+
+async def _who_answers(bus: Bus, keys: Keys, peers: list[Alive]) -> Alive | None:
+    for peer in peers:
+        replies = await bus.get(keys.state(peer.role, peer.peer), timeout=ANSWER_WAIT, priority=Priority.CONTROL)
+        if any(reply.ok for reply in replies):
+            return peer
+    return None
