@@ -99,6 +99,32 @@ class Owner:
             self.facts += 1
 
 
+def test_what_every_follower_has_leaves_the_memory_but_for_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "REMEMBERED_LEAST", 4)
+    owner = Owner(tmp_path / "owner.db", 0)
+    owner.tell(on.CoordinatorSeen("c3", "i", "s"))
+    for _ in range(10):
+        owner.tell(on.Submit(f"r{owner.core.number}", WORKFLOW, SUBMISSION))
+    newest = owner.core.number
+
+    def remembered(after: int) -> bool:
+        (page, *more) = owner.journal.pages(after)
+        return not more and page.number > after
+
+    for peer, kept in (("c2", newest), ("n1", newest), ("c3", 3)):
+        assert remembered(1)  # until the last of them says that it has more
+        owner.tell(on.Kept(peer, kept))
+        owner.journal.forget()
+    assert not remembered(1)
+    assert remembered(3)
+    owner.tell(on.Kept("c3", newest))
+    owner.journal.forget()
+    assert remembered(newest - 1)
+    assert not remembered(newest - 3)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_follower_has_what_its_owner_has_however_far_it_was_behind(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch

@@ -181,6 +181,8 @@ class CoordinatorAgent:
         if number != self.store.number:
             self.store.number = number
             self._journal.note(number, effects)
+        else:  # perhaps a follower has come further
+            self._journal.forget()
         self._act(effects, heard)
         self._unsettled += ((number, done) for _, done in items if done is not None)
         settled = self.core.settled

@@ -15,8 +15,10 @@ from wattle.store.copies import ROWS_MOST
 from wattle.store.owned import DEFINITION, definition_copy, holder_row, text
 
 REMEMBERED_MOST = 20_000
-"""Changed rows kept in memory: a few seconds of full load. A follower further behind is served from the store."""
+"""Changed rows kept in memory, about 1 kB each: a few seconds of full load. A follower further behind is served from the store."""
 
+REMEMBERED_LEAST = 1_000
+"""Changed rows kept although every follower has them: for one that was out of sight for a moment."""
 
 GONE_MOST = 500
 """Runs that are not there any more in one page, unless one commit removed more."""
@@ -50,9 +52,22 @@ class Journal:
         changes = self._changes(number, effects)
         self._commits.append((number, changes))
         self._rows += sum(1 + len(change.rows) for change in changes.values())
-        while self._rows > REMEMBERED_MOST:
-            self._start, oldest = self._commits.popleft()
-            self._rows -= sum(1 + len(change.rows) for change in oldest.values())
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of what every follower has, but for the newest, and of what is too much."""
+        if self._rows <= REMEMBERED_LEAST:
+            return
+        kept = min((follower.kept or 0 for follower in self._core.replication.followers.values()), default=0)
+        while self._commits:
+            number, oldest = self._commits[0]
+            rows = sum(1 + len(change.rows) for change in oldest.values())
+            needed = self._rows - rows < REMEMBERED_LEAST or number > kept
+            if needed and self._rows <= REMEMBERED_MOST:
+                return
+            self._commits.popleft()
+            self._start = number
+            self._rows -= rows
 
     def _changes(self, number: int, effects: Iterable[CoordinatorEffect]) -> dict[str, _Changes]:
         changes: dict[str, _Changes] = {}
