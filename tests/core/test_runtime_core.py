@@ -221,6 +221,30 @@ def test_what_is_remembered_of_the_past_is_bounded(monkeypatch: pytest.MonkeyPat
     assert not driver.core.tasks
 
 
+def test_the_ended_workers_heard_of_least_recently_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "REMEMBERED_MOST", 4)
+    memory = past.Past()
+    noted = [
+        ("r1", "a", 1),
+        ("r1", "b", 1),
+        ("r2", "a", 1),
+        ("r1", "a", 2),
+        ("r3", "a", 1),
+        ("r3", "b", 1),
+        ("r3", "c", 1),
+    ]
+    for task in noted:
+        memory.note_ended(TaskId(*task))
+    known = {(t[0], t[1]): memory.newest_ended(TaskId(*t)) for t in noted}
+    assert known == {("r1", "a"): 2, ("r1", "b"): 0, ("r2", "a"): 0, ("r3", "a"): 1, ("r3", "b"): 1, ("r3", "c"): 1}
+    memory.forget(["r3", "r9"])
+    for worker in "bcd":
+        memory.note_ended(TaskId("r4", worker, 1))
+    assert memory.newest_ended(TaskId("r1", "a", 1)) == 2  # there was room again
+    memory.note_ended(TaskId("r4", "e", 1))
+    assert memory.newest_ended(TaskId("r1", "a", 1)) == 0
+
+
 # --- room -------------------------------------------------------------------------------------------------------------
 
 

@@ -43,10 +43,12 @@ def test_tasks_and_fences_come_back_after_a_restart(tmp_path: Path) -> None:
 
     store = RuntimeStore(tmp_path / "runtime.db")
     assert store.open_tasks() == [running]
-    assert store.done_tasks() == [TaskId("r", "x", 1)]
+    assert store.done_tasks(9) == [TaskId("r", "x", 1)]
     assert store.fences() == {"r": (2, "c1")}
     save(store, do.SaveHeldTask(replace(running, phase=Phase.DONE)))  # known to the new process as well
     assert store.open_tasks() == []
+    assert store.done_tasks(9) == [running.assignment.id, TaskId("r", "x", 1)]
+    assert store.done_tasks(1) == [TaskId("r", "x", 1)]  # accepted last
     store.close()
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
 from wattle.core.model import TaskId
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 REMEMBERED_MOST = 100_000
 """Workers of ended tasks, and runs with their owners, that are remembered; the ones heard of least recently are forgotten first."""
@@ -19,7 +15,9 @@ class Past:
 
     def __init__(self) -> None:
         self.fences: dict[str, tuple[int, str]] = {}
-        self._ended: dict[tuple[str, str], int] = {}  # (run, worker) -> the newest attempt that ended here
+        # run -> worker -> the newest attempt that ended here; per run, which takes half the memory of one mapping by (run, worker)
+        self._ended: dict[str, dict[str, int]] = {}
+        self._workers = 0  # in all of these
 
     def admit(self, run: str, epoch: int, owner: str) -> bool | None:
         """Whether (epoch, owner) may command a run: None when it is fenced off, True when it is new and to be saved, else False."""
@@ -31,27 +29,32 @@ class Past:
 
     def set_fence(self, run: str, epoch: int, owner: str) -> None:
         """Remember who owns a run."""
-        _remember(self.fences, run, (epoch, owner))
+        self.fences.pop(run, None)
+        self.fences[run] = (epoch, owner)  # last in order: the newest
+        if len(self.fences) > REMEMBERED_MOST:
+            del self.fences[next(iter(self.fences))]
 
     def forget(self, runs: Iterable[str]) -> None:
         """Forget everything of runs."""
-        gone = set(runs)
-        for run in gone:
+        for run in runs:
             self.fences.pop(run, None)
-        for key in [key for key in self._ended if key[0] in gone] if gone else ():
-            del self._ended[key]
+            self._workers -= len(self._ended.pop(run, ()))
 
     def newest_ended(self, task: TaskId) -> int:
         """The newest attempt of a task's worker that has ended here; 0 when none has."""
-        return self._ended.get((task.run, task.worker), 0)
+        return self._ended.get(task.run, {}).get(task.worker, 0)
 
     def note_ended(self, task: TaskId) -> None:
         """Remember that a task has ended."""
-        _remember(self._ended, (task.run, task.worker), max(task.attempt, self.newest_ended(task)))
-
-
-def _remember(memory: dict[K, V], key: K, value: V) -> None:
-    memory.pop(key, None)
-    memory[key] = value  # last in order: the newest
-    if len(memory) > REMEMBERED_MOST:
-        del memory[next(iter(memory))]
+        workers = self._ended.pop(task.run, {})
+        self._workers -= len(workers)
+        attempt = max(task.attempt, workers.pop(task.worker, 0))
+        workers[task.worker] = attempt  # last in order, as its run: the newest
+        self._ended[task.run] = workers
+        self._workers += len(workers)
+        if self._workers > REMEMBERED_MOST:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest][next(iter(self._ended[oldest]))]
+            self._workers -= 1
+            if not self._ended[oldest]:
+                del self._ended[oldest]

@@ -21,6 +21,7 @@ from wattle.core import events as on
 from wattle.core.effects import RuntimeEffect
 from wattle.core.events import RuntimeEvent
 from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, Output, TaskId, TaskStatus
+from wattle.core.past import REMEMBERED_MOST
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.errors import InvalidRequest, WattleError
@@ -108,7 +109,8 @@ class RuntimeAgent:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was running, then serve until cancelled or told to leave."""
-        self.core.restore(self.store.open_tasks(), self.store.done_tasks(), self.store.fences(), time.time())
+        ended = self.store.done_tasks(REMEMBERED_MOST)
+        self.core.restore(self.store.open_tasks(), ended, self.store.fences(), time.time())
         self.core.copies.cursors = self.store.copies.cursors()
         die = self._settings.die_with_runtime
         async with (

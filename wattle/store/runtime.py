@@ -296,10 +296,10 @@ class RuntimeStore(Store):
         self._known.update(t.assignment.id for t in found)
         return found
 
-    def done_tasks(self) -> list[TaskId]:
-        """Tasks that have ended."""
-        query = Tasks.select(Tasks.run, Tasks.worker, Tasks.attempt).where(Tasks.phase == Phase.DONE)
-        return [TaskId(row.run, row.worker, row.attempt) for row in query]
+    def done_tasks(self, limit: int) -> list[TaskId]:
+        """The newest tasks that have ended, in the order of their acceptance."""
+        sql = "SELECT run, worker, attempt FROM tasks WHERE phase = ? ORDER BY accepted DESC LIMIT ?"
+        return [TaskId(*row) for row in reversed(self.query(sql, (Phase.DONE.value, limit)))]
 
     def fences(self) -> dict[str, tuple[int, str]]:
         """Run -> highest (epoch, owner) seen."""
