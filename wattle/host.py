@@ -3,6 +3,8 @@
 A SIGTERM or SIGINT makes a runtime hand back what waits and finish what runs within its ``stop_timeout``. A second one kills what runs
 and hands it back as well. A third one ends this process alone, should a task's end not come: what runs then stays with the spawner, and
 is found again by the next runtime on the folder.
+
+What belongs to one role is imported when an agent of that role starts: each costs megabytes, in every process.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 from pydantic_core import to_json
@@ -21,19 +24,18 @@ from wattle import __version__, logs
 from wattle.bus.base import Bus, Query
 from wattle.bus.config import ZenohOptions, lease_of
 from wattle.bus.zenoh import open_zenoh_bus
-from wattle.coordinator.agent import CoordinatorAgent
 from wattle.errors import StoreError, WattleError
-from wattle.gateway.agent import GatewayAgent
 from wattle.peer.presence import claim_name, new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
-from wattle.runtime.agent import RuntimeAgent
 from wattle.settings import AgentSettings
 from wattle.settings.agents import CoordinatorSettings, GatewaySettings, RuntimeSettings
-from wattle.store.base import FolderLock
-from wattle.store.coordinator import CoordinatorStore
-from wattle.store.runtime import RuntimeStore
+from wattle.store.folder import FolderLock
+
+if TYPE_CHECKING:
+    from wattle.runtime.agent import RuntimeAgent
+    from wattle.store.base import Store
 
 SWITCH_INTERVAL = 1e-4
 """Seconds a thread may keep the interpreter while another waits for it. A message passes several threads (Zenoh's, trio's, the senders'),
@@ -52,7 +54,7 @@ class Host:
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
-        self._stores: dict[str, CoordinatorStore | RuntimeStore] = {}
+        self._stores: dict[str, Store] = {}
         self._broken: StoreError | None = None
         self._broke = trio.Event()
 
@@ -94,11 +96,15 @@ class Host:
 
     def _open_store(self, role: str, stack: ExitStack) -> None:
         settings = self._settings[role]
-        store: CoordinatorStore | RuntimeStore
+        store: Store
         match settings:
             case CoordinatorSettings():
+                from wattle.store.coordinator import CoordinatorStore
+
                 store = CoordinatorStore(settings.data / "coordinator.db", synchronous=settings.synchronous)
             case RuntimeSettings():
+                from wattle.store.runtime import RuntimeStore
+
                 store = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
             case _:
                 return
@@ -108,14 +114,24 @@ class Host:
 
     def _life(self, role: str, bus: Bus) -> Life:
         settings, name, store = self._settings[role], self.name(role), self._stores.get(role)
-        match settings, store:
-            case CoordinatorSettings(), CoordinatorStore():
+        match settings:
+            case CoordinatorSettings():
+                from wattle.coordinator.agent import CoordinatorAgent
+                from wattle.store.coordinator import CoordinatorStore
+
+                assert isinstance(store, CoordinatorStore)
                 companions = frozenset({self.name("runtime")} if "runtime" in self._settings else ())
                 return CoordinatorAgent(name, settings, bus, store, companions=companions).run
-            case RuntimeSettings(), RuntimeStore():
+            case RuntimeSettings():
+                from wattle.runtime.agent import RuntimeAgent
+                from wattle.store.runtime import RuntimeStore
+
+                assert isinstance(store, RuntimeStore)
                 self._runtime = RuntimeAgent(name, settings, bus, store, at_rest=self._at_rest)
                 return self._runtime.run
-            case GatewaySettings(), _:
+            case GatewaySettings():
+                from wattle.gateway.agent import GatewayAgent
+
                 return GatewayAgent(name, settings, bus).run
             case _:
                 return partial(_router, name, bus, Keys(settings.namespace))

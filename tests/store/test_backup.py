@@ -15,7 +15,8 @@ import pytest
 from tests.store.damages import KINDS, Damage, fill, leave_open, newer, table_overwritten
 from wattle.errors import InvalidRequest, StoreError
 from wattle.store import care
-from wattle.store.base import FolderLock, Store
+from wattle.store.base import Store
+from wattle.store.folder import FolderLock
 from wattle.store.runtime import MIGRATIONS, RuntimeStore
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from wattle.errors import StoreError
-from wattle.store.base import FolderLock, Store
+from wattle.store.base import Store
 from wattle.store.coordinator import CoordinatorStore
+from wattle.store.folder import FolderLock
 from wattle.store.runtime import RuntimeStore
 
 Open = Callable[[Path], Store]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from wattle.document.jsontext import json_steps, parse_json
-from wattle.document.places import Mark, Path, Place, SyntaxProblem, mark_at, walk
-from wattle.document.yamltext import parse_yaml, yaml_steps
+from wattle.document.places import Mark, Path, Place, Step, SyntaxProblem, mark_at, walk
 
 MAX_BYTES = 64 * 1024 * 1024
 
@@ -27,7 +26,7 @@ class Parsed:
 
     def locate(self, wanted: Collection[Path]) -> tuple[dict[Path, Place], list[tuple[Path, Mark]]]:
         """The places of those paths that stand in the text, and every key that its mapping has already."""
-        steps = json_steps(self.text) if self.format == "json" else yaml_steps(self.text)
+        steps = _steps(self.text, self.format)
         present = {path for path in wanted if _stands(self.value, path)}
         return walk(steps, present, to_the_end=self.repeated or not present)
 
@@ -46,9 +45,23 @@ def parse(data: bytes | str, format: Format = "auto") -> Parsed:
             if format == "json":
                 raise
             with contextlib.suppress(SyntaxProblem):  # it looks like JSON: what is wrong with it as JSON helps more
-                return Parsed(text, "yaml", *parse_yaml(text))
+                return _parse_yaml(text)
             raise
+    return _parse_yaml(text)
+
+
+def _parse_yaml(text: str) -> Parsed:
+    from wattle.document.yamltext import parse_yaml  # late: a coordinator that is only given JSON never needs it
+
     return Parsed(text, "yaml", *parse_yaml(text))
+
+
+def _steps(text: str, format: Literal["json", "yaml"]) -> Iterator[Step]:
+    if format == "json":
+        return json_steps(text)
+    from wattle.document.yamltext import yaml_steps
+
+    return yaml_steps(text)
 
 
 def _stands(value: Any, path: Path) -> bool:

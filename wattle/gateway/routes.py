@@ -17,7 +17,6 @@ from pydantic_core import to_json
 
 from wattle import __version__
 from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
-from wattle.document.model import json_schema
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from wattle.gateway.backend import Backend
 from wattle.gateway.request import Answer, Handler, Method, Patience, Request, json_answer
@@ -384,6 +383,10 @@ class Routes:
 
     async def _schema(self, request: Request) -> Answer:
         request.only()
+        from wattle.document.model import (
+            json_schema,
+        )  # late: a gateway needs nothing else of documents, and they take megabytes
+
         return json_answer(json_schema())
 
 

@@ -25,10 +25,11 @@ import peewee
 from wattle.errors import InvalidRequest, StoreError
 from wattle.protocol.records import timestamp
 from wattle.store import coordinator, runtime
-from wattle.store.base import FolderLock, Migration, Store, replace_durably
+from wattle.store.base import Migration, Store, replace_durably
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import MODELS as COORDINATOR_MODELS
 from wattle.store.faults import check_files, damaged, explain, full, unusable
+from wattle.store.folder import FolderLock
 from wattle.store.runtime import RuntimeStore
 
 MANIFEST = "backup.json"
