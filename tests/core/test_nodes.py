@@ -192,6 +192,29 @@ def test_a_node_out_of_sight_is_suspected_then_given_up() -> None:
     assert cluster.worker("a").losses == 1
 
 
+def test_of_many_lost_nodes_the_first_are_forgotten_and_are_new_when_they_come_back() -> None:
+    cluster = Cluster(lost_after=10.0, lost_shown=2)
+    for n in range(1, 6):
+        cluster.node(f"n{n}")
+    cluster.submit(workflow(*(worker(f"w{n}") for n in range(5))))
+    assert cluster.finish().status == "succeeded"
+    for n in (3, 1, 4, 2):
+        cluster.cut(f"n{n}")
+        cluster.quiet()
+        cluster.until(lambda n=n: _status(cluster, f"n{n}") is NodeStatus.LOST)  # type: ignore[misc]  # bound per turn
+    assert sorted(cluster.core.nodes) == ["n2", "n4", "n5"]
+    cluster.mend("n3")
+    cluster.quiet()
+    assert _status(cluster, "n3") is NodeStatus.READY
+    cluster.submit(workflow(worker("a", node="n3")), run="again")
+    assert cluster.finish("again").status == "succeeded"
+
+
+def _status(cluster: Cluster, name: str) -> NodeStatus | None:
+    node = cluster.core.nodes.get(name)
+    return None if node is None else node.status
+
+
 def test_a_node_back_in_time_goes_on_as_if_nothing_had_been() -> None:
     cluster = long(Cluster(lost_after=30.0))
     cluster.node("n1")
@@ -217,10 +240,11 @@ def test_a_finish_on_a_node_that_was_out_of_sight_is_caught_up_with() -> None:
     assert cluster.finish().status == "succeeded"
 
 
+@pytest.mark.parametrize("shown", [1000, 0])
 @pytest.mark.parametrize("first", ["n1", "n2"])
-def test_of_two_attempts_the_first_finish_wins(first: str) -> None:
+def test_of_two_attempts_the_first_finish_wins(first: str, shown: int) -> None:
     """A node that was given up returns while the second attempt runs: both go on, one wins, the other is cancelled."""
-    cluster = Cluster(lost_after=10.0)
+    cluster = Cluster(lost_after=10.0, lost_shown=shown)
     cluster.outcome = lambda a: Outcome(
         {"n1": 40.0, "n2": 60.0}[f"n{a.attempt}"] if first == "n1" else 60.0 - 20 * a.attempt
     )

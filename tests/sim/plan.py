@@ -105,6 +105,7 @@ def make(seed: int) -> Plan:
         quorum=peers // 2 + 1 if rng.random() < 0.25 else 0,
         max_losses=rng.choice((2, 10, 10)),
         prefetch_window=rng.choice((0.0, 0.25)),
+        lost_shown=len(runtimes) % 2,
     )
     length = rng.choice((3.0, 6.0, 12.0))
     wishes = []

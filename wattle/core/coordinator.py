@@ -51,6 +51,7 @@ class CoordinatorOptions:
     companions: frozenset[str] = frozenset()  # runtimes on this coordinator's own data folder: a copy there is none
     max_losses: int = 10  # attempts of one worker whose nodes vanished, before it is taken for the cause
     max_reproduced: int = 3  # times a succeeded worker runs again because its files are gone
+    lost_shown: int = 1000  # nodes given up that are remembered to be shown as lost
 
 
 class CoordinatorCore:

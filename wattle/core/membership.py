@@ -37,6 +37,7 @@ class Membership:
         self.core = core
         self.pool = Pool()
         self._clocked: set[str] = set()  # nodes for which something becomes due at some time
+        self._given_up: dict[str, None] = {}  # nodes in the order in which they were; some are back since
         self._followed: set[str] | None = None  # once feeds are to be read again: nodes whose feeds are, or need not be
 
     # --- in and out of sight ------------------------------------------------------------------------------------------
@@ -322,6 +323,8 @@ class Membership:
             if node.lost_at is not None and now >= node.lost_at:
                 node.status, node.lost_at = NodeStatus.LOST, None
                 self._give_up(node, f"its node {name} was out of sight for {self.core.options.lost_after:g} s")
+                self._given_up.pop(name, None)
+                self._given_up[name] = None
             if node.resend_at is not None and now >= node.resend_at:
                 node.resend_at = None
                 for task in [t for t in node.tasks if t in node.again or self._unanswered(t)]:
@@ -330,6 +333,21 @@ class Membership:
                 self._send_claims(node)
             if not _due(node):
                 self._clocked.discard(name)
+        self._forget_lost()
+
+    def _forget_lost(self) -> None:
+        """Forget the nodes given up first, once they are many: names that come and go must not fill the memory.
+
+        A node without attempts is only something to show. Should it come back, or its name come up, it is a new one.
+        """
+        while len(self._given_up) > self.core.options.lost_shown:
+            name = next(iter(self._given_up))
+            del self._given_up[name]
+            node = self.pool.nodes[name]
+            if node.status is NodeStatus.LOST and not node.tasks:
+                del self.pool.nodes[name]
+                self._clocked.discard(name)
+                self.pool.refit()
 
     def _unanswered(self, task: TaskId) -> bool:
         found = self.core.attempts.find(task)
