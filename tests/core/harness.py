@@ -56,6 +56,7 @@ class Outcome:
     exit_code: int = 0
     heeds_term: bool = True
     spawn_error: str | None = None
+    disk_full: bool = False  # why it is not started
     output_lost: bool = False  # exits well and leaves no output file
 
 
@@ -344,7 +345,7 @@ class Cluster:
             return  # a spawner knows what it was told twice
         outcome = self.outcome(assignment)
         if outcome.spawn_error is not None:
-            runtime.inbox.append(on.SpawnFailed(assignment.id, outcome.spawn_error))
+            runtime.inbox.append(on.SpawnFailed(assignment.id, outcome.spawn_error, outcome.disk_full))
             return
         key = (assignment.run, assignment.worker)
         self.starts[key] = self.starts.get(key, 0) + 1

@@ -44,7 +44,7 @@ def random_outcome(seed: int, failing: float) -> Outcome:
         return Outcome(seconds)
     bad = (
         Outcome(seconds, exit_code=1),
-        Outcome(seconds, spawn_error="no such file"),
+        Outcome(seconds, spawn_error="no such file, or no space left", disk_full=seconds < 0.1),
         Outcome(seconds, output_lost=True),
     )
     return rng.choice((*bad, Outcome(seconds, heeds_term=False)))

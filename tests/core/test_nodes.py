@@ -143,6 +143,33 @@ def test_what_waits_too_long_on_a_node_is_handed_back_and_the_node_given_time() 
     assert cluster.starts["r", "x"] == 1
 
 
+FULL = Outcome(spawn_error="no space left", disk_full=True)
+
+
+def test_a_node_whose_disk_is_full_hands_back_at_no_cost_to_retries_and_is_given_time() -> None:
+    cluster = Cluster(lost_after=300.0)
+    cluster.node("full", 4)
+    cluster.outcome = lambda a: FULL
+    cluster.submit(workflow(worker("a"), worker("b")))
+    cluster.until(lambda: cluster.core.nodes["full"].hold_until is not None)
+    assert (cluster.task("a").status, cluster.task("a").error_message) == ("returned", "no space left")
+    assert (cluster.worker("a").status, cluster.worker("a").error_message) == ("ready", "no space left")
+    cluster.until(lambda: cluster.core.nodes["full"].hold_delay > 8 * HOLD_FIRST)  # longer each time
+    cluster.outcome = lambda a: Outcome()
+    assert cluster.finish().status == "succeeded"
+    assert [cluster.worker(name).failures for name in "ab"] == [0, 0]
+
+
+def test_a_task_for_which_no_disk_ever_has_room_fails_in_the_end() -> None:
+    cluster = Cluster(max_losses=3)
+    cluster.node("full")
+    cluster.outcome = lambda a: FULL
+    cluster.submit(workflow(worker("a")))
+    assert cluster.finish().status == "failed"
+    assert cluster.worker("a").error_message == "no space left (handed back or lost 4 times)"
+    assert (cluster.worker("a").attempts, cluster.worker("a").failures) == (4, 0)
+
+
 # --- commands without answers ---------------------------------------------------------------------------------------------
 
 

@@ -134,7 +134,18 @@ def test_what_goes_wrong_before_and_after_the_command() -> None:
     (fact,) = ends(driver(on.PrepareFailed(task("c").id, "nobody has it", ("data",))))
     assert (fact.status, fact.missing) == (TaskStatus.RETURNED, ("data",))
     driver.assign(task("d", inputs=INPUT))
-    assert end(driver(on.PrepareFailed(task("d").id, "no space left"))) == ("failed", "no space left")
+    assert end(driver(on.PrepareFailed(task("d").id, "no such folder"))) == ("failed", "no such folder")
+
+
+def test_a_task_that_finds_no_room_on_the_disk_is_handed_back() -> None:
+    driver = Driver()
+    driver.assign(task())
+    effects = driver(on.SpawnFailed(A, "no space left", disk_full=True))
+    assert end(effects) == ("returned", "no space left")
+    assert of(do.Acknowledge, effects) == [do.Acknowledge(A)]
+    driver.assign(task("b", inputs=INPUT))
+    (fact,) = ends(driver(on.PrepareFailed(task("b").id, "no space left", disk_full=True)))
+    assert (fact.status, fact.error, fact.disk_full) == (TaskStatus.RETURNED, "no space left", True)
 
 
 def test_an_exit_that_is_told_before_its_start() -> None:

@@ -189,6 +189,24 @@ def test_a_full_disk_ends_agents_clearly_and_nothing_acknowledged_is_lost(folder
             net.wattle("store", "check", "--data", str(agent.data))
 
 
+def test_a_task_for_which_a_node_has_no_room_is_handed_back_until_it_has(folder: Path) -> None:
+    document = {"name": "d", "working_dir": f"{folder}/w", "workers": [{"name": "a", "command": "true"}]}
+    with mounted(folder, "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs"), network() as net:
+        up = net.start("up", "n")
+        with stock_client(up.endpoint) as client:
+            client.get("runs", {"document": document, "run": "r"})
+
+            def handed_back() -> bool:
+                attempts = client.workers("r")["a"]["attempts"]
+                return bool(attempts) and attempts[0]["status"] == "returned"
+
+            wait_until(handed_back, "a task handed back")
+            why = client.workers("r")["a"]["attempts"][0]["error_message"]
+            assert f"No space left on device: '{folder}/w'; free some space" in why
+            subprocess.run(["mount", "-o", "remount,nr_inodes=100", str(folder)], check=True)
+            assert client.wait("r")["status"] == "succeeded"
+
+
 # --- backups ----------------------------------------------------------------------------------------------------------
 
 

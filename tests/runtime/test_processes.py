@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -14,6 +15,8 @@ import trio
 import trio.testing
 
 from wattle.core.model import TaskId
+from wattle.errors import WattleError
+from wattle.runtime.launch import disk_full
 from wattle.runtime.processes import (
     Exited,
     Held,
@@ -491,3 +494,14 @@ async def test_requests_that_a_broken_connection_swallowed_are_sent_again(data: 
 async def replace_connection(data: Path, events: Events) -> None:
     async with open_processes(data, events):
         pass
+
+
+def test_a_full_disk_is_told_from_other_faults_also_as_the_cause_of_another_error() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    named = WattleError("an input cannot be stored")
+    named.__cause__ = full
+    assert disk_full(full)
+    assert disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert disk_full(named)
+    assert not disk_full(OSError(errno.EACCES, "Permission denied"))
+    assert not disk_full(WattleError("no cause"))

@@ -27,6 +27,7 @@ class Outcome:
     exit_code: int = 0
     heeds_term: bool = True
     spawn_error: str | None = None
+    disk_full: bool = False  # why it is not started
     output_lost: bool = False  # exits well and leaves no output file
 
 
@@ -220,7 +221,8 @@ class Runtime(Keeper):
         outcome = self.outcome(assignment)
         world = self.world
         if outcome.spawn_error is not None:
-            world.later(0.001, self._tell, self.life, on.SpawnFailed(task, outcome.spawn_error))
+            failed = on.SpawnFailed(task, outcome.spawn_error, outcome.disk_full)
+            world.later(0.001, self._tell, self.life, failed)
             return
         world.checks.process_starts(self, task)
         process = Process(world.rng.randrange(1, 99999), self.clock(), outcome)

@@ -165,16 +165,22 @@ class Attempts:
         elif fact.missing and not run.winding_down:
             self.core.files.missing(run, worker, fact)
         else:
-            self.returned(run, worker, fact.error)
+            self.returned(run, worker, fact.error, disk_full=fact.disk_full)
 
-    def returned(self, run: Run, worker: Worker, reason: str | None) -> None:
-        """An attempt was handed back: another follows, at no cost to the worker's retries, unless the run is winding down."""
+    def returned(self, run: Run, worker: Worker, reason: str | None, *, disk_full: bool = False) -> None:
+        """An attempt was handed back: another follows, at no cost to the worker's retries, unless the run is winding down.
+
+        One for which a node had no room on its disk counts as lost: where no node ever has room, the worker fails in the end.
+        """
         if worker.open:
             return
+        worker.losses += disk_full
         if run.cancel_requested:
             self.core.move(run, worker, WorkerEvent.CANCELLED, CANCELLED)
         elif run.stopped_by is not None:
             self.core.move(run, worker, WorkerEvent.SKIPPED, run.not_started)
+        elif disk_full and worker.losses > self.core.options.max_losses:
+            self.core.move(run, worker, WorkerEvent.FAILED, f"{reason} (handed back or lost {worker.losses} times)")
         else:
             self.core.move(run, worker, WorkerEvent.AGAIN, reason)
         self.core.end_if_done(run)

@@ -307,11 +307,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class PrepareFailed:
-    """A task cannot start. ``missing`` names inputs nobody in reach has; without any, the fault lies with the task."""
+    """A task cannot start: ``missing`` names inputs nobody in reach has, ``disk_full`` says that the node has no room for its files.
+
+    Otherwise the fault lies with the task.
+    """
 
     task: TaskId
     error: str
     missing: tuple[str, ...] = ()
+    disk_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +329,11 @@ class ProcessStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The spawner could not start a task's process."""
+    """A task's process could not be started; ``disk_full``: because the node has no room for its files, which is no fault of the task's."""
 
     task: TaskId
     error: str
+    disk_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,8 @@ class Fact:
     """What a runtime's feed says about one task. All fields after ``pid`` belong to ``finished`` alone.
 
     ``status`` is succeeded, failed, cancelled, lost or returned. ``exit_code`` and ``signal`` exclude each other; both are None
-    when no process ran. ``missing`` names inputs that no node in reach could deliver; ``fetched`` the digests this node now
-    holds copies of.
+    when no process ran. ``missing`` names inputs that no node in reach could deliver; ``disk_full`` says that the node had no room for
+    the task's files, and so handed it back; ``fetched`` are the digests this node now holds copies of.
     """
 
     kind: FactKind
@@ -224,6 +224,7 @@ class Fact:
     missing: tuple[str, ...] = ()
     fetched: tuple[str, ...] = ()
     usage: Usage | None = None
+    disk_full: bool = False
 
     @property
     def id(self) -> TaskId:

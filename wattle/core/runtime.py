@@ -264,8 +264,8 @@ class RuntimeCore:
         task = self.tasks.get(event.task)
         if task is None or task.held.phase is not Phase.PREPARING:
             return
-        status = TaskStatus.RETURNED if event.missing else TaskStatus.FAILED
-        self._end(task, status, error=event.error, missing=event.missing)
+        status = TaskStatus.RETURNED if event.missing or event.disk_full else TaskStatus.FAILED
+        self._end(task, status, error=event.error, missing=event.missing, disk_full=event.disk_full)
 
     def _started(self, event: on.ProcessStarted) -> None:
         task = self.tasks.get(event.task)
@@ -279,7 +279,8 @@ class RuntimeCore:
         task = self.tasks.get(event.task)
         self._acts.append(do.Acknowledge(event.task))
         if task is not None and task.held.phase is Phase.STARTING:
-            self._end(task, TaskStatus.FAILED, error=event.error)
+            status = TaskStatus.RETURNED if event.disk_full else TaskStatus.FAILED
+            self._end(task, status, error=event.error, disk_full=event.disk_full)
 
     def _exited(self, event: on.ProcessExited) -> None:
         self._acts.append(do.Acknowledge(event.task))
@@ -333,11 +334,12 @@ class RuntimeCore:
         at: float | None = None,
         outputs: dict[str, Output] | None = None,
         missing: tuple[str, ...] = (),
+        disk_full: bool = False,
     ) -> None:
         """Finish a task: the fact, the room it held, the memory of it."""
         held = task.held
         self._move(task, PhaseEvent.END)
-        fact = finish(held, status, error, self._now if at is None else at, outputs or {}, missing)
+        fact = finish(held, status, error, self._now if at is None else at, outputs or {}, missing, disk_full)
         self._saves.append(do.Append(fact))
         self.room.free(task.id)
         del self.tasks[task.id]

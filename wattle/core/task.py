@@ -93,6 +93,7 @@ def finish(
     at: float,
     outputs: Mapping[str, Output],
     missing: tuple[str, ...],
+    disk_full: bool,
 ) -> Fact:
     """What the feed says of the end of a task."""
     ran = held.started_at is not None
@@ -110,4 +111,5 @@ def finish(
         missing=missing,
         fetched=tuple(i.digest for i in held.assignment.inputs.values()) if ran else (),
         usage=Usage(held.cpu_seconds, held.memory_peak) if ran else None,
+        disk_full=disk_full,
     )

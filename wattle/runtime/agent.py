@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 
 import trio
 from pydantic_core import to_json
@@ -51,6 +50,7 @@ from wattle.protocol.messages import (
 from wattle.protocol.records import as_json, node_view
 from wattle.runtime.capacity import detect
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
+from wattle.runtime.launch import disk_full
 from wattle.runtime.layout import Folders, Layout, declared_outputs, layout
 from wattle.runtime.output import Logs
 from wattle.runtime.processes import (
@@ -98,7 +98,7 @@ class RuntimeAgent:
         self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
         self._blobs: list[tuple[str, BlobRow]] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
-        self._log_folders: set[Path] = set()
+        self._log_folders: set[str] = set()  # of these runs
         self._desk = CopyDesk(
             store.copies, store.transaction, lambda: self._presence.names("coordinator"), self.core.copies
         )
@@ -251,19 +251,20 @@ class RuntimeAgent:
             try:
                 self._make_folders(assignment, at)
             except (OSError, ValueError) as error:
-                problem = f"cannot make its folders: {error}; correct working_dir or outputs"
-                self._loop.post(on.SpawnFailed(assignment.id, problem))
+                full = disk_full(error)
+                fix = "free some space on this node" if full else "correct working_dir or outputs"
+                self._loop.post(on.SpawnFailed(assignment.id, f"cannot make its folders: {error}; {fix}", full))
                 continue
             requests.append(SpawnRequest(assignment.id, at.argv, at.env, at.cwd, at.stdout, at.stderr))
         if requests:
             self._processes.spawn(requests)
 
     def _make_folders(self, assignment: Assignment, at: Layout) -> None:
-        if at.stdout.parent not in self._log_folders:
+        if assignment.run not in self._log_folders:
             at.stdout.parent.mkdir(parents=True, exist_ok=True)
             if len(self._log_folders) >= LOG_FOLDERS:
                 self._log_folders.clear()
-            self._log_folders.add(at.stdout.parent)
+            self._log_folders.add(assignment.run)
         at.cwd.mkdir(parents=True, exist_ok=True)
         for path in at.outputs.values():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,8 +274,8 @@ class RuntimeAgent:
             match event:
                 case Started(id, pid, at):
                     self._loop.post(on.ProcessStarted(id, pid, at), urgent=False)
-                case SpawnFailed(id, error):
-                    self._loop.post(on.SpawnFailed(id, error))
+                case SpawnFailed(id, error, full):
+                    self._loop.post(on.SpawnFailed(id, error, full))
                 case Exited(id, stopped=True):
                     # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
                     self._processes.acknowledge([id])
@@ -328,7 +329,8 @@ class RuntimeAgent:
         except InputsMissing as error:
             self._loop.post(on.PrepareFailed(assignment.id, str(error), tuple(error.keys)))
         except (WattleError, OSError) as error:
-            self._loop.post(on.PrepareFailed(assignment.id, f"its inputs cannot be put in place: {error}"))
+            problem = f"its inputs cannot be put in place: {error}"
+            self._loop.post(on.PrepareFailed(assignment.id, problem, disk_full=disk_full(error)))
         else:
             self._blobs.extend((assignment.run, _row(blob)) for blob in fetched)
             self._loop.post(on.Prepared(assignment.id, tuple(b.digest for b in fetched)))

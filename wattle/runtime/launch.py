@@ -8,7 +8,17 @@ import signal
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _DEFAULT_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+
+
+def disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that the disk, or what may be used of it, is full: no fault of the task's."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__
+    return False
 
 
 def start(argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> int:

@@ -39,9 +39,10 @@ class Started(TaskEvent):
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed(TaskEvent):
-    """A task's process could not be started; ``error`` names the file and the fix."""
+    """A task's process could not be started; ``error`` names the file and the fix. ``disk_full``: the fault is the node's."""
 
     error: str
+    disk_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,8 +271,10 @@ class Processes:
             self._asked.pop(started.id, None)
             self._running[started.id] = started
             events.append(started)
-        for id, error in message["failed"]:
-            failed = SpawnFailed(task_id(id), error)
+        for id, error, *full in message[
+            "failed"
+        ]:  # a spawner that was started by an older runtime says no more than why
+            failed = SpawnFailed(task_id(id), error, full == [True])
             self._asked.pop(failed.id, None)
             events.append(failed)
         for record in message["exited"]:

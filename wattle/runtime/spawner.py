@@ -15,7 +15,7 @@ Messages are JSON objects, one a line. From the runtime, with any of these keys,
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop::
 
     {"held": {"version": 1, "pid": p, "running": [started, ...], "exited": [exit, ...]}}
-    {"started": [[id, pid, at], ...], "failed": [[id, error], ...], "exited": [exit, ...]}
+    {"started": [[id, pid, at], ...], "failed": [[id, error, disk full], ...], "exited": [exit, ...]}
     exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped]
 
 ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``, SIGTERM, or the loss of a ``die_with_runtime`` runtime.
@@ -42,7 +42,7 @@ from typing import Any
 
 from wattle.runtime.channel import VERSION, Connection, listen
 from wattle.runtime.exits import load_exits, save_exits
-from wattle.runtime.launch import explain, start
+from wattle.runtime.launch import disk_full, explain, start
 from wattle.runtime.procfs import children, has_children, kill_group, kill_left_behind, task_of
 
 _FIRST_LINGER = 10.0  # seconds
@@ -78,7 +78,7 @@ class _Spawner:
         self.on_disk = set(self.exits)
         self.pending: deque[tuple[str, list[Any]]] = deque()
         self.started: list[list[Any]] = []
-        self.failed: list[list[str]] = []
+        self.failed: list[list[Any]] = []
         self.exited: list[list[Any]] = []
         self.environ = dict(os.environ)
         self.connection: Connection | None = None
@@ -257,14 +257,15 @@ class _Spawner:
             self.exited.append(self.exits[id])
             return
         if self.kill_at is not None:
-            self.failed.append([id, "the spawner is being stopped and starts nothing any more"])
+            self.failed.append([id, "the spawner is being stopped and starts nothing any more", False])
             return
         at = time.time()
         try:
             env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
             pid = start(argv, env, cwd, stdout, stderr)
         except (OSError, ValueError, TypeError) as error:
-            self.failed.append([id, explain(error, argv, env, cwd, stdout, stderr)[:_ERROR_MAX]])
+            why = explain(error, argv, env, cwd, stdout, stderr)[:_ERROR_MAX]
+            self.failed.append([id, why, disk_full(error)])
             return
         self.tasks[id] = self.leaders[pid] = _Task(id, pid, at)
         self.started.append([id, pid, at])

@@ -221,7 +221,8 @@ class CoordinatorSettings(AgentSettings):
         10,
         ge=0,
         le=1_000_000,
-        description="Attempts of one worker whose nodes vanished before the worker is taken for the cause, and fails.",
+        description="Attempts of one worker whose nodes vanished, or had no room on their disks, before the worker is taken for the "
+        "cause, and fails.",
     )
     max_reproduced: Count = Field(
         3,
