@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wattle.bus.keyexpr import check_key_expression, includes, intersects
 from wattle.errors import InvalidRequest
 
-CHUNKS = st.sampled_from(["a", "b", "*", "**"])
+CHUNKS = st.sampled_from(["a", "b", "ab", "*", "**", "$*b", "$*ab"])
 KEYS = st.lists(CHUNKS, min_size=1, max_size=5).map(lambda chunks: str(zenoh.KeyExpr.autocanonize("/".join(chunks))))
 
 

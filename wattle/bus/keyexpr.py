@@ -1,6 +1,7 @@
 """Key expressions as the in-memory bus understands them: ``*`` stands for one chunk, ``**`` for any number, also none.
 
-The real bus leaves this to Zenoh. ``$*`` (part of a chunk) and ``@`` chunks are not supported here; Wattle uses neither.
+``$*`` before the end of a chunk stands for anything before that end. The real bus leaves all this to Zenoh. ``$*`` elsewhere and ``@``
+chunks are not supported here; Wattle uses neither.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ def check_key_expression(key: str) -> str:
             raise InvalidRequest(
                 f"key expression {key!r} has an empty chunk; it starts and ends without '/' and has no '//'"
             )
-        if any(c in "#?$@" for c in chunk) or ("*" in chunk and chunk not in ("*", "**")):
-            raise InvalidRequest(f"key expression {key!r}: chunk {chunk!r} must be '*', '**' or hold none of '*#?$@'")
+        if chunk not in ("*", "**") and any(c in "*#?$@" for c in chunk.removeprefix("$*") or "$*"):
+            raise InvalidRequest(
+                f"key expression {key!r}: chunk {chunk!r} must be '*', '**' or hold none of '*#?$@' but one '$*' at its start"
+            )
         if chunk == "**" and following in ("*", "**"):
             raise InvalidRequest(
                 f"key expression {key!r} is not in its shortest form; write '**/**' as '**', '**/*' as '*/**'"
@@ -53,7 +56,14 @@ def _meet(left: list[str], right: list[str]) -> bool:
         return _meet(left[1:], right) or _meet(left, right[1:])
     if right[0] == "**":
         return _meet(right, left)
-    return (left[0] == right[0] or "*" in (left[0], right[0])) and _meet(left[1:], right[1:])
+    return _chunks_meet(left[0], right[0]) and _meet(left[1:], right[1:])
+
+
+def _chunks_meet(left: str, right: str) -> bool:
+    if "*" in (left, right):
+        return True
+    ends, others = left.removeprefix("$*"), right.removeprefix("$*")
+    return ends == others or (left != ends and others.endswith(ends)) or (right != others and ends.endswith(others))
 
 
 def _hold(outer: list[str], inner: list[str]) -> bool:
@@ -63,4 +73,9 @@ def _hold(outer: list[str], inner: list[str]) -> bool:
         return False
     if outer[0] == "**":
         return _hold(outer[1:], inner) or _hold(outer, inner[1:])
-    return inner[0] != "**" and outer[0] in ("*", inner[0]) and _hold(outer[1:], inner[1:])
+    return inner[0] != "**" and _chunk_holds(outer[0], inner[0]) and _hold(outer[1:], inner[1:])
+
+
+def _chunk_holds(outer: str, inner: str) -> bool:
+    end = outer.removeprefix("$*")
+    return outer in ("*", inner) or (end != outer and inner != "*" and inner.removeprefix("$*").endswith(end))

@@ -125,9 +125,8 @@ class TrioClient:
 
     async def watch(self, run: str, workers: bool = True) -> AsyncIterator[Update]:
         """The run now, then every change of it and (with ``workers``) of its workers; ends with the final run."""
-        key = self._keys.events_of_run(run) if workers else self._keys.event_run(run)
         watch = Watch(self._policy, self._keys, run, workers)
-        with self._subscribed(key) as mailbox:
+        with self._subscribed(self._keys.events_near_run(run)) as mailbox:
             async for update in self._iterate(watch.steps(), mailbox):
                 yield update
 

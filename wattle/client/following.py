@@ -42,6 +42,8 @@ class Watch:
                 yield from self._read(thorough=False)
 
     def _event(self, sample: Sample) -> Steps[Update, None]:
+        if not self.keys.is_of_run(sample.key, self.run):
+            return
         try:
             data = json.loads(sample.payload or b"")
             update: Update = run_view(data) if sample.key == self.keys.event_run(self.run) else worker_change(data)

@@ -239,19 +239,20 @@ class Backend:
             raise _error(reply)
 
     async def ask_until(
-        self, key: str, ask: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, wait: float, every: float
+        self, run: str, ask: Callable[[], Awaitable[Any]], enough: Callable[[Any], bool], *, wait: float, every: float
     ) -> Any:
-        """Ask again with each event on ``key``, and every so many seconds should one have been missed.
+        """Ask again with each event of a run, and every so many seconds should one have been missed.
 
         Ends with the first answer that is enough, or with what is answered after ``wait`` seconds.
         """
         news = trio.Event()
 
         def on_event(sample: Sample) -> None:
-            news.set()
+            if self.keys.is_of_run(sample.key, run):
+                news.set()
 
         deadline = trio.current_time() + wait
-        subscription = self.bus.subscribe(key, on_event)
+        subscription = self.bus.subscribe(self.keys.events_near_run(run), on_event)
         try:
             while True:
                 answer = await ask()

@@ -218,8 +218,7 @@ class Routes:
 
         view = await ask()
         if view is None:
-            key, grace = self._backend.keys.event_run(run), min(patience.wait, GRACE)
-            view = await self._backend.ask_until(key, ask, bool, wait=grace, every=GRACE / 8)
+            view = await self._backend.ask_until(run, ask, bool, wait=min(patience.wait, GRACE), every=GRACE / 8)
         if view is None:
             raise missing
         return view
@@ -318,8 +317,7 @@ class Routes:
         worker = await find()
         if _may_have_log(worker) or not patience.wait:
             return worker
-        key = self._backend.keys.event_worker(worker["run"], worker["name"])
-        return await self._backend.ask_until(key, find, _may_have_log, wait=patience.wait, every=LOOK_AGAIN)
+        return await self._backend.ask_until(worker["run"], find, _may_have_log, wait=patience.wait, every=LOOK_AGAIN)
 
     async def _read_log(
         self, task: TaskId, stream: str, place: dict[str, int], node: str, worker: Any, patience: Patience
