@@ -148,6 +148,30 @@ async def test_one_that_says_nothing_does_not_keep_the_owner_from_answering(
     assert (await net.api("runs/r1/retry"))["id"] == "r1"
 
 
+async def test_what_the_owner_refuses_is_refused_at_once_though_another_has_a_copy(net: World) -> None:
+    await net.coordinator("c1")
+    await net.coordinator("c2")
+    await net.gateway()
+    asked = Inbox()
+    spy = net.network.bus("spy")
+
+    def listen(query: Query) -> None:
+        asked(KEYS.cmd_verb(query.key))
+        query.finish()
+
+    spy.serve(KEYS.cmd("spy", "*"), listen)
+    node = net.runtime()
+    await net.api("runs/r1", document())
+    task = await node.next()
+    with pytest.raises(Conflict, match="can be retried once it has ended"):
+        await net.api("runs/r1/retry")
+    node.finish(task.id)
+    await net.api("runs/r1?wait=20")
+    with pytest.raises(Conflict, match="nothing to cancel"):
+        await net.api("runs/r1/cancel")
+    assert (asked.count("retry_run"), asked.count("cancel_run")) == (1, 1)
+
+
 async def test_who_cannot_be_asked_may_have_what_is_not_found(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway_agent, "REQUEST_TIMEOUT", 0.05)
     await net.coordinator("c1")

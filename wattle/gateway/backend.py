@@ -103,11 +103,20 @@ class Backend:
             for reply in replies:
                 if reply.ok:
                     return json.loads(reply.payload)
+            self._raise_refusal(replies)
             if patience.over or not self._may_be_between_owners(replies, before):
                 break
             await trio.sleep(MOMENT)
         self._raise(replies)
         raise missing
+
+    @staticmethod
+    def _raise_refusal(replies: Iterable[Reply]) -> None:
+        """Raise what the owner says against it: it answered, though others with a copy, which cannot know that, say it may not."""
+        for reply in replies:
+            error = _error(reply)
+            if not isinstance(error, Unavailable):
+                raise error
 
     async def _owner(
         self, verb: str, args: dict[str, Any], coordinators: list[Alive], patience: Patience
