@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattle.core.model import Assignment, Fact, FactKind, Input, NodeInfo, Output, TaskStatus, Usage
+from wattle.core.model import Assignment, Fact, FactKind, Input, NodeInfo, Output, RunHead, TaskStatus, Usage
+from wattle.core.recall import ATTEMPTS_PER_EPOCH
 from wattle.errors import InvalidRequest
 from wattle.protocol.keys import Keys
-from wattle.protocol.messages import MOST, AssignBatch, FeedEntry, FeedPage, check_assignments, decode, encode
+from wattle.protocol.messages import (
+    ENDS,
+    FIRST_TIME,
+    LAST_TIME,
+    MOST,
+    MOST_EPOCH,
+    AssignBatch,
+    FactsAnswer,
+    FeedEntry,
+    FeedPage,
+    HeldQuestion,
+    TaskRef,
+    check_assignments,
+    decode,
+    encode,
+)
+from wattle.protocol.records import timestamp
 
 FACT = Fact(
     FactKind.FINISHED, "r", "w", 2, 1.5, status=TaskStatus.SUCCEEDED, exit_code=0, outputs={"o": Output("p", "d", 3)}, usage=Usage(0.1, 9)
@@ -75,3 +93,28 @@ def test_who_answered_a_command_stands_in_its_key() -> None:
     assert keys.cmd_peer(keys.cmd("c1", "run")) == "c1"
     with pytest.raises(InvalidRequest):
         keys.cmd_peer("wattle/other/cmd/c1/run")
+
+
+@pytest.mark.parametrize("status", [None, *(status for status in TaskStatus if status not in ENDS)])
+def test_a_fact_that_finishes_nothing_is_refused(status: TaskStatus | None) -> None:
+    fact = replace(FACT, status=status)
+    for message in (FeedPage("s", 4, (FeedEntry(4, (FACT, fact)),)), FactsAnswer((fact,))):
+        with pytest.raises(InvalidRequest, match="cannot have finished as"):
+            decode(type(message), encode(message))
+
+
+@pytest.mark.parametrize("at", [LAST_TIME + 1, FIRST_TIME - 1])
+def test_times_that_no_date_can_be_written_for_are_refused(at: float) -> None:
+    for message in (FactsAnswer((replace(FACT, at=at),)), FactsAnswer((replace(FACT, started_at=at),))):
+        with pytest.raises(InvalidRequest, match="no FactsAnswer"):
+            decode(FactsAnswer, encode(message))
+    for end in (FIRST_TIME, LAST_TIME):
+        timestamp(decode(FactsAnswer, encode(FactsAnswer((replace(FACT, at=end),)))).facts[0].at)
+
+
+def test_epochs_that_attempts_cannot_be_numbered_for_are_refused() -> None:
+    for epoch in (MOST_EPOCH + 1, -1):
+        for message in (HeldQuestion("c", (("r", epoch),)), RunHead("r", "c", "s", epoch), TaskRef("r", "w", 1, epoch)):
+            with pytest.raises(InvalidRequest):
+                decode(type(message), encode(message))
+    assert MOST_EPOCH * ATTEMPTS_PER_EPOCH < 2**63

@@ -11,10 +11,10 @@ from wattle.coordinator.journal import Journal
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.events import CoordinatorEvent
-from wattle.core.model import CopyPage, RunHead, Snapshot
+from wattle.core.model import CopyPage, RunHead, Snapshot, Workflow
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
-from wattle.errors import Unavailable, WattleError
+from wattle.errors import InvalidRequest, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.peer.asking import ask
 from wattle.peer.copies import CopyDesk
@@ -30,7 +30,7 @@ from wattle.protocol.messages import (
     encode,
 )
 from wattle.store.coordinator import CoordinatorStore
-from wattle.store.owned import DEFINITION, recover, recover_definition
+from wattle.store.owned import DEFINITION, Recovered, recover, recover_definition
 
 SECONDS_PER_BYTE = 1e-6
 """What a large message is given beyond the timeout: a megabyte a second at least."""
@@ -146,13 +146,14 @@ class Copying:
         try:
             rows = await self._rows(effect.peer, head)
             if head.run.startswith(DEFINITION):
-                self._define(rows)
+                self._define(head, rows)
                 self._post(on.NotGathered(head))
                 return
             found = recover(rows)
             workflow = compile_document(
                 Document.model_validate(found.submission.document), dict(found.submission.params)
             )
+            _check(head, found, workflow)
         except (WattleError, ValueError) as error:
             log.error("run cannot be adopted", run=head.run, owner=head.owner, source=effect.peer, reason=str(error))
             self._post(on.NotGathered(head))
@@ -161,8 +162,11 @@ class Copying:
         snapshot = Snapshot(found.run, workflow, found.workers, found.tasks, found.holders, found.submission)
         self._post(on.Gathered(head, effect.epoch, snapshot))
 
-    def _define(self, rows: list[tuple[str, str]]) -> None:
+    def _define(self, head: RunHead, rows: list[tuple[str, str]]) -> None:
         definition = recover_definition(rows)
+        named = Document.model_validate(definition.document).name
+        if not definition.name == named == head.run.removeprefix(DEFINITION):
+            raise InvalidRequest(f"the copy is of workflow {definition.name!r}, its document is named {named!r}")
         mine = self._store.owned.definition(definition.name)
         if mine is None or mine.updated_at < definition.updated_at:
             self._post(on.Define(definition))
@@ -179,4 +183,18 @@ class Copying:
                 more = list(decode(CopyAnswer, reply.payload).rows)
             if not more:
                 return rows
+            if more[-1][0] <= after:
+                raise InvalidRequest(f"rows of a copy that do not go on after {after[:80]!r}")
             rows += more
+
+
+def _check(head: RunHead, found: Recovered, workflow: Workflow) -> None:
+    """Raise InvalidRequest for rows that do not belong together. Whoever keeps a copy does not look into it."""
+    if found.run.id != head.run:
+        raise InvalidRequest(f"the copy is of run {found.run.id[:80]!r}")
+    named = {*found.workers, *(task.worker for task in found.tasks)}
+    if not named <= set(workflow.workers):
+        raise InvalidRequest(f"the copy tells of workers that its document does not have: {sorted(named)[:5]}")
+    runs = {worker.run for worker in found.workers.values()} | {task.run for task in found.tasks}
+    if not runs <= {head.run}:
+        raise InvalidRequest("the copy has rows of another run")

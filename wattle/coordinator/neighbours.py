@@ -14,7 +14,7 @@ from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.events import CoordinatorEvent
 from wattle.core.model import Fact, NodeInfo, TaskId
-from wattle.errors import Unavailable, WattleError
+from wattle.errors import InvalidRequest, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.peer.asking import ask, parse_object
 from wattle.peer.feeds import FeedFollower
@@ -160,6 +160,8 @@ class Neighbours:
             reply = await ask(self._bus, self._keys.cmd(node, "facts"), question, timeout=self._timeout)
             answer = decode(FactsAnswer, reply.payload)
             facts += answer.facts
+            if answer.after is not None and answer.after <= after:
+                raise InvalidRequest(f"node {node!r} tells facts that do not go on after {after}")
             after = answer.after
         return facts
 

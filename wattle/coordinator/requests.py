@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +31,7 @@ from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
 from wattle.peer.loop import wall_clock
+from wattle.protocol.messages import FIRST_TIME, LAST_TIME
 from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
@@ -406,10 +406,10 @@ def _args(query: Query) -> dict[str, Any]:
 
 
 def _number(args: Args, name: str) -> float:
-    """A finite number among the arguments, 0 when absent."""
+    """A number among the arguments that a clock can have, 0 when absent."""
     value = args.get(name) or 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidRequest(f"{name!r} must be a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not FIRST_TIME <= value <= LAST_TIME:
+        raise InvalidRequest(f"{name!r} must be a number from {FIRST_TIME:.0f} to {LAST_TIME:.0f}")
     return float(value)
 
 

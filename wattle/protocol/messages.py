@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
-from wattle.core.model import Assignment, Fact, RunHead, TaskId
+from wattle.core.model import Assignment, Fact, FactKind, RunHead, TaskId, TaskStatus
 from wattle.errors import InvalidRequest
 from wattle.names import check_name
 
@@ -22,6 +22,15 @@ PROTOCOL = 2
 
 MOST = 2**62
 """Numbers in messages lie between plus and minus this."""
+
+MOST_EPOCH = 2**40
+"""The highest epoch: numbers of attempts are made by multiplication with it."""
+
+FIRST_TIME, LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
+"""The times that a date of four digits can be written for, in seconds since the epoch."""
+
+ENDS = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.LOST, TaskStatus.RETURNED})
+"""How a runtime may say that a task has finished."""
 
 M = TypeVar("M")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -227,15 +236,29 @@ def _validator(kind: type) -> SchemaValidator:
     return validator
 
 
-def _bounded(schema: Any) -> Any:
+_NUMBERS = {"int": (-MOST, MOST), "float": (-float(MOST), float(MOST))}
+_EPOCHS = _NUMBERS | {"int": (0, MOST_EPOCH)}
+_TIMES = _NUMBERS | {"float": (FIRST_TIME, LAST_TIME)}
+
+
+def _bounds(field: str) -> dict[str, tuple[float, float]]:
+    """The least and the most of the numbers in a field, by what its name says they are."""
+    if field in ("epoch", "adopted", "claims", "refused"):
+        return _EPOCHS
+    return _TIMES if field == "at" or field.endswith("_at") else _NUMBERS
+
+
+def _bounded(schema: Any, bounds: dict[str, tuple[float, float]] = _NUMBERS) -> Any:
     if isinstance(schema, list | tuple):
-        return type(schema)(map(_bounded, schema))
+        return type(schema)(_bounded(part, bounds) for part in schema)
     if not isinstance(schema, dict):
         return schema
-    if schema.get("type") in ("int", "float"):
-        limit = MOST if schema["type"] == "int" else float(MOST)
-        return {"ge": -limit, "le": limit, **schema}
-    return {key: value if key == "metadata" else _bounded(value) for key, value in schema.items()}
+    if schema.get("type") in bounds:
+        least, most = bounds[schema["type"]]
+        return {"ge": least, "le": most, **schema}
+    if schema.get("type") == "dataclass-field":
+        bounds = _bounds(schema["name"])
+    return {key: value if key == "metadata" else _bounded(value, bounds) for key, value in schema.items()}
 
 
 def _adapter(kind: type) -> TypeAdapter[Any]:
@@ -251,7 +274,7 @@ def encode(message: Any) -> bytes:
     return _adapter(type(message)).dump_json(message, exclude_defaults=True)
 
 
-def decode(kind: type[M], payload: bytes | None) -> M:
+def decode(kind: type[M], payload: bytes | str | None) -> M:
     """The message in ``payload``; raises InvalidRequest naming the first fields that are wrong."""
     if payload is None:
         raise InvalidRequest(f"a {kind.__name__} must carry a payload")
@@ -260,4 +283,16 @@ def decode(kind: type[M], payload: bytes | None) -> M:
     except ValidationError as error:
         places = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors(include_url=False)[:5]]
         raise InvalidRequest(f"this is no {kind.__name__}: " + "; ".join(places), detail=places) from None
+    match message:
+        case FeedPage():
+            for entry in message.entries:
+                _check_facts(entry.facts)
+        case FactsAnswer():
+            _check_facts(message.facts)
     return message
+
+
+def _check_facts(facts: tuple[Fact, ...]) -> None:
+    for fact in facts:
+        if fact.kind is FactKind.FINISHED and fact.status not in ENDS:
+            raise InvalidRequest(f"task {fact.id} cannot have finished as {fact.status or 'nothing'}")

@@ -16,6 +16,8 @@ from pydantic_core import to_json
 
 from wattle.core.model import CopiedRun, RunHead, RunRecord, TaskRecord, WorkerRecord
 from wattle.core.run import head_of
+from wattle.errors import InvalidRequest
+from wattle.protocol.messages import decode
 from wattle.store.coordinator_tables import Tasks, Workers, Workflows
 from wattle.store.copies import ROWS_MOST
 
@@ -28,7 +30,6 @@ DEFINITION = "workflow/"
 Rows = list[tuple[str, str]]
 
 _HEAD = TypeAdapter(RunHead)
-_RUN, _WORKER, _TASK = TypeAdapter(RunRecord), TypeAdapter(WorkerRecord), TypeAdapter(TaskRecord)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,6 @@ class Definition:
         """Which state of the definition this is: the one changed last has the highest rank."""
         version = round(self.updated_at * 1e6)
         return RunHead(DEFINITION + self.name, owner, store, 0, number, retried=version, final=True)
-
-
-_SUBMISSION, _DEFINITION = TypeAdapter(Submission), TypeAdapter(Definition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ def holder_row(digest: str, node: str) -> tuple[str, str]:
 
 
 def recover(rows: Iterable[tuple[str, str]]) -> Recovered:
-    """The run in a copy's rows; raises ValueError when they do not make one (pydantic's errors are ValueErrors)."""
+    """The run in a copy's rows; raises InvalidRequest when they do not make one: whoever sent them may have sent anything."""
     run: RunRecord | None = None
     submission: Submission | None = None
     workers: dict[str, WorkerRecord] = {}
@@ -107,29 +105,29 @@ def recover(rows: Iterable[tuple[str, str]]) -> Recovered:
         kind, _, name = key.partition("/")
         match kind:
             case "run":
-                run = _RUN.validate_json(body)
+                run = decode(RunRecord, body)
             case "document":
-                submission = _SUBMISSION.validate_json(body)
+                submission = decode(Submission, body)
             case "w":
-                worker = _WORKER.validate_json(body)
+                worker = decode(WorkerRecord, body)
                 workers[worker.name] = worker
             case "t":
-                tasks.append(_TASK.validate_json(body))
+                tasks.append(decode(TaskRecord, body))
             case "h":
                 digest, _, node = name.partition("/")
                 holders[digest].add(node)
     if run is None or submission is None:
-        raise ValueError(f"the copy lacks its {'run' if run is None else 'document'}")
+        raise InvalidRequest(f"the copy lacks its {'run' if run is None else 'document'}")
     tasks.sort(key=lambda task: (task.worker, task.attempt))
     return Recovered(run, submission, workers, tuple(tasks), {d: frozenset(nodes) for d, nodes in holders.items()})
 
 
 def recover_definition(rows: Iterable[tuple[str, str]]) -> Definition:
-    """The definition in a copy's rows; raises ValueError when there is none."""
+    """The definition in a copy's rows; raises InvalidRequest when there is none."""
     for key, body in rows:
         if key == "definition":
-            return _DEFINITION.validate_json(body)
-    raise ValueError("the copy lacks its definition")
+            return decode(Definition, body)
+    raise InvalidRequest("the copy lacks its definition")
 
 
 def definition_copy(definition: Definition, owner: str, store: str, number: int) -> CopiedRun:
