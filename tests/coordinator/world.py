@@ -245,10 +245,10 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    """A world that ends with the block."""
+async def world(folder: Path, patience: float = PATIENCE) -> AsyncIterator[World]:
+    """A world that ends with the block, which fails when it takes longer than ``patience``."""
     async with trio.open_nursery() as nursery:
         made = World(folder, nursery)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience):
             yield made
         nursery.cancel_scope.cancel()

@@ -1,7 +1,8 @@
-"""The target with a network: real coordinators and gateways on a bus in memory, asked and told anything on any key.
+"""The target with a network: real coordinators, a gateway and a runtime on a bus in memory, asked and told anything on any key.
 
-An input is a session of requests, each in a network of its own, so that one replays alone. What is looked for: an answer INTERNAL, no
-answer, an error in an agent's log, an agent that ends.
+An input is a session in a network of its own, so that one replays alone: requests, and what a stranger answers to what it is asked.
+Then coordinator and runtime start again on what they have stored. What is looked for: an answer INTERNAL, no answer, an exception in an
+agent's log, an agent that ends, or that does not start again.
 """
 
 from __future__ import annotations
@@ -16,140 +17,150 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest import mock
 
 import trio
 
 from tests.bus.networks import PATIENCE, Inbox
 from tests.coordinator.world import KEYS, World, world
-from tests.fuzz import corpus
+from tests.fuzz.cast import Stranger, no_processes, start_runtime
 from tests.fuzz.engine import Target
 from tests.fuzz.mutate import Mutator
-from tests.network.bad_inputs import TABLE
+from tests.fuzz.ways import DONE, GOOD, answers, ways
 from wattle.bus.base import TIMEOUT
-from wattle.core.model import NodeInfo
 from wattle.errors import InvalidRequest
-from wattle.protocol.messages import FeedPage, encode
+from wattle.gateway import agent as gateway
 
 ROOT = "wattle/default/"
-HOW = ("get", "get", "get", "put", "delete")
-VERBS = (
-    "run", "runs", "workers", "worker", "workflow", "workflows", "delete_workflow", "cancel_run", "retry_run", "nodes", "submit",
-    "put_workflow", "start", "**", "x",
-)  # fmt: skip
-ARGS = (
-    '{"run":"good","wait":0.01}', '{"run":"good","worker":"a"}', '{"workflow":"good","status":"running","limit":5,"after":[1.5,"good"]}',
-    '{"name":"good","params":{},"run":"r"}', '{"run":"good","limit":3,"after":0,"status":"ready"}', '{"status":null,"after":"a","limit":2}',
-    '{"document":{"name":"good","workers":[{"name":"a","command":"true"}]},"params":{},"run":"r2"}',
-)  # fmt: skip
+SESSION = 120.0  # seconds it may take on a busy machine
+TIMEOUT_THERE = 1.0  # the gateway's: some of those it asks are only names
+AT_ONCE = 8  # requests under way together
+ANSWERS = 12  # that a stranger gives, in turns by question
+MOMENT = 0.3  # seconds for the agents to make something of a stranger
 
 
 class _Errors(logging.Handler):
-    """What agents log as errors."""
+    """What agents log of exceptions, and of messages that were lost in one."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.told: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(self.format(record))
+        if record.exc_info:
+            self.told.append(self.format(record))
 
 
 class Agents(Target):
-    """Every public key, and the internal ones, with every verb, payload and parameter, on agents that really answer."""
+    """Every public key and every internal one, with every verb, payload and parameter, on agents that really answer."""
 
     name = "agents"
-    seconds = 20.0
+    seconds = 30.0
     growth = 64 << 20
-    weight = 200
+    weight = 100
     batch = 5
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
-        paths = [f"api/v1/{bad.path}" for part in TABLE.values() for bad in part if len(bad.path) < 100]
-        paths += [f"cmd/{peer}/{verb}" for peer in ("c1", "*", "c2") for verb in VERBS] * 3
-        paths += [
-            "state/**",
-            "state/*/*",
-            "feed/*",
-            "feed/node1?after=1",
-            "event/rejected",
-            "event/runs/good",
-            "**",
-            "*/**",
-        ] * 3
-        names = (
-            "workflows/good",
-            "workflows/good/start",
-            "runs/good/retry",
-            "runs/good/workers",
-            "runs/good/workers/a",
-            "nodes/node1",
-        )
-        paths += [f"api/v1/{name}" for name in names] * 3
-        self.paths = Mutator(random, list(dict.fromkeys(paths)) + paths)
-        told = [encode(sample).decode() for kind in (NodeInfo, FeedPage) for sample in corpus.samples(kind)]
-        self.payloads = Mutator(random, corpus.documents(), [*ARGS, *ARGS, *corpus.json_documents(), *told])
+        self.ways = [
+            (way, Mutator(random, [way.path]), Mutator(random, jsons=way.payloads or ["{}"])) for way in ways(random)
+        ]
+        self.answers = answers(random)
 
     def make(self) -> Any:
-        return [self._request() for _ in range(self.weight)]
+        verbs = sorted(self.answers)
+        told = [(verb, self._payload(self.answers[verb])) for verb in verbs for _ in range(ANSWERS)]
+        return [self._request() for _ in range(self.weight)], told
 
     def _request(self) -> tuple[str, str, bytes]:
-        how = HOW[self.paths.below(len(HOW))]
-        path = self.paths.some_text(1 if self.random.random() < 0.5 else 0)
+        way, paths, payloads = self.ways[int(self.random.random() * len(self.ways))]
+        path = paths.some_text(2) if self.random.random() < 0.2 else way.path
+        if not way.payloads:
+            return way.how, path, payloads.some_bytes(2) if self.random.random() < 0.1 else b""
+        return way.how, path, self._payload(payloads)
+
+    def _payload(self, payloads: Mutator) -> bytes:
         choice = self.random.random()
-        if choice < 0.3:
-            return how, path, b""
-        if choice < 0.5:
-            return how, path, self.payloads.some_bytes()
-        return how, path, self.payloads.some_json().encode("utf-8", "surrogatepass")
+        if choice < 0.02:
+            return b""
+        if choice < 0.12:
+            return payloads.some_bytes(2)
+        return payloads.some_json(3 if choice < 0.6 else 1).encode("utf-8", "surrogatepass")
 
     def check(self, given: Any) -> Counter[str]:
-        with _errors() as errors, _folder() as folder:
-            outcomes = trio.run(self._session, folder, given)
+        requests, told = given
+        with _errors() as errors, _folder() as folder, no_processes(), _impatient():
+            outcomes = trio.run(self._session, folder, requests, told)
         assert not errors.told, errors.told[0][-600:]
         return outcomes
 
-    async def _session(self, folder: Path, requests: list[tuple[str, str, bytes]]) -> Counter[str]:
+    async def _session(
+        self, folder: Path, requests: list[tuple[str, str, bytes]], told: list[tuple[str, bytes]]
+    ) -> Counter[str]:
         outcomes: Counter[str] = Counter()
-        async with world(folder) as net:
-            await net.coordinator("c1")
-            await net.coordinator("c2")
-            await net.gateway(max_wait=0.01)
-            net.runtime()
+        async with world(folder, SESSION) as net:
+            await self._begin(net)
             rejected = Inbox()
             net.client.subscribe(KEYS.event_rejected, rejected)
-            await net.api("runs/good", {"name": "good", "workers": [{"name": "a", "command": "true"}]})
-            for how, path, payload in requests:
-                outcomes[await self._try(net, how, path, payload)] += 1
-            # A put has no answer; what is asked about the same subject later is answered after it.
-            await net.api("runs/good")
-            assert (await net.api("health"))["status"] == "ok"
+            for start in range(0, len(requests), AT_ONCE):
+                async with trio.open_nursery() as nursery:
+                    for request in requests[start : start + AT_ONCE]:
+                        nursery.start_soon(self._try, net, outcomes, *request)
+            if told:
+                stranger = Stranger(net, told)
+                with trio.move_on_after(MOMENT):
+                    await stranger.asked.size(len(told))
+            await self._end(net)
         for sample in rejected:
-            told = _error(sample.payload)
-            outcomes[f"rejected {told['code']}"] += 1
+            outcomes[f"rejected {_error(sample.payload)['code']}"] += 1
         return outcomes
 
-    async def _try(self, net: World, how: str, path: str, payload: bytes) -> str:
-        key, _, parameters = (ROOT + path).partition("?")
-        try:
-            if how == "put":
-                net.client.put(key, payload)
-            elif how == "delete":
-                net.client.delete(key)
-            else:
-                # Between peers a question may ask for any wait, which no gateway has cut to a moment.
-                timeout = PATIENCE if key.startswith(KEYS.api("")) else 0.05
-                replies = await net.client.get(
-                    key, payload or None, parameters=parameters, timeout=timeout, everyone=True
-                )
-                return self._became(key, replies)
-        except InvalidRequest:
-            return "no key"
-        return how
+    @staticmethod
+    async def _begin(net: World) -> None:
+        await net.coordinator("c1", adopt_after=0.01)
+        await net.coordinator("c2", adopt_after=0.01)
+        await net.gateway(max_wait=0.01)
+        node = net.runtime()
+        await start_runtime(net, "node2")
+        await net.api("runs/good", GOOD)
+        await net.api("runs/done", DONE)
+        await node.next()
 
     @staticmethod
-    def _became(key: str, replies: list[Any]) -> str:
-        if key.startswith(KEYS.api("")) and "*" not in key:
+    async def _end(net: World) -> None:
+        """Those who were there still are, and start again on what they have."""
+        for name in ("c1", "c2", "g1", "node2"):
+            assert not net.ended[name].is_set(), f"{name} has ended"
+        assert (await net.api("health"))["status"] == "ok"
+        for name in ("c1", "node2"):
+            await net.stop(name)
+        await net.coordinator("c1", adopt_after=0.01)
+        await start_runtime(net, "node2")
+        assert (await net.api("health"))["status"] == "ok"
+
+    async def _try(self, net: World, outcomes: Counter[str], how: str, path: str, payload: bytes) -> None:
+        key, _, parameters = (ROOT + path).partition("?")
+        try:
+            match how:
+                case "put":
+                    net.client.put(key, payload)
+                case "delete":
+                    net.client.delete(key)
+                case "alive":
+                    net.client.declare_alive(key)
+                case _:
+                    how = await self._ask(net, key, parameters, payload)
+        except InvalidRequest:
+            how = "no key"
+        outcomes[how] += 1
+
+    @staticmethod
+    async def _ask(net: World, key: str, parameters: str, payload: bytes) -> str:
+        # Between peers a question may ask for any wait, which no gateway has cut to a moment.
+        public = key.startswith(KEYS.api(""))
+        timeout = PATIENCE if public else 0.05
+        replies = await net.client.get(key, payload or None, parameters=parameters, timeout=timeout, everyone=True)
+        if public and "*" not in key:
             assert len(replies) == 1, f"{len(replies)} answers to a public request"
             assert replies[0].payload != TIMEOUT, "no answer in time"
         codes = [_error(reply.payload)["code"] for reply in replies if not reply.ok and reply.payload != TIMEOUT]
@@ -177,6 +188,10 @@ def _errors() -> Iterator[_Errors]:
     finally:
         root.removeHandler(handler)
         root.propagate = before
+
+
+def _impatient() -> Any:
+    return mock.patch.object(gateway, "REQUEST_TIMEOUT", TIMEOUT_THERE)
 
 
 @contextmanager

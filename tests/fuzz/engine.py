@@ -86,7 +86,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """What a campaign of one target came to. Memory is resident, in bytes, after the warm-up and at the end."""
+    """What a campaign of one target came to. Memory is resident, in bytes, after the warm-up, at the end, and at its peak."""
 
     target: str
     inputs: int = 0
@@ -95,21 +95,22 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     before: int = 0
     after: int = 0
+    peak: int = 0
+    slowest: float = 0.0
+    """CPU seconds of the input that took most."""
 
     def row(self) -> str:
         """A line of the table."""
         kinds = ", ".join(f"{name} {count:,}" for name, count in self.outcomes.most_common() if name != "accepted")
-        mib = f"{self.before / 2**20:.0f} to {self.after / 2**20:.0f}"
+        before, after, peak = (round(memory / 2**20) for memory in (self.before, self.after, self.peak))
         rate = self.inputs / max(self.seconds, 1e-9)
         return (
             f"| {self.target} | {self.inputs:,} | {self.seconds:.0f} | {rate:,.0f} | {self.outcomes['accepted']:,} "
-            f"| {kinds} | {len(self.findings)} | {mib} |"
+            f"| {kinds} | {len(self.findings)} | {before} to {after}, peak {peak} | {self.slowest * 1000:,.0f} ms |"
         )
 
 
-HEADER = (
-    "| target | inputs | s | inputs/s | accepted | otherwise | findings | RSS, MiB |\n|---|---|---|---|---|---|---|---|"
-)
+HEADER = "| target | inputs | s | inputs/s | accepted | otherwise | findings | RSS, MiB | slowest |\n|---|---|---|---|---|---|---|---|---|"
 
 
 def campaign(kind: type[Target], *, inputs: int, seconds: float, seed: int, folder: Path | None = None) -> Report:
@@ -117,6 +118,7 @@ def campaign(kind: type[Target], *, inputs: int, seconds: float, seed: int, fold
     target = kind(Random(f"{kind.name} {seed}"))
     report = Report(kind.name)
     started = time.perf_counter()
+    _forget_peak()
     warm = min(max(inputs // 10, 1), 20 * kind.batch * kind.weight)
     with _watched(kind.seconds) as watch:
         while report.inputs < inputs and time.perf_counter() - started < seconds:
@@ -128,7 +130,7 @@ def campaign(kind: type[Target], *, inputs: int, seconds: float, seed: int, fold
             if len(report.findings) >= MOST_FINDINGS:
                 break
     report.seconds = time.perf_counter() - started
-    report.after = resident()
+    report.after, report.peak = resident(), _peak()
     report.before = report.before or report.after
     if report.after - report.before > kind.growth:
         grown = (report.after - report.before) >> 20
@@ -149,6 +151,7 @@ def _try_all(target: Target, todo: Sequence[Any], report: Report, watch: _Watch,
             watch.busy = True
             for given in left:
                 watch.count += 1
+                began = time.process_time()
                 try:
                     outcome = check(given)
                     if isinstance(outcome, str):
@@ -163,6 +166,8 @@ def _try_all(target: Target, todo: Sequence[Any], report: Report, watch: _Watch,
                 except (Exception, TooLong) as error:  # noqa: BLE001  # this is what is looked for
                     failed = error
                     break
+                finally:
+                    report.slowest = max(report.slowest, time.process_time() - began)
             watch.busy = False
         if failed is None:
             break
@@ -315,3 +320,13 @@ def resident() -> int:
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):  # a kernel without it: the peak is the process's, then
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024

@@ -43,12 +43,13 @@ class Documents(Target):
     def __init__(self, random: Random) -> None:
         super().__init__(random)
         self.mutator = Mutator(random, corpus.documents(), corpus.json_documents())
+        self.sound = Mutator(random, corpus.sound(corpus.documents()), corpus.sound(corpus.json_documents()))
 
     def make(self) -> Any:
-        choice = self.random.random()
+        mutator, choice = self.sound if self.random.random() < 0.6 else self.mutator, self.random.random()
         if choice < 0.35:
-            return self.mutator.some_bytes()
-        text = self.mutator.some_json()
+            return mutator.some_bytes(3)
+        text = mutator.some_json(2)
         return text if choice < 0.7 else text.encode("utf-8", "surrogatepass")
 
     def check(self, given: Any) -> str:
@@ -169,8 +170,12 @@ class Assignments(Target):
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
-        seeds = [encode(sample).decode() for sample in corpus.samples(AssignBatch)]
-        self.mutator = Mutator(random, jsons=[*seeds, seeds[0].replace('"w"', '"v"').replace('"script"', '"cause"')])
+        seeds = [
+            encode(sample).decode().replace('"digest":"w"', f'"digest":"{"0" * 64}"')
+            for sample in corpus.samples(AssignBatch)
+        ]
+        seeds += [seeds[0].replace('"script"', '"cause"'), seeds[0].replace('"path":"w"', '"path":"/w/v"')]
+        self.mutator = Mutator(random, jsons=seeds)
         self.folders = Folders(Path("/data"))
 
     def make(self) -> Any:

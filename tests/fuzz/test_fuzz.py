@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import is_dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
 import pytest
 
-from tests.fuzz import TARGETS
+from tests.coordinator.world import world
+from tests.fuzz import TARGETS, corpus
+from tests.fuzz.agents import ROOT
+from tests.fuzz.cast import no_processes, start_runtime
 from tests.fuzz.engine import Target, campaign, replay
 from tests.fuzz.mutate import seed_of
+from tests.fuzz.ways import ANSWERS, COMMANDS, REQUESTS, named, ways
+from wattle.bus import memory
+from wattle.bus.keyexpr import includes
+from wattle.core.model import RunRecord, TaskRecord, WorkerRecord
 from wattle.errors import InvalidRequest
+from wattle.gateway.request import Method
+from wattle.peer.copies import CopyDesk
+from wattle.protocol import messages
+from wattle.runtime.agent import RuntimeAgent
+from wattle.store.owned import Definition, Submission
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -21,6 +35,47 @@ def test_a_few_inputs_of_each_target_find_nothing(name: str, tmp_path: Path, mon
     assert not report.findings, "\n".join(f"{f.what}: {f.given!r}\n{f.story}" for f in report.findings)
     assert sum(report.outcomes.values()) >= report.inputs > 0
     assert len(report.outcomes) > 1, "a target that refuses nothing, or everything, tries nothing"
+
+
+def test_every_message_type_is_fuzzed_by_itself_and_on_its_way() -> None:
+    carried = {kind for kinds in COMMANDS.values() for kind in kinds} | set(ANSWERS.values())
+    assert corpus.decoded() - carried == {RunRecord, WorkerRecord, TaskRecord, Submission, Definition}, (
+        "what else is decoded is the rows of a copy; a new message belongs into COMMANDS or ANSWERS"
+    )
+    types = set(corpus.message_types())
+    assert carried | corpus.decoded() <= types
+    assert types >= {kind for kind in vars(messages).values() if isinstance(kind, type) and is_dataclass(kind)}
+
+
+async def test_everything_that_agents_serve_and_hear_is_fuzzed(tmp_path: Path) -> None:
+    found = ways(Random(1))
+    asked = {ROOT + named(way.path) for way in found}
+    with no_processes():
+        async with world(tmp_path) as net:
+            coordinator = await net.coordinator("c1")
+            gateway = await net.gateway()
+            await start_runtime(net, "node2")
+            for name in ("c1", "g1", "node2"):
+                keys = [
+                    declared.key
+                    for declared in net.buses[name].declared
+                    if isinstance(declared, memory._Queryable | memory._Subscription | memory._Watch)
+                ]
+                assert len(keys) >= 4, keys
+                for key in keys:
+                    assert any(includes(key, way) for way in asked if "*" not in way), f"nothing is told on {key}"
+            commands = {*COMMANDS, *REQUESTS}
+            requests = coordinator._requests
+            assert {*requests._verbs, *requests._tasks, *CopyDesk.verbs, "keep", "pruned"} <= commands
+            assert set(RuntimeAgent._verbs) <= commands
+            assert {*COMMANDS, *REQUESTS} <= {way.split("/")[-1] for way in asked}
+            for method, pattern, _ in gateway._routes.table:
+                path = re.sub("<[a-z]+>", "*", f"{ROOT}api/v1/{pattern}")
+                how = "get" if method in (Method.GET, Method.POST) else str(method)
+                assert any(way.how == how and includes(path, ROOT + named(way.path)) for way in found), (
+                    method,
+                    pattern,
+                )
 
 
 class Faulty(Target):
