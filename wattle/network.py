@@ -94,7 +94,7 @@ def find_network(settings: ClientSettings) -> Network:
     if settings.connect:
         return Network(settings.connect)
     data, endpoints = settings.data, (socket_endpoint(settings.data),)
-    _make_folder(data)
+    make_folder(data)
     ends = time.monotonic() + START_TIMEOUT
     while time.monotonic() < ends:
         if _listening(data / SOCKET_NAME):
@@ -127,7 +127,8 @@ def find_network_to_read(settings: ClientSettings) -> Network:
         return Network((socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), "--at-rest"))
 
 
-def _make_folder(data: Path) -> None:
+def make_folder(data: Path) -> None:
+    """Make a data folder that may not be there yet; raises StoreError where that cannot be."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -254,3 +254,17 @@ async def test_a_retry_asked_for_twice_happens_once(net: World) -> None:
     assert (await net.final("r1"))["status"] == "succeeded"
     assert len(node.assigned) == 2
     assert len(outcomes) == 3
+
+
+async def test_under_another_name_it_tells_of_the_runs_that_it_does_not_serve(
+    net: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await net.coordinator("c1")
+    await net.submit("r1", "a")
+    await net.stop("c1")
+    (net.folder / "c1").rename(net.folder / "c2")
+    caplog.clear()
+    await net.coordinator("c2")
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("another name" in line and "owner='c1'" in line and "--name" in line for line in told), told
+    assert (await net.command("runs", peer="c2"))["runs"] == []

@@ -106,8 +106,9 @@ def test_what_a_killed_process_left_in_the_log_is_in_the_copy(folder: Path, tmp_
 @pytest.mark.parametrize("damage", [table_overwritten, newer], ids=lambda damage: damage.__name__)
 def test_a_store_that_fails_the_check_is_not_backed_up(folder: Path, tmp_path: Path, damage: Damage) -> None:
     damage(folder / "runtime.db")
-    with pytest.raises(StoreError, match=r"runtime\.db"):
+    with pytest.raises(StoreError, match=r"runtime\.db") as caught:
         back_up(folder, tmp_path / "copy")
+    assert ".part-" not in caught.value.message, "the file that is damaged is named, not its copy"
     assert [file.name for file in tmp_path.iterdir()] == ["data"]
 
 
@@ -117,6 +118,19 @@ def test_a_backup_overwrites_nothing(folder: Path, tmp_path: Path) -> None:
         back_up(folder, tmp_path / "copy")
     with pytest.raises(InvalidRequest, match="holds no store"):
         back_up(tmp_path, tmp_path / "other")
+
+
+def test_a_restore_that_finds_no_room_names_the_disk_that_is_full(
+    folder: Path, tmp_path: Path, small_disk: Path
+) -> None:
+    copy = back_up(folder, tmp_path / "copy")
+    (small_disk / "ballast").write_bytes(1_000_000 * b"x")
+    for _ in range(2):
+        with pytest.raises(StoreError, match="its disk is full") as caught:
+            care.restore(copy, small_disk / "new")
+        assert caught.value.message.startswith(str(small_disk))
+    (small_disk / "ballast").unlink()
+    assert all(report.ok for report in care.restore(copy, small_disk / "new"))
 
 
 def test_a_damaged_backup_is_refused(folder: Path, tmp_path: Path) -> None:

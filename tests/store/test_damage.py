@@ -8,8 +8,6 @@ import random
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -283,23 +281,6 @@ def test_killed_at_any_moment_nothing_committed_is_missing_and_nothing_half_is_t
 
 
 # --- disks and folders ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = Path(tempfile.mkdtemp(prefix="wtl-", dir="/tmp"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
-    )
-    try:
-        if mounted.returncode != 0:
-            pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-        yield folder
-    finally:
-        if mounted.returncode == 0:
-            subprocess.run(["umount", "-l", str(folder)], check=True)
-        folder.rmdir()
 
 
 @pytest.mark.parametrize("role", KINDS)

@@ -135,11 +135,11 @@ def up(flags: Flags) -> int:
     descriptor, at_rest = flags.pop("embedded_lock"), flags.pop("at_rest")
     if descriptor is not None:
         return _up_embedded(descriptor, flags, at_rest)
-    from wattle.network import HOLD_NAME, take_lock
+    from wattle.network import HOLD_NAME, make_folder, take_lock
     from wattle.settings import ClientSettings, load_settings
 
     data = load_settings(ClientSettings, config=flags["config"], flags={"data": flags["data"]}).data
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(data)
     lock = take_lock(data)
     if lock is None:
         raise StoreError(

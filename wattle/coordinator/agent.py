@@ -260,6 +260,9 @@ class CoordinatorAgent:
         self.bus.put(self.keys.event_worker(worker.run, worker.name), to_json(event))
 
     def _restore(self) -> None:
+        for owner, runs in self.store.of_others().items():
+            fix = f"to have them, start it with the --name it had when they were made: {owner}"
+            log.warning("runs here belong to another name, and are not served", owner=owner, runs=runs, fix=fix)
         for run_id in self.store.unfinished():
             row = self.store.run(run_id)
             if row is None or row.owner != self.name:

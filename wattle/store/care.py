@@ -241,9 +241,8 @@ def _copy(source: Path, target: Path) -> Report:
         raise explain(wrong, error) or unusable(wrong, str(error), "see to its disk") from error
     report = check(target)
     if not report.ok:
-        raise StoreError(
-            f"{source} cannot be backed up: its copy fails the check: {report.problems[0]}", code="STORE_DAMAGED"
-        )
+        problem = report.problems[0].replace(str(target), str(source))  # the copy is soon gone, and faithful
+        raise StoreError(f"{source} cannot be backed up: {problem}", code="STORE_DAMAGED")
     _remove_logs(target)
     return report
 
@@ -375,7 +374,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         where = Path(error.filename or path)
         if error.errno == errno.ENOSPC:
-            raise full(where) from error
+            raise full(Path(error.filename2 or where)) from error  # of a copy, where it was to be
         raise unusable(where, error.strerror or str(error), "see to its owner and its disk") from error
 
 

@@ -352,6 +352,10 @@ class CoordinatorStore(Store):
         for run in Runs.select(Runs.id).where(Runs.status.not_in(final)).order_by(Runs.created_at):
             yield run.id
 
+    def of_others(self) -> dict[str, int]:
+        """How many runs here belong to other names: those are former names of the coordinator on this data folder."""
+        return dict(self.query("SELECT owner, COUNT(*) FROM runs WHERE owner != ? GROUP BY owner", (self.owner,)))
+
     @staticmethod
     def record(row: Runs) -> RunRecord:
         """The record in a run's row."""
