@@ -52,7 +52,10 @@ class CoordinatorStore:
 
     def _late(self, fact: Fact) -> None:
         task = self.tasks.get(fact.id)
-        if task is not None and (not task.status.final or task.status is TaskStatus.LOST):
+        if task is None:
+            return
+        unknown = task.status is TaskStatus.SUPERSEDED and task.completed_at is None
+        if not task.status.final or task.status is TaskStatus.LOST or unknown:
             self.tasks[fact.id] = replace(task, status=TaskStatus.SUPERSEDED, completed_at=fact.at)
 
     def snapshot(self, run: str) -> Snapshot:

@@ -203,7 +203,7 @@ def test_what_is_refused() -> None:
     driver(exited(0))
     driver.assign(task("b", attempt=5))
     driver(on.ProcessStarted(task("b", 5).id, 7, 0.0), exited(0, of_task=task("b", 5).id))
-    assert codes(driver.assign(task("b", attempt=4))) == ["UNFIT"], "an older attempt must not be waited for"
+    assert codes(driver.assign(task("b", attempt=4))) == ["PASSED"], "an older attempt must not be waited for"
     driver(on.Drain())
     assert codes(driver.assign(task("c"))) == ["DRAINING"]
     assert codes(driver.assign(task("b", attempt=5))) == ["OVER"], "it is known"
@@ -419,7 +419,7 @@ def test_restore_goes_on_with_each_task_where_it_was() -> None:
     assert (core.running, core.queued) == (2, 2)
     assert core.resume_collecting() == [do.Collect(tasks[3].assignment), do.Kill(task("stopping").id, SIGTERM)]
     effects = core.handle([on.Assigned(1, "c1", (task("old", 3, epoch=2), task("old", 2, epoch=2)))], 100.0)
-    assert codes(effects) == ["OVER", "UNFIT"]
+    assert codes(effects) == ["OVER", "PASSED"]
     assert [s.assignment.worker for s in of(do.Spawn, effects)] == ["fetching", "queued"]
     assert of(do.Kill, core.handle([on.Tick()], 110.0)) == [do.Kill(task("stopping").id, SIGKILL)]
     assert codes(core.handle([on.Assigned(1, "c0", (task("x", epoch=1),))], 110.0)) == ["FENCED"]

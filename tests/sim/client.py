@@ -17,13 +17,14 @@ TRIES_MOST = 15
 
 
 class Client(Peer):
-    """A user with a gateway. ``wanted``: the runs whose submission is not acknowledged yet."""
+    """A user with a gateway. ``wanted``: the runs whose submission is not acknowledged yet; ``orders``: cancels and retries under way."""
 
     role = "client"
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
         self.wanted: dict[str, Workflow] = {}
+        self.orders = 0
         self.ended: set[str] = set()
 
     def submit(self, run: str, workflow: Workflow) -> None:
@@ -33,10 +34,14 @@ class Client(Peer):
 
     def order(self, verb: str, run: str) -> None:
         """Cancel or retry a run."""
+        self.orders += 1
         self._try(verb, run, 0)
 
     def _try(self, verb: str, run: str, tries: int) -> None:
-        if not self.up or (verb != "submit" and tries >= TRIES_MOST):
+        if not self.up:
+            return
+        if verb != "submit" and tries >= TRIES_MOST:
+            self.orders -= 1
             return
         seen = sorted(name for name in self.tokens if self.world.peers[name].role == "coordinator")
         waiting, having = set(seen), set()
@@ -66,6 +71,8 @@ class Client(Peer):
             elif verb == "submit":
                 del self.wanted[run]
                 self._poll(run)
+            else:
+                self.orders -= 1
 
         if not seen:
             again()

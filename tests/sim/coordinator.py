@@ -123,7 +123,9 @@ class Coordinator(Keeper):
                 if isinstance(save, do.ReadAgain):
                     for node, state in self._followed.items():
                         if node not in save.but:
-                            self._followed[node] = Followed(state.store, 0, joined=state.joined)
+                            again = self._followed[node] = Followed(state.store, 0, joined=state.joined)
+                            if again.joined:
+                                self._read(node, again, lambda _: None)
             for run in sorted(before):
                 world.checks.removed(run)
             self._journal.append((number, {run: (rows, self.store.head(run)) for run, rows in changed.items()}))
@@ -195,7 +197,7 @@ class Coordinator(Keeper):
         rows = self.store.runs.get(run)
         core = self.core
         assert core is not None
-        if rows is None:
+        if rows is None or run in core.handing:
             reply((False, None))
             return
         final = rows["run"].status.final and core.settled >= self.store.touched[run]
@@ -236,7 +238,7 @@ class Coordinator(Keeper):
     def on_cancel(self, run: str, reply: Answer) -> None:
         """Cancel a run of one's own."""
         rows = self.store.runs.get(run)
-        if rows is None:
+        if rows is None or run in self.core.handing:  # type: ignore[union-attr]
             reply(False)
         elif rows["run"].status.final:
             self._when_settled(run, "read", reply)
@@ -246,7 +248,7 @@ class Coordinator(Keeper):
     def on_retry(self, run: str, reply: Answer) -> None:
         """Retry a final run of one's own."""
         rows = self.store.runs.get(run)
-        if rows is None:
+        if rows is None or run in self.core.handing:  # type: ignore[union-attr]
             reply(False)
         elif not rows["run"].status.final or rows["run"].status == "succeeded":
             self._when_settled(run, "read", reply)
@@ -462,13 +464,13 @@ class Coordinator(Keeper):
             told(())
 
     def _held(self, answer: tuple[Any, ...]) -> dict[TaskId, int]:
-        """The open tasks that concern this coordinator: its own, and those of runs that have ended here, whoever gave them."""
+        """The open tasks that concern this coordinator: its own, and those of runs that have ended here, as in wattle/coordinator/neighbours.py."""
         mine, others, _ = answer
         held = dict(mine)
         for task, epoch in others:
             rows = self.store.runs.get(task.run)
-            if rows is not None and task.run not in self.core.runs:  # type: ignore[union-attr]
-                held[task] = max(epoch, rows["run"].epoch)
+            if rows is not None and task.run not in self.core.runs and epoch <= rows["run"].epoch:  # type: ignore[union-attr]
+                held[task] = rows["run"].epoch
         return held
 
     # --- copies ---------------------------------------------------------------------------------------------------------
@@ -478,7 +480,7 @@ class Coordinator(Keeper):
         self._token += 1
         self._keeping[self._token] = reply
         heads = (self.store.head(copied.run) for copied in page.runs if copied.head is not None)
-        own = tuple(head for head in heads if head is not None and head.final)
+        own = tuple(head for head in heads if head is not None)
         self.post(on.Keep(self._token, page, own))
 
     def heads(self, effect: do.AskCopies) -> list[RunHead]:

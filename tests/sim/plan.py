@@ -29,11 +29,17 @@ KINDS = (
     "jump",
     "drain",
     "leave",
+    "away",
+    "away",
     "loss",
     "repeat",
     "lag",
 )
 """Kinds of faults; a seed draws its own from a few of them."""
+
+
+TANGLING = ("away", "away", "away", "away", "wipe", "leave", "spawner", "loss", "slow")
+"""What some seeds have much of: nodes that come back when their tasks have been given to others, and files that are gone."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Plan:
     drifts: dict[str, float]
     journal: int
     page_rows: int
+    fetching: float  # seconds that inputs take to be fetched, and outputs to be hashed, at most
     leave_down: bool  # coordinators that are down at the end stay so, where their runs have copies
     outcome: Callable[[Assignment], Outcome]
     quiet: bool = False
@@ -88,18 +95,21 @@ class Plan:
 def make(seed: int) -> Plan:
     """The plan of a seed."""
     rng = Random(seed)
-    quiet = rng.random() < 0.1
+    kind = rng.random()
+    quiet, tangled = kind < 0.1, kind > 0.9
     coordinators = [f"c{i + 1}" for i in range(rng.choice((1, 2, 2, 3, 3)))]
     runtimes = {}
-    for index in range(rng.choice((1, 2, 2, 3, 3, 4, 5))):
+    for index in range(rng.choice((2, 3, 4) if tangled else (1, 2, 2, 3, 3, 4, 5))):
         slots = rng.randint(2 if index == 0 else 1, 4)
         runtimes[f"n{index + 1}"] = RuntimeOptions(slots, {"cpus": float(slots)})
     clients = ["u1"] if rng.random() < 0.7 else ["u1", "u2"]
     size = rng.choice((2, 4, 6, 8, 12))
-    workflows = {f"r{i + 1}": random_workflow(rng, size, quiet=quiet) for i in range(rng.choice((1, 1, 2, 3)))}
+    workflows = {
+        f"r{i + 1}": random_workflow(rng, size, quiet=quiet, tangled=tangled) for i in range(rng.choice((1, 1, 2, 3)))
+    }
     peers = len(coordinators) + len(runtimes)
     options = CoordinatorOptions(
-        lost_after=rng.choice((3.0, 5.0, 10.0)),
+        lost_after=1.0 if tangled else rng.choice((3.0, 5.0, 10.0)),
         adopt_after=rng.choice((0.3, 1.0, 2.0)),
         replicas=rng.choice((0, 1, 2, 2, 2, 3)),
         quorum=peers // 2 + 1 if rng.random() < 0.25 else 0,
@@ -112,11 +122,11 @@ def make(seed: int) -> Plan:
     for run in workflows:
         client = rng.choice(clients)
         wishes.append(Wish(0.1 + rng.random() * length * 0.4, client, "submit", run))
-        if not quiet and rng.random() < 0.2:
+        if not quiet and rng.random() < 0.3:
             wishes.append(Wish(wishes[-1].at + rng.random() * length, client, "cancel", run))
         if not quiet and rng.random() < 0.35:
             wishes.append(Wish(length * (0.3 + rng.random()), client, "retry", run))
-    failing = 0.0 if quiet else rng.choice((0.0, 0.0, 0.1, 0.3))
+    failing = 0.0 if quiet else rng.choice((0.3, 0.5) if tangled else (0.0, 0.0, 0.1, 0.3))
     salt = rng.randrange(2**32)
     plan = Plan(
         seed,
@@ -133,19 +143,20 @@ def make(seed: int) -> Plan:
         {},
         rng.choice((0, 5, 1000)),
         rng.choice((3, 10_000)),
+        6.0 if tangled else rng.choice((0.05, 0.05, 1.0)),
         rng.random() < 0.4,
-        lambda assignment: random_outcome(f"{salt}/{assignment.id}", failing),
+        lambda assignment: random_outcome(f"{salt}/{assignment.id}", failing, LONG if tangled else ANY),
         quiet,
     )
     if not quiet:
-        _add_faults(plan, rng, length)
+        kinds = list(TANGLING) if tangled else rng.sample(KINDS, rng.randint(1, 6))
+        _add_faults(plan, rng, length, kinds, 20 if tangled else rng.choice((1, 3, 6, 10, 15)))
     return plan
 
 
-def _add_faults(plan: Plan, rng: Random, length: float) -> None:
+def _add_faults(plan: Plan, rng: Random, length: float, kinds: list[str], count: int) -> None:
     names = [*plan.coordinators, *plan.runtimes]
-    kinds = rng.sample(KINDS, rng.randint(1, 6))
-    for _ in range(rng.choice((1, 3, 6, 10, 15))):
+    for _ in range(count):
         at = 0.2 + rng.random() * length
         plan.faults.append(_fault(rng, rng.choice(kinds), at, plan, names))
     plan.faults.sort(key=lambda fault: fault.at)
@@ -161,7 +172,8 @@ def _add_faults(plan: Plan, rng: Random, length: float) -> None:
 def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> Fault:
     seconds = rng.choice((0.001, 0.1, 0.5, 2.0, 6.0)) * (0.5 + rng.random())
     one = rng.choice(names if rng.random() < 0.5 else plan.coordinators)
-    node = rng.choice(list(plan.runtimes))
+    nodes = list(plan.runtimes)
+    node = rng.choice(nodes[:2] if kind == "away" else nodes)
     match kind:
         case "crash":
             return Fault(at, kind, (one,), seconds, rng.choice(("now", "before", "before", rng.random(), 0.0, 1.0)))
@@ -172,6 +184,8 @@ def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> F
         case "cut":
             others = [name for name in (*names, *plan.clients) if name != one]
             return Fault(at, kind, (one, rng.choice(others)), seconds * 2)
+        case "away":  # out of everybody's sight until its tasks have been given to others, or nearly
+            return Fault(at, kind, (node,), plan.options.lost_after + plan.lease + rng.choice((-0.5, 0.5, 1.0, 2.0, 4.0)))
         case "partition":
             group = tuple(name for name in (*names, *plan.clients) if rng.random() < 0.5)
             return Fault(at, kind, group, seconds * 2)
@@ -188,13 +202,13 @@ def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> F
             return Fault(at, kind, (one,), seconds)
 
 
-def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
+def random_workflow(rng: Random, size: int, *, quiet: bool = False, tangled: bool = False) -> Workflow:
     """A DAG of up to ``size`` workers; ``quiet`` leaves out all that makes workers fail or wait for the clock."""
     workers: list[WorkerSpec] = []
     for index in range(rng.randint(1, size)):
         above = [f"w{i}" for i in range(index)]
         chosen = rng.sample(above, min(len(above), rng.randint(0, 3)))
-        reads = [name for name in chosen if rng.random() < 0.6]
+        reads = [name for name in chosen if rng.random() < (0.9 if tangled else 0.6)]
         keys: dict[str, Any] = {
             "outputs": {"out": f"out{index}"} if rng.random() < 0.8 or quiet else {},
             "priority": rng.randint(0, 2),
@@ -203,7 +217,7 @@ def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
         if not quiet:
             keys |= {
                 "retries": Retries(rng.randint(0, 3), delay=rng.choice((0.0, 0.5, 3.0))),
-                "timeout": rng.choice((None, None, 2.5)),
+                "timeout": None if tangled else rng.choice((None, None, 2.5)),
                 "kill_after": rng.choice((0.0, 1.0)),
                 "on_failure": rng.choice(("stop", "continue", "continue")),
                 "on_disconnect": rng.choice(("continue", "continue", "stop")),
@@ -214,10 +228,15 @@ def random_workflow(rng: Random, size: int, *, quiet: bool = False) -> Workflow:
     return Workflow("w", {spec.name: spec for spec in workers}, rng.choice(MODES))
 
 
-def random_outcome(seed: str, failing: float) -> Outcome:
+ANY = (0.001, 0.01, 0.1, 0.1, 1.0, 1.0, 3.0, 8.0)
+LONG = (0.01, 0.1, 3.0, 6.0, 9.0)
+"""Seconds that processes take."""
+
+
+def random_outcome(seed: str, failing: float, lengths: tuple[float, ...]) -> Outcome:
     """How one process goes, the same for the same seed."""
     rng = Random(seed)
-    seconds = rng.choice((0.001, 0.01, 0.1, 0.1, 1.0, 1.0, 3.0, 8.0))
+    seconds = rng.choice(lengths)
     if rng.random() >= failing:
         return Outcome(seconds)
     bad = (

@@ -51,6 +51,7 @@ class Runtime(Keeper):
     ) -> None:
         super().__init__(world, name)
         self.options, self.outcome = options, outcome
+        self.fetching = 0.05
         self.disks = 0
         self.core: RuntimeCore | None = None
         self.new_disk()
@@ -164,7 +165,7 @@ class Runtime(Keeper):
             case do.AnswerKeep():
                 self._keeping.pop(act.token)(act.number)
             case do.Prepare():
-                world.later(0.001 + 0.05 * world.rng.random(), self._prepare, self.life, act.assignment)
+                world.later(0.001 + self.fetching * world.rng.random(), self._prepare, self.life, act.assignment)
             case do.Spawn():
                 self._spawn(act.assignment)
             case do.Kill():
@@ -172,7 +173,7 @@ class Runtime(Keeper):
             case do.Acknowledge():
                 self.processes.pop(act.task, None)
             case do.Collect():
-                world.later(0.001 + 0.05 * world.rng.random(), self._collect, self.life, act.assignment)
+                world.later(0.001 + self.fetching * world.rng.random(), self._collect, self.life, act.assignment)
             case do.SetTimer():
                 self.set_timer(act.at)
             case do.NodeUpdate():

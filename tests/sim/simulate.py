@@ -62,8 +62,11 @@ class Simulation:
         for coordinator in self.coordinators.values():
             coordinator.page_rows = plan.page_rows
         self.runtimes = {name: Runtime(world, name, options, plan.outcome) for name, options in plan.runtimes.items()}
+        for runtime in self.runtimes.values():
+            runtime.fetching = plan.fetching
         self.clients = {name: Client(world, name) for name in plan.clients}
         self._healed = False
+        self._wishes = len(plan.wishes)  # that are still to come
         for name, drift in plan.drifts.items():
             world.peers[name].drift = drift
         for peer in world.peers.values():
@@ -81,6 +84,7 @@ class Simulation:
             peer.start()
 
     def _wish(self, wish: plans.Wish) -> None:
+        self._wishes -= 1
         client = self.clients[wish.client]
         if wish.verb == "submit":
             client.submit(wish.run, self.plan.workflows[wish.run])
@@ -93,7 +97,7 @@ class Simulation:
         world.run(START + self.plan.end, EVENTS_MOST)
         self.heal()
         limit = world.now + HEALED_MOST
-        while not self.checks.finished():
+        while self._wishes or not self.checks.finished():
             if world.now >= limit:
                 raise AssertionError(f"not ended {HEALED_MOST:g} s after the heal: {self.checks.why_unfinished()}")
             world.run(world.now + 0.5, EVENTS_MOST)
@@ -172,6 +176,9 @@ class Simulation:
         self.world.cut(fault.who[0], fault.who[1])
         self._after(fault, self.world.mend, *fault.who)
 
+    def _away(self, fault: Fault) -> None:
+        self._partition(fault)
+
     def _partition(self, fault: Fault) -> None:
         self.checks.calm = False
         for one in fault.who:
@@ -236,6 +243,7 @@ class Simulation:
         world = self.world
         world.note("", "HEAL")
         self._healed = True
+        self.checks.healed_at = world.now
         world.drop = world.repeat = world.lag = 0.0
         for one, other in list(world.cuts):
             world.mend(one, other)

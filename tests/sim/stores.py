@@ -155,7 +155,7 @@ class CoordinatorStore:
                 case do.SaveCopies():
                     self.copies.keep(effect.page)
                 case do.ReleaseRun():
-                    self._release(effect.head, number)
+                    self._release(effect.head, number, handing=effect.handing)
                     changed[effect.head.run] = None
         self.number = number
         return changed
@@ -168,7 +168,8 @@ class CoordinatorStore:
         if task is None:  # no copy told of it when the run was adopted
             at = fact.started_at or fact.at
             task = TaskRecord(*fact.id, effect.node, TaskStatus.LOST, at, fact.started_at)
-        if task.node == effect.node and (not task.status.final or task.status is TaskStatus.LOST):
+        unknown = task.status is TaskStatus.SUPERSEDED and task.completed_at is None
+        if task.node == effect.node and (not task.status.final or task.status is TaskStatus.LOST or unknown):
             task = replace(
                 task,
                 status=TaskStatus.SUPERSEDED,
@@ -179,13 +180,16 @@ class CoordinatorStore:
             )
         rows[key] = task
 
-    def _release(self, head: RunHead, number: int) -> None:
-        rows = self.runs.pop(head.run, None)
-        self.touched.pop(head.run, None)
+    def _release(self, head: RunHead, number: int, *, handing: bool) -> None:
+        rows = self.runs.get(head.run)
         if rows is not None and not any(other.rank >= head.rank for other in self.copies.heads_of([head.run])):
-            copied = CopiedRun(head.run, 0, tuple(rows.items()), replace(head, number=0))
+            stands_in = replace(head, number=0, cancelled=head.cancelled or handing)
+            copied = CopiedRun(head.run, 0, tuple(rows.items()), stands_in)
             self.copies.put(head.owner, head.store, copied)
-        self.forgotten[head.run] = number
+        if not handing:
+            self.runs.pop(head.run, None)
+            self.touched.pop(head.run, None)
+            self.forgotten[head.run] = number
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -307,7 +307,7 @@ class CoordinatorAgent:
         page = decode(CopyPage, query.payload)
         own = self._own_heads([copied.run for copied in page.runs if copied.head is not None])
         self._pages[id(query)] = query
-        self.post(on.Keep(id(query), page, tuple(head for head in own if head.final)))
+        self.post(on.Keep(id(query), page, tuple(own)))
 
     def _sees(self) -> list[str]:
         return [self.name, *self._neighbours.presence.names("coordinator")]

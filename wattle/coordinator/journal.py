@@ -99,7 +99,7 @@ class Journal:
                     of(effect.fact.run).whole = True
                 case do.SaveDefinition():
                     of(DEFINITION + effect.definition.name).whole = True
-                case do.ReleaseRun():
+                case do.ReleaseRun() if not effect.handing:
                     changes[effect.head.run] = _Changes()
                     changes[effect.head.run].gone = True
                 case do.ForgetRun():

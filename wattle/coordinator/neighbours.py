@@ -166,12 +166,15 @@ class Neighbours:
         return facts
 
     def _held(self, answer: HeldTasks) -> dict[TaskId, int]:
-        """The open tasks that concern this coordinator: its own, and those of runs that have ended here, whoever gave them."""
+        """The open tasks that concern this coordinator: its own, and those of runs that have ended here, whoever gave them.
+
+        One given in a later epoch than the run ended in here may be of a retry that has not been heard of yet.
+        """
         held = {ref.id: ref.epoch for ref in answer.tasks}
         for ref in answer.others:
             row = self._store.run(ref.run)
-            if row is not None and ref.run not in self._core.runs:
-                held[ref.id] = max(ref.epoch, row.epoch)
+            if row is not None and ref.run not in self._core.runs and ref.epoch <= row.epoch:
+                held[ref.id] = row.epoch
         return held
 
 

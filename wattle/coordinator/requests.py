@@ -160,9 +160,10 @@ class Requests:
     def _mine(self, args: Args) -> Runs | None:
         run_id = str(args.get("run"))
         row = self._store.run(run_id)
-        if row is None:
+        if row is None or run_id in self._agent.core.handing:
             self._check_owner(run_id)
-        return row if row is not None and row.owner == self._agent.name else None
+            return None
+        return row if row.owner == self._agent.name else None
 
     def _run(self, query: Query, args: Args) -> Any:
         row = self._mine(args)

@@ -27,7 +27,7 @@ from wattle.core.placement import ANYTHING, Node, ReadyQueue
 from wattle.core.recall import Recall
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
-from wattle.core.states import WORKER_TABLE, WorkerEvent, next_state
+from wattle.core.states import WORKER_TABLE, TaskEvent, WorkerEvent, next_state
 from wattle.core.succession import Succession
 
 FEW_HEADS = 4
@@ -60,7 +60,8 @@ class CoordinatorCore:
     ``store`` is the identity of its data folder, ``number`` the count of commits there that followers are told of: every batch that saves
     more than copies and cursors is one more. What a batch commits may be acknowledged once ``settled`` has reached the number it got.
 
-    ``runs`` are the unfinished ones. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
+    ``runs`` are the unfinished ones. ``handing`` are those let go of whose new owners are not known to have heard that they are cancelled,
+    with how often each had been retried. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
     nobody listens may set ``announcing`` to False: AnnounceWorker effects, a good part of the work, are then left out.
     """
 
@@ -73,6 +74,7 @@ class CoordinatorCore:
         self.share = share
         self.announcing = True
         self.runs: dict[str, Run] = {}
+        self.handing: dict[str, int] = {}
         self.now = 0.0  # the time of the batch being handled
         self.cause = ""  # the event being handled, for logs
         self.members = Membership(self)
@@ -201,7 +203,11 @@ class CoordinatorCore:
         self.end_if_done(run)
 
     def _cancel_run(self, event: on.CancelRun) -> None:
-        run = self.runs.get(event.run)
+        self.cancel(event.run)
+
+    def cancel(self, run_id: str) -> None:
+        """End a run as soon as what runs has been stopped."""
+        run = self.runs.get(run_id)
         if run is None or run.cancel_requested:
             return
         run.cancel_requested = True
@@ -254,12 +260,19 @@ class CoordinatorCore:
         """Give the run its final state once all its workers have theirs; it then leaves the memory."""
         if run.left or run.id not in self.runs:
             return
+        self._close_attempts(run)
         run.status, run.error = run.outcome()
         run.completed_at = self.now
         self.touch(run)
         self.replication.hasten()
         self.acts.append(do.AnnounceRun(run.record()))
         del self.runs[run.id]
+
+    def _close_attempts(self, run: Run) -> None:
+        """Note of attempts still open that others were faster: whether their ends will ever be told, nobody knows."""
+        for worker in run.workers.values():
+            for record in list(worker.open.values()):
+                self.attempts.advance(worker, record, TaskEvent.SUPERSEDED)
 
     def overruled(self, run: Run, owner: str, epoch: int) -> bool:
         """A node knows (epoch, owner) of a run: let go of it when that is higher and another's; True when the run has gone.
@@ -279,9 +292,14 @@ class CoordinatorCore:
         self._let_go(run, RunHead(run.id, owner, store, epoch, retried=run.retried))
 
     def _let_go(self, run: Run, head: RunHead) -> None:
+        """Let go of a run in favour of a state that counts more; where that lacks its cancel, it stays stored until its owner has heard."""
+        handing = not head.heeds(run.head(self.store))
         self.forget(run, head)
+        if handing:
+            self.handing[run.id] = run.retried
+            self.saves.append(do.SaveRun(run.record()))  # it may have been cancelled in this batch
         self.acts.append(do.AnnounceReleased(run.id, head.owner))
-        self.saves.append(do.ReleaseRun(head))
+        self.saves.append(do.ReleaseRun(head, handing))
         self.succession.suspect((head.owner, head.store))  # it may be gone, and what it had with it
 
     def forget(self, run: Run, head: RunHead) -> None:
@@ -306,7 +324,11 @@ class CoordinatorCore:
         self.replication.hasten()
 
     def _keep(self, event: on.Keep) -> None:
-        """Another owner wants a page of its changes kept; where it tells of a newer state of a run of this one's, that run is let go."""
+        """Another owner wants a page of its changes kept.
+
+        Where it tells of a state of a run of this one's that counts more, that run is let go; where its state counts less and is cancelled,
+        so is the run here.
+        """
         page = event.page
         save, number = self.copies.keep(page)
         own = {head.run: head for head in event.own}
@@ -315,11 +337,15 @@ class CoordinatorCore:
             for copied in page.runs:
                 if copied.head is None:
                     continue
-                run, final = self.runs.get(copied.run), own.get(copied.run)
+                run, stored = self.runs.get(copied.run), own.get(copied.run)
                 if run is not None:
-                    if copied.head.rank > run.head(self.store).rank:
+                    mine = run.head(self.store)
+                    if copied.head.rank > mine.rank:
                         self._let_go(run, copied.head)
-                elif final is not None and copied.head.rank > final.rank:
+                    elif not mine.heeds(copied.head):
+                        self.cancel(run.id)
+                elif stored is not None and copied.head.rank > stored.rank and copied.head.heeds(stored):
+                    self.handing.pop(copied.run, None)
                     self.saves.append(do.ReleaseRun(copied.head))
         self.acts.append(do.AnswerKeep(event.token, number))
 

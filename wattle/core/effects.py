@@ -80,7 +80,7 @@ class SaveHolder:
 
 @dataclass(frozen=True, slots=True)
 class SaveLateFact:
-    """Note in the history how an attempt ended whose run is over: it becomes ``superseded`` where it was open or lost."""
+    """Note in the history how an attempt ended whose run is over: it becomes ``superseded`` unless its end is known."""
 
     node: str
     fact: Fact
@@ -102,9 +102,13 @@ class SaveDefinition:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRun:
-    """Have a run no more: ``head`` says who has it now. What is stored of it stays as a copy of that owner's until a real one comes."""
+    """Have a run no more: ``head`` says who has it now. What is stored of it stays as a copy of that owner's until a real one comes.
+
+    ``handing``: it is cancelled, and that owner is not known to know: it stays here as well until that is so.
+    """
 
     head: RunHead
+    handing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +314,9 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer one task of a command: ``code`` is OK, OVER, FENCED, DRAINING or UNFIT; for FENCED, epoch and owner are the current ones."""
+    """Answer one task of a command. ``code`` is OK, or why not: FENCED (epoch and owner are the current ones), OVER (it has ended here),
+    PASSED (a later attempt of its worker has), DRAINING or UNFIT.
+    """
 
     token: int
     task: TaskId

@@ -118,7 +118,7 @@ class CancelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A runtime did not take a task. ``code`` is FENCED (then ``epoch`` and ``owner`` are the current ones), OVER, DRAINING or UNFIT."""
+    """A runtime did not take a task. ``code`` is FENCED (then ``epoch`` and ``owner`` are the current ones), OVER, PASSED, DRAINING or UNFIT."""
 
     node: str
     task: TaskId
@@ -176,7 +176,8 @@ class Prune:
 class Keep:
     """A coordinator wants a page of its changes kept (either core). Answered through AnswerKeep with this ``token``.
 
-    ``own`` are the states of those of its runs that are this coordinator's own and final, which the core does not remember.
+    ``own`` are the states of those of its runs that are this coordinator's own; of those that have ended or are handed over the core does
+    not remember them.
     """
 
     token: int

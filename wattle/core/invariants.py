@@ -144,7 +144,10 @@ def check_together(coordinator: CoordinatorCore, runtimes: Iterable[RuntimeCore]
 
 
 class History:
-    """What was final once: later records of it must say the same, short of a retry or of files that were lost."""
+    """What was final once: later records of it must say the same, short of a retry or of files that were lost.
+
+    A run that is adopted has the history of its copy: what this store recorded of it under an earlier ownership may not be in it.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[str, RunRecord] = {}
@@ -157,10 +160,21 @@ class History:
                 case do.CreateRun():
                     _require(effect.run.id not in self._runs, "run", effect.run.id, "is created twice")
                     self._see_run(effect.run)
+                case do.AdoptRun():
+                    self._adopted(effect.snapshot.run, effect.snapshot.workers.values())
                 case do.SaveRun():
                     self._see_run(effect.run)
                 case do.SaveWorker():
                     self._see_worker(effect.worker)
+
+    def _adopted(self, run: RunRecord, workers: Iterable[WorkerRecord]) -> None:
+        before = self._runs.get(run.id)
+        _require(before is None or run.epoch >= before.epoch, "run", run.id, "was adopted in epoch", run.epoch)
+        self._runs[run.id] = run
+        for key in [key for key in self._workers if key[0] == run.id]:
+            del self._workers[key]
+        for worker in workers:
+            self._workers[worker.run, worker.name] = worker
 
     def _see_run(self, run: RunRecord) -> None:
         before = self._runs.get(run.id)

@@ -189,6 +189,8 @@ class Membership:
         return node is not None and node.status is NodeStatus.UNREACHABLE
 
     def _give_up(self, node: Node, reason: str) -> None:
+        name = node.info.name
+        self.core.acts = [act for act in self.core.acts if not (isinstance(act, do.Assign) and act.node == name)]
         node.cancels.clear()  # should it come back, it tells what it holds
         for task in list(node.tasks):
             node.release(task)
@@ -199,13 +201,14 @@ class Membership:
             if self.core.attempts.advance(worker, record, TaskEvent.LOST, error_message=reason) is not None:
                 self.core.attempts.lost(run, worker, reason)
 
-    def read_again(self) -> None:
-        """Have the feeds of nodes out of sight read from their start when they are met again.
+    def read_again(self, nodes: Iterable[str] = ()) -> None:
+        """Have the feeds of nodes out of sight read from their start when they are met again, those of ``nodes`` also now.
 
         A run was adopted that they cannot be asked about now, and what they said of it was no concern of this coordinator's before.
-        They may come back after its end, when nobody asks them any more.
+        They may come back after its end, when nobody asks them any more. An ended run's nodes are not asked about it: ``nodes`` are those
+        that may have told the ends of its attempts already.
         """
-        self._followed = set(self.names_in_sight())
+        self._followed = set(self.names_in_sight()) - set(nodes)
         self.core.saves.append(do.ReadAgain(frozenset(self._followed)))
 
     # --- facts ----------------------------------------------------------------------------------------------------------
@@ -294,6 +297,8 @@ class Membership:
                 event.node, run
             )  # have its end told again, should it have been no concern of this coordinator's then
             return
+        if event.code == "PASSED":
+            self.claim(event.node, run)  # another owner gave higher numbers: the next attempt is to have one above them
         self.core.attempts.advance(
             worker, record, TaskEvent.RETURNED, completed_at=self.core.now, error_message=event.reason
         )

@@ -349,6 +349,7 @@ class RunHead:
 
     ``store`` identifies the owner's data folder (empty: not known), ``number`` is the owner's count of commits when the state was
     this one. ``pruned_at`` is when the owner removed the run for good, 0 when it has not: nothing else is left of it then.
+    ``cancelled``: the user has asked for its end.
     """
 
     run: str
@@ -360,6 +361,14 @@ class RunHead:
     final: bool = False
     completed_at: float = 0.0
     pruned_at: float = 0.0
+    cancelled: bool = False
+
+    def heeds(self, other: RunHead) -> bool:
+        """Whether nothing that was asked of another state of the run is missing in this one.
+
+        That is a cancel: it is one of every state of the run until it has ended or goes on by a retry, whichever owner took it.
+        """
+        return not other.cancelled or self.cancelled or self.final or self.retried > other.retried
 
     @property
     def rank(self) -> tuple[int, bool, bool, float, int, str, int]:

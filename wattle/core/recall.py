@@ -34,6 +34,13 @@ def _agreeing(kept: Snapshot) -> Snapshot:
     return replace(kept, run=replace(run, status=status, completed_at=None, error_message=None))
 
 
+def _unended(task: TaskRecord) -> bool:
+    """Whether the node of an attempt has yet to tell its end, or had not when this was written."""
+    return not task.status.final or (
+        task.status in (TaskStatus.LOST, TaskStatus.SUPERSEDED) and task.completed_at is None
+    )
+
+
 class Recall:
     """See the module's docstring."""
 
@@ -73,15 +80,20 @@ class Recall:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
         kept = _agreeing(event.snapshot)
         own = self.core.runs.get(kept.run.id)
+        cancelled = kept.run.cancel_requested or event.head.cancelled  # that copy may not tell of it, another does
+        cancelled |= self.core.handing.pop(kept.run.id, -1) == kept.run.retried
         if own is not None:
             if event.head.rank <= own.head(self.core.store).rank:
                 return
+            cancelled |= own.cancel_requested and own.retried == kept.run.retried
             self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
-        record = replace(kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch)
+        record = replace(
+            kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch, cancel_requested=cancelled
+        )
         if record.status.final:
-            record = replace(record, adopted=kept.run.adopted)
+            record = replace(record, adopted=kept.run.adopted, cancel_requested=kept.run.cancel_requested)
             self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
-            self.core.members.read_again()
+            self.core.members.read_again({task.node for task in kept.tasks if _unended(task)})
             self.core.acts.append(do.AnnounceRun(record))
             self.core.replication.hasten()
             return

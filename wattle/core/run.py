@@ -263,7 +263,8 @@ def head_of(record: RunRecord, store: str, number: int = 0) -> RunHead:
     """Which state of a run a record says, in the data folder ``store`` after its commit ``number``."""
     final = record.status.final
     at = record.completed_at if final and record.completed_at is not None else 0.0
-    return RunHead(record.id, record.owner, store, record.epoch, number, record.retried, final, at)
+    cancelled = record.cancel_requested
+    return RunHead(record.id, record.owner, store, record.epoch, number, record.retried, final, at, cancelled=cancelled)
 
 
 def _workers(workflow: Workflow) -> dict[str, Worker]:

@@ -150,7 +150,7 @@ class RuntimeCore:
         if (
             assignment.attempt < newest_ended
         ):  # never to be started: one that was given up must not wait for it for ever
-            return "UNFIT", f"attempt {newest_ended} of this worker has ended here already"
+            return "PASSED", f"attempt {newest_ended} of this worker has ended here already"
         if self.draining:
             return "DRAINING", "the node takes no new work"
         unfit = self._unfit(assignment)

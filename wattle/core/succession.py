@@ -11,7 +11,7 @@ An owner is a name and a data folder: a coordinator that comes back on an empty 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
@@ -221,7 +221,10 @@ class Succession:
             by_run.setdefault(head.run, []).append((peer, head))
         for run, told in by_run.items():
             best = max((head for _, head in told), key=lambda head: (head.rank, self.lives(head.owner, head.store)))
+            unheeded = not all(best.heeds(head) for _, head in told)
             if best.pruned_at or self.lives(best.owner, best.store):
+                if unheeded and best.owner == self.core.name:
+                    self.core.cancel(run)
                 self._drop_worse(told, best)
             elif not best.final and not self.core.members.in_sight_count():
                 continue  # it would stand still here as well: whoever reaches the nodes goes on with it
@@ -229,12 +232,13 @@ class Succession:
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)
                 inquiry.gathering.add(run)
+                best = replace(best, cancelled=best.cancelled or unheeded)
                 self.core.acts.append(do.Gather(peer, best, 1 + max(head.epoch for _, head in told)))
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
             worse = (head.owner, head.store) != (best.owner, best.store) and head.rank <= best.rank
-            if worse and not self.lives(head.owner, head.store):
+            if worse and best.heeds(head) and not self.lives(head.owner, head.store):
                 self.core.acts.append(do.Forget(peer, head.owner, head.store, (head.run,)))
 
     # --- taking over --------------------------------------------------------------------------------------------------

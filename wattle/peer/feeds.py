@@ -151,6 +151,7 @@ class FeedFollower:
         for peer, state in self._followed.items():
             if peer not in but:
                 self._followed[peer] = _Followed(state.store, 0)
+                self.check(peer)
 
     def leave(self, peer: str) -> None:
         """Follow a peer no more until it joins again."""

@@ -80,7 +80,7 @@ class CancelBatch:
 
 @dataclass(frozen=True, slots=True)
 class TaskAnswer:
-    """A runtime's word on one task of a command: OK, FENCED (with the current epoch and owner), DRAINING or UNFIT."""
+    """A runtime's word on one task of a command: OK, FENCED (with the current epoch and owner), OVER, PASSED, DRAINING or UNFIT."""
 
     run: str
     worker: str

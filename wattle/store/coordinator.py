@@ -206,7 +206,7 @@ class CoordinatorStore(Store):
         for kept in groups[do.SaveCopies]:
             self.copies.keep(kept.page)
         for released in groups[do.ReleaseRun]:
-            self._release(released.head, number)
+            self._release(released.head, number, handing=released.handing)
         for forgotten in groups[do.ForgetRun]:
             self._forget(forgotten.head, number)
         if number > self.number:
@@ -270,20 +270,25 @@ class CoordinatorStore(Store):
         )
         self.execute("DELETE FROM forgotten WHERE run = ?", (DEFINITION + definition.name,))
 
-    def _release(self, head: RunHead, number: int) -> None:
-        """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here."""
+    def _release(self, head: RunHead, number: int, *, handing: bool) -> None:
+        """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here.
+
+        While it is being handed over it stays one's own as well, so that whoever keeps copies of it hears of its cancel.
+        """
         if head.run.startswith(DEFINITION):
             definition = self.owned.definition(head.run.removeprefix(DEFINITION))
             rows = () if definition is None else definition_copy(definition, head.owner, head.store, 0).rows
             self.execute("DELETE FROM workflows WHERE name = ?", (head.run.removeprefix(DEFINITION),))
         else:
             rows = tuple(self.owned.all(head.run))
-            self._remove(head.run)
+            if not handing:
+                self._remove(head.run)
         known = any(h.rank >= head.rank for h in self.copies.heads_of([head.run]))
         if rows and not known:
-            copied = CopiedRun(head.run, 0, rows, replace(head, number=0))
+            copied = CopiedRun(head.run, 0, rows, replace(head, number=0, cancelled=head.cancelled or handing))
             self.copies.put(head.owner, head.store, copied)
-        self.execute(_FORGOTTEN, (head.run, number, time.time(), None))
+        if not handing:
+            self.execute(_FORGOTTEN, (head.run, number, time.time(), None))
 
     def _forget(self, head: RunHead, number: int) -> None:
         """Remove a final run for good, and what only it has brought here."""
@@ -315,6 +320,8 @@ class CoordinatorStore(Store):
         if self.run(fact.run) is None:
             return  # another owner's
         at = fact.started_at or fact.at
+        unended = [status.value for status in TaskStatus if status is TaskStatus.LOST or not status.final]
+        unknown = (Tasks.status == TaskStatus.SUPERSEDED) & Tasks.completed_at.is_null()
         record = TaskRecord(*fact.id, late.node, TaskStatus.LOST, at, fact.started_at)
         self.write(_INSERT_TASK, [_task_row(record)])  # should no copy have told of it when the run was adopted
         Tasks.update(
@@ -328,7 +335,7 @@ class CoordinatorStore(Store):
             Tasks.worker == fact.worker,
             Tasks.attempt == fact.attempt,
             Tasks.node == late.node,
-            Tasks.status.in_([s.value for s in TaskStatus if s is TaskStatus.LOST or not s.final]),
+            Tasks.status.in_(unended) | unknown,
         ).execute()
 
     def put_workflow(self, document: Mapping[str, Any], digest: str, now: float) -> None:

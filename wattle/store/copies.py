@@ -28,6 +28,7 @@ class CopiedRuns(peewee.Model):
     final = BooleanField()
     completed_at = FloatField()
     pruned_at = FloatField(index=True)
+    cancelled = BooleanField()
 
     class Meta:
         table_name = "copied_runs"
@@ -72,15 +73,15 @@ TRIM_MOST = 1000
 PRUNED_REMEMBERED = 90 * 86400.0
 """Seconds for which it is remembered of a run that it was pruned: so long may a peer be away and still learn of it."""
 
-_HEAD = "run, owner, store, epoch, number, retried, final, completed_at, pruned_at"
+_HEAD = "run, owner, store, epoch, number, retried, final, completed_at, pruned_at, cancelled"
 _KEEP_ROW = (
     "INSERT INTO copies (owner, store, run, key, number, body) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run, key) "
     "DO UPDATE SET number = excluded.number, body = excluded.body WHERE excluded.number >= copies.number"
 )
 _KEEP_HEAD = (
-    f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
+    f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
     "epoch = excluded.epoch, number = excluded.number, retried = excluded.retried, final = excluded.final, "
-    "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at WHERE excluded.number >= copied_runs.number"
+    "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at, cancelled = excluded.cancelled WHERE excluded.number >= copied_runs.number"
 )
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
@@ -179,9 +180,10 @@ class CopyTables:
 def _head_row(head: RunHead) -> tuple[object, ...]:
     return (
         head.run, head.owner, head.store, head.epoch, head.number, head.retried, head.final, head.completed_at, head.pruned_at,
+        head.cancelled,
     )  # fmt: skip
 
 
-def _head(row: tuple[str, str, str, int, int, int, int, float, float]) -> RunHead:
-    run, owner, store, epoch, number, retried, final, completed_at, pruned_at = row
-    return RunHead(run, owner, store, epoch, number, retried, bool(final), completed_at, pruned_at)
+def _head(row: tuple[str, str, str, int, int, int, int, float, float, int]) -> RunHead:
+    run, owner, store, epoch, number, retried, final, completed_at, pruned_at, cancelled = row
+    return RunHead(run, owner, store, epoch, number, retried, bool(final), completed_at, pruned_at, bool(cancelled))
