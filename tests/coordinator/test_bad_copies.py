@@ -37,6 +37,11 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "no JSON": [("run", "{"), *ROWS[1:]],
     "a time that no clock shows": [run_row(replace(RUN, started_at=1e18)), *ROWS[1:]],
     "an epoch without attempts": [run_row(replace(RUN, adopted=2**61)), *ROWS[1:]],
+    "a number that is infinite": [
+        ROWS[0],
+        ("document", SUBMITTED[1].replace('"params":{}', '"params":{"n":1e999}')),
+        *ROWS[2:],
+    ],
     "another run": [run_row(replace(RUN, id="s")), *ROWS[1:]],
     "a worker of another run": [*ROWS[:2], worker_row(replace(WORKER, run="s"))],
     "a worker that its document does not have": [*ROWS, worker_row(replace(WORKER, name="b"))],

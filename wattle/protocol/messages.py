@@ -6,12 +6,13 @@ message may gain fields without a new protocol number; anything else needs ``PRO
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import SchemaValidator
+from pydantic_core import SchemaValidator, core_schema
 
 from wattle.core.model import Assignment, Fact, FactKind, RunHead, TaskId, TaskStatus
 from wattle.errors import InvalidRequest
@@ -253,12 +254,20 @@ def _bounded(schema: Any, bounds: dict[str, tuple[float, float]] = _NUMBERS) -> 
         return type(schema)(_bounded(part, bounds) for part in schema)
     if not isinstance(schema, dict):
         return schema
+    if schema.get("type") == "any":
+        return core_schema.no_info_after_validator_function(_finite, core_schema.any_schema())
     if schema.get("type") in bounds:
         least, most = bounds[schema["type"]]
         return {"ge": least, "le": most, **schema}
     if schema.get("type") == "dataclass-field":
         bounds = _bounds(schema["name"])
     return {key: value if key == "metadata" else _bounded(value, bounds) for key, value in schema.items()}
+
+
+def _finite(value: Any) -> Any:
+    """A value of any sort, as long as JSON can say it again: 1e999 is read as infinite."""
+    json.dumps(value, allow_nan=False)
+    return value
 
 
 def _adapter(kind: type) -> TypeAdapter[Any]:
