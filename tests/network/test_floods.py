@@ -29,6 +29,8 @@ MIB = 1 << 20
 BOUNDS = {"gateway": 1380 * MIB, "coordinator": 1380 * MIB, "runtime": 512 * MIB}
 POLLS = 3_000
 PUTS = 1_500  # of each kind
+EVENTS, ROUNDS = 3_000, 10  # workers of a run, and runs: 60,000 events of some 200 bytes
+FOLLOWERS = 1_500  # more than a node lets wait at a time
 
 READER = """
 import json, sys, zenoh
@@ -232,6 +234,24 @@ def test_readers_that_stop_hold_up_nobody(net: Network) -> None:
         assert client.wait(again)["status"] == "succeeded"
         log = client.raw(f"runs/{again}/workers/w/logs/stdout?limit=1000")
         assert log == b"\0" * 1000
+
+
+def test_event_subscribers_and_log_followers_that_stop_hold_up_nobody(net: Network) -> None:
+    coordinator, runtime, gateway = net.agents
+    nowhere = [{"name": f"w{number}", "command": "true", "place": {"node": "nowhere"}} for number in range(EVENTS)]
+    follow = "api/v1/runs/open/workers/a/logs/stdout?wait=300"
+    with (
+        stopped_reader(coordinator, ["event/**"], []),
+        stopped_reader(gateway, ["event/**"], [follow] * FOLLOWERS),
+        stopped_reader(runtime, ["log/**", "event/**"], ["log/open/a/1/stdout?wait=300"] * FOLLOWERS),
+        others_are_answered(net),
+        stock_client(gateway.endpoint) as client,
+    ):
+        for number in range(ROUNDS):  # twice an event of each worker: it is ready, it is cancelled
+            run = f"events{number}"
+            client.get(f"runs/{run}", {"name": "events", "workers": nowhere}, timeout=120)
+            client.get(f"runs/{run}/cancel", timeout=120)
+            assert client.wait(run)["status"] == "cancelled"
 
 
 def test_afterwards_memory_is_given_back_and_a_run_succeeds(net: Network) -> None:
