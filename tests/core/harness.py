@@ -34,6 +34,7 @@ from wattle.core.model import (
     Workflow,
 )
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
+from wattle.runtime.waiting import Waiting
 
 
 def workflow(*workers: WorkerSpec, mode: str = "dependency") -> Workflow:
@@ -69,6 +70,7 @@ class Process:
     ends_at: float
     outcome: Outcome
     exited: on.ProcessExited | None = None
+    signalled: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Runtime:
     timer: float | None = None
     cut: bool = False
     processes: dict[TaskId, Process] = field(default_factory=dict)
+    waiting: Waiting[TaskId, Assignment] = field(default_factory=Waiting)  # at the spawner
     files: set[str] = field(default_factory=set)
     inbox: list[RuntimeEvent] = field(default_factory=list)
     commands: dict[int, Message] = field(default_factory=dict)
@@ -316,7 +319,9 @@ class Cluster:
                 case do.Prepare():
                     runtime.inbox.append(self._prepare(runtime, effect.assignment))
                 case do.Spawn():
-                    self._spawn(runtime, effect.assignment)
+                    self._spawn(runtime, effect.assignment, effect.after, on_success=effect.on_success)
+                case do.Revoke():
+                    self._skip(runtime, runtime.waiting.drop(effect.task))
                 case do.Kill():
                     self._kill(runtime, effect.task, effect.signal)
                 case do.Acknowledge():
@@ -340,12 +345,23 @@ class Cluster:
         runtime.files |= {file.digest for file in assignment.inputs.values()}
         return on.Prepared(assignment.id)
 
-    def _spawn(self, runtime: Runtime, assignment: Assignment) -> None:
+    def _spawn(
+        self, runtime: Runtime, assignment: Assignment, after: TaskId | None = None, *, on_success: bool = False
+    ) -> None:
         if assignment.id in runtime.processes:
             return  # a spawner knows what it was told twice
+        before = runtime.processes.get(after) if after is not None else None
+        if after is not None and (after in runtime.waiting or (before is not None and before.exited is None)):
+            runtime.waiting.add(assignment.id, assignment, after, on_success=on_success)
+            return
+        if on_success and not (before is not None and before.exited is not None and _well(before.exited)):
+            self._skip(runtime, [assignment.id])
+            return
+        runtime.waiting.detach(assignment.id)
         outcome = self.outcome(assignment)
         if outcome.spawn_error is not None:
             runtime.inbox.append(on.SpawnFailed(assignment.id, outcome.spawn_error, outcome.disk_full))
+            self._over(runtime, assignment.id, well=False)
             return
         key = (assignment.run, assignment.worker)
         self.starts[key] = self.starts.get(key, 0) + 1
@@ -353,15 +369,28 @@ class Cluster:
         runtime.processes[assignment.id] = process
         runtime.inbox.append(on.ProcessStarted(assignment.id, process.pid, self.now))
 
+    def _over(self, runtime: Runtime, ended: TaskId, *, well: bool) -> None:
+        following, skipped = runtime.waiting.ended(ended, well=well)
+        self._skip(runtime, skipped)
+        if following is not None:
+            self._spawn(runtime, following)
+
+    def _skip(self, runtime: Runtime, tasks: list[TaskId]) -> None:
+        runtime.inbox.extend(on.Skipped(task) for task in tasks)
+
     def _kill(self, runtime: Runtime, task: TaskId, signal: int) -> None:
+        self._skip(runtime, runtime.waiting.drop(task))
         process = runtime.processes.get(task)
+        if process is not None:
+            process.signalled = True
         if process is not None and process.exited is None and (signal == SIGKILL or process.outcome.heeds_term):
             self._exit(runtime, task, process, None, signal)
 
     def _exit(self, runtime: Runtime, task: TaskId, process: Process, code: int | None, signal: int | None) -> None:
-        process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.now)
+        process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.now, process.signalled)
         if runtime.core is not None:
             runtime.inbox.append(process.exited)
+        self._over(runtime, task, well=_well(process.exited))
 
     def _collect(self, runtime: Runtime, assignment: Assignment) -> RuntimeEvent:
         if self.outcome(assignment).output_lost:
@@ -397,7 +426,9 @@ class Cluster:
         runtime.core.restore(store.open.values(), store.done, dict(store.fences), self.now)
         self._act(runtime, runtime.core.resume_collecting())
         unknown = tuple(
-            t for t, held in store.open.items() if held.phase in ("starting", "running") and t not in runtime.processes
+            t
+            for t, held in store.open.items()
+            if held.phase in ("starting", "running") and t not in runtime.processes and t not in runtime.waiting
         )
         events: list[RuntimeEvent] = [on.ProcessesLost(unknown)] if unknown else []
         for task, process in runtime.processes.items():
@@ -412,6 +443,7 @@ class Cluster:
         runtime.core, runtime.timer, runtime.inbox = None, None, []
         if spawner_too:
             runtime.processes.clear()
+            runtime.waiting.clear()
         self.send("c1", name, "gone", runtime.incarnation)
 
     def wipe(self, name: str) -> None:
@@ -532,3 +564,7 @@ class Cluster:
 def statuses(cluster: Cluster, run: str = "r") -> dict[str, str]:
     """Every worker's status."""
     return {name: record.status.value for name, record in cluster.coordinator.store.workers[run].items()}
+
+
+def _well(exited: on.ProcessExited) -> bool:
+    return exited.exit_code == 0 and not exited.signalled

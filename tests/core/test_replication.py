@@ -115,7 +115,7 @@ def test_what_nobody_waits_for_is_collected_for_a_moment() -> None:
     follow(told, ("c2", "n1"))
     told(on.Submit("r", FLOW))
     follow(told, ("c2", "n1"))
-    told(on.Delivered("n1", (TaskId("r", "a", 1),)))
+    told(on.FactsLearned("n1", "s", 1, (Fact(FactKind.STARTED, "r", "a", 1, at=1.0, pid=1),), True))
     assert told.all(do.Ship) == []
     told(after=LINGER)
     assert {(ship.peer, ship.after) for ship in told.all(do.Ship)} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from signal import SIGKILL, SIGTERM
 from typing import Any, TypeVar
 
@@ -309,7 +310,15 @@ def test_timeout_then_kill_after_then_kill() -> None:
     assert of(do.Kill, driver(on.Tick(), at=135.0)) == [do.Kill(A, SIGKILL)]
     assert of(do.Kill, driver(on.Tick(), at=136.0)) == []
     assert of(do.Kill, driver(on.Tick(), at=140.0)) == [do.Kill(A, SIGKILL)], "and again should it not go"
-    assert end(driver(exited(0, at=141.0))) == ("failed", "timed out after 30 s"), "even with exit status 0"
+    ended = replace(exited(0, at=141.0), signalled=True)
+    assert end(driver(ended)) == ("failed", "timed out after 30 s"), "even with exit status 0"
+
+
+def test_an_order_to_end_that_came_too_late_changes_nothing() -> None:
+    driver = Driver()
+    driver.start(task(timeout=30.0), at=100.0)
+    assert of(do.Kill, driver(on.Tick(), at=130.0)) == [do.Kill(A, SIGTERM)]
+    assert end(driver(exited(0, at=130.0))) == ("succeeded", None)
 
 
 def test_kill_after_zero_kills_at_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wattle.core.graph import topological_order
 from wattle.core.model import Assignment, Input, Workflow
-from wattle.runtime.layout import Folders, declared_outputs, layout
+from wattle.runtime.layout import Folders, declared_outputs, layout, make_folder
 
 RunHere = Callable[[Workflow], dict[str, str]]
 
@@ -31,7 +31,7 @@ def run_locally(workflow: Workflow, folder: Path) -> dict[str, str]:
             env=spec.env, working_dir=spec.working_dir, inputs=inputs, outputs=spec.outputs, params=spec.params,
         )  # fmt: skip
         where = layout(task, folders)
-        where.cwd.mkdir(parents=True, exist_ok=True)
+        make_folder(where.cwd)
         for key, path in where.inputs.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files[spec.inputs[key]], path)

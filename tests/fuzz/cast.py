@@ -62,7 +62,7 @@ async def _open(
 def _within(assignment: Assignment, folders: Folders) -> Layout:
     """A layout, where it keeps within the data folder: an assignment may name any folder of the machine, which is not to be touched."""
     at = layout(assignment, folders)
-    for path in (at.cwd, *at.inputs.values(), *at.outputs.values()):
+    for path in (Path(at.cwd), *at.inputs.values(), *at.outputs.values()):
         if ".." in path.parts or not path.is_relative_to(folders.data):
             raise InvalidRequest(f"{path} is outside the folder of this test")
     return at

@@ -186,11 +186,11 @@ class Assignments(Target):
         check_assignments(batch)
         for task in batch.tasks:
             at = layout(task, self.folders)
-            for path in (at.stdout, at.stderr, self.folders.work(task.id)):
+            for path in (Path(at.stdout), Path(at.stderr), self.folders.work(task.id)):
                 assert ".." not in path.parts, "a path that leads out of its folder"
                 assert path.is_relative_to("/data"), "a path that leads out of its folder"
             for key, source in task.inputs.items():
-                assert source.path.startswith("/") or at.inputs[key].is_relative_to(at.cwd / "inputs"), (
+                assert source.path.startswith("/") or at.inputs[key].is_relative_to(Path(at.cwd, "inputs")), (
                     "an input outside"
                 )
         return "accepted"

@@ -29,7 +29,7 @@ async def test_an_event_that_is_not_urgent_is_handled_with_the_next_that_is(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(seen.loop.run)
         await trio.testing.wait_all_tasks_blocked()
-        seen.loop.post("started", urgent=False)
+        seen.loop.post("started", within=LINGER)
         await trio.testing.wait_all_tasks_blocked()
         seen.loop.post("finished")
     assert seen.batches == [(0.0, ["started", "finished"])]
@@ -37,7 +37,7 @@ async def test_an_event_that_is_not_urgent_is_handled_with_the_next_that_is(
 
 async def test_alone_it_is_handled_after_a_moment(autojump_clock: trio.testing.MockClock) -> None:
     seen = Seen("started")
-    seen.loop.post("started", urgent=False)
+    seen.loop.post("started", within=LINGER)
     await seen.loop.run()
     assert seen.batches == [(LINGER, ["started"])]
 
@@ -46,9 +46,9 @@ async def test_more_of_its_kind_do_not_make_it_wait_longer(autojump_clock: trio.
     seen = Seen("third")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(seen.loop.run)
-        seen.loop.post("first", urgent=False)
+        seen.loop.post("first", within=LINGER)
         await trio.sleep(LINGER / 2)
-        seen.loop.post("second", urgent=False)
+        seen.loop.post("second", within=LINGER)
         await trio.sleep(LINGER)
         seen.loop.post("third")
     assert seen.batches == [(LINGER, ["first", "second"]), (LINGER * 1.5, ["third"])]
@@ -57,7 +57,7 @@ async def test_more_of_its_kind_do_not_make_it_wait_longer(autojump_clock: trio.
 async def test_it_is_handled_with_a_timer_that_is_due_before(autojump_clock: trio.testing.MockClock) -> None:
     seen = Seen("started")
     seen.loop.set_timer(LINGER / 2)
-    seen.loop.post("started", urgent=False)
+    seen.loop.post("started", within=LINGER)
     await seen.loop.run()
     assert seen.batches == [(LINGER / 2, ["started"])]
 
@@ -65,6 +65,6 @@ async def test_it_is_handled_with_a_timer_that_is_due_before(autojump_clock: tri
 async def test_it_does_not_hold_up_what_is_urgent_already(autojump_clock: trio.testing.MockClock) -> None:
     seen = Seen("urgent")
     seen.loop.post("urgent")
-    seen.loop.post("later", urgent=False)
+    seen.loop.post("later", within=LINGER)
     await seen.loop.run()
     assert seen.batches == [(0.0, ["urgent", "later"])]

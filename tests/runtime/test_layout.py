@@ -37,10 +37,10 @@ def test_the_data_folder_is_made_absolute_and_holds_logs_work_and_blobs() -> Non
 
 def test_without_working_dir_a_task_has_a_private_folder() -> None:
     found = layout(assignment(argv=("a",), inputs={"data": source("sub/raw.json")}, outputs={"out": "o/x"}), FOLDERS)
-    assert found.cwd == PRIVATE
+    assert found.cwd == str(PRIVATE)
     assert found.inputs == {"data": PRIVATE / "inputs/fetch/sub/raw.json"}
     assert found.outputs == {"out": PRIVATE / "o/x"}
-    assert (found.stdout, found.stderr) == (DATA / "logs/r1/use.2.stdout", DATA / "logs/r1/use.2.stderr")
+    assert (found.stdout, found.stderr) == (f"{DATA}/logs/r1/use.2.stdout", f"{DATA}/logs/r1/use.2.stderr")
 
 
 def test_with_working_dir_relative_paths_are_below_it_and_absolute_ones_stay() -> None:
@@ -51,7 +51,7 @@ def test_with_working_dir_relative_paths_are_below_it_and_absolute_ones_stay() -
         outputs={"near": "o.json", "far": "/srv/o"},
     )
     found = layout(at, FOLDERS)
-    assert found.cwd == Path("/tmp/x")
+    assert found.cwd == "/tmp/x"
     assert found.inputs == {"near": Path("/tmp/x/inputs/fetch/raw.json"), "far": Path("/srv/raw")}
     assert found.outputs == {"near": Path("/tmp/x/o.json"), "far": Path("/srv/o")}
 

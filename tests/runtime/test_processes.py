@@ -69,8 +69,11 @@ def task(name: str = "w", attempt: int = 1) -> TaskId:
     return TaskId("run", name, attempt)
 
 
-def request(folder: Path, id: TaskId, *argv: str, env: dict[str, str] | None = None) -> SpawnRequest:
-    return SpawnRequest(id, argv, env or {}, folder, folder / f"{id.worker}.stdout", folder / f"{id.worker}.stderr")
+def request(
+    folder: Path, id: TaskId, *argv: str, env: dict[str, str] | None = None, after: TaskId | None = None
+) -> SpawnRequest:
+    logs = f"{folder}/{id.worker}"
+    return SpawnRequest(id, argv, env or {}, str(folder), f"{logs}.stdout", f"{logs}.stderr", after)
 
 
 def shell(folder: Path, id: TaskId, script: str) -> SpawnRequest:
@@ -263,7 +266,7 @@ async def test_folders_and_logs_that_cannot_be_used_are_explained(data: Path) ->
                 (data, good.stdout, data),
             ]
         ):
-            processes.spawn([SpawnRequest(task(f"w{i}"), ("true",), {}, cwd, stdout, stderr)])
+            processes.spawn([SpawnRequest(task(f"w{i}"), ("true",), {}, str(cwd), str(stdout), str(stderr))])
         await events.wait(SpawnFailed, count=4)
     errors = [event.error for event in events.of(SpawnFailed)]
     assert f"working folder {data}/nowhere cannot be entered: No such file" in errors[0]

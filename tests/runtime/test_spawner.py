@@ -62,8 +62,8 @@ def spawner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     assert process.returncode == 0
 
 
-def spawn(folder: Path, id: str, *argv: str) -> dict[str, Any]:
-    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err")]]}
+def spawn(folder: Path, id: str, *argv: str, after: str | None = None) -> dict[str, Any]:
+    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err"), after, False]]}
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def spawn(folder: Path, id: str, *argv: str) -> dict[str, Any]:
         b'{"open": 3}\n',
         b"\xff\n",
         b'{"kill": [["r/w/1", 9999]]}\n',
-        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null"]]}\n',
-        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null"]]}\n',
-        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null"]]}\n',
+        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null", null, false]]}\n',
+        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null", null, false]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null", null, false]]}\n',
         b'{"ack": 1}\n',
         b"[" * 100_000 + b"\n",
     ],
@@ -197,7 +197,7 @@ def test_it_imports_nothing_but_the_standard_library_and_its_neighbours() -> Non
     code += "; print([m for m in sys.modules if 'site-packages' in str(getattr(sys.modules[m], '__file__', ''))])"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     modules, foreign = done.stdout.splitlines()
-    neighbours = {f"wattle.runtime.{name}" for name in ("channel", "exits", "launch", "procfs", "spawner")}
+    neighbours = {f"wattle.runtime.{name}" for name in ("channel", "exits", "launch", "procfs", "spawner", "waiting")}
     assert set(modules.split()) == {"wattle", "wattle.runtime", *neighbours}
     assert foreign == "[]"
 

@@ -61,10 +61,10 @@ def _admits_everybody(before: Any) -> Any:
 
 
 def _same_number_again(before: Any) -> Any:
-    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any) -> None:
+    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any) -> Any:
         if worker.attempts and worker.known is None:
             worker.attempts -= 1
-        before(self, run, worker, node)
+        return before(self, run, worker, node)
 
     return assign
 
@@ -205,7 +205,7 @@ def _forgets_one_row(before: Any) -> Any:
 
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60),
-    "a worker is given again without a new attempt": Bug(CoordinatorCore, "_assign", _same_number_again, 20),
+    "a worker is given again without a new attempt": Bug(CoordinatorCore, "assign", _same_number_again, 20),
     "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40),
     "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60),

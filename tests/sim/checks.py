@@ -36,7 +36,9 @@ class Checks:
         self.workflows: dict[str, Workflow] = {}
         self.acked: dict[str, set[str]] = {}
         self.cancels: dict[str, int] = {}  # run -> how often it had been retried when its cancel was acknowledged
-        self.too_late: dict[tuple[str, int], float] = {}  # runs that ended without a cancel that their owner may not have heard of: when
+        self.too_late: dict[
+            tuple[str, int], float
+        ] = {}  # runs that ended without a cancel that their owner may not have heard of: when
         self.healed_at = float("inf")
         self.retries: dict[str, int] = {}
         self.ends: dict[tuple[str, int], RunRecord] = {}  # as told first
@@ -161,6 +163,10 @@ class Checks:
         if task.run not in self.doubled and task.run not in self.excused:
             node = self._nodes.setdefault(task, peer.name)
             self.require(node == peer.name, "attempt", task, "is on", node, "and on", peer.name)
+
+    def process_succeeds(self, task: TaskId) -> None:
+        """A process without files to be hashed has ended well by itself: its runtime can only find that it has succeeded."""
+        self._succeeded.add((task.run, task.worker))
 
     def process_starts(self, peer: Runtime, task: TaskId) -> None:
         """A spawner starts a process."""
@@ -289,7 +295,8 @@ class Checks:
             if len(owners) != 1 or not owners[0].store.runs[run]["run"].status.final:
                 return False
         return not any(
-            peer.up and ((peer.wanted or peer.orders) if peer.role == "client" else peer.role == "runtime" and peer.store.open)  # type: ignore[attr-defined]
+            peer.up
+            and ((peer.wanted or peer.orders) if peer.role == "client" else peer.role == "runtime" and peer.store.open)  # type: ignore[attr-defined]
             for peer in self.world.peers.values()
         )
 
@@ -344,7 +351,9 @@ class Checks:
             at = self.cancels.get(run)
             kept = at is None or at < record.retried or record.cancel_requested
             if not kept and self.too_late.get((run, record.retried), float("inf")) < self.healed_at + HEARD:
-                self.world.faults["cancel came too late"] += 1  # taken by a former owner while the new one ended the run
+                self.world.faults["cancel came too late"] += (
+                    1  # taken by a former owner while the new one ended the run
+                )
                 kept = True
             self.require(kept, "run", run, "forgot that it was cancelled:", record)
 

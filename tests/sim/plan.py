@@ -97,15 +97,17 @@ def make(seed: int) -> Plan:
     rng = Random(seed)
     kind = rng.random()
     quiet, tangled = kind < 0.1, kind > 0.9
+    busy = not quiet and not tangled and Random(f"{seed} busy").random() < 0.35
     coordinators = [f"c{i + 1}" for i in range(rng.choice((1, 2, 2, 3, 3)))]
     runtimes = {}
-    for index in range(rng.choice((2, 3, 4) if tangled else (1, 2, 2, 3, 3, 4, 5))):
+    for index in range(rng.choice((2, 3, 4) if tangled else (1, 1, 2) if busy else (1, 2, 2, 3, 3, 4, 5))):
         slots = rng.randint(2 if index == 0 else 1, 4)
-        runtimes[f"n{index + 1}"] = RuntimeOptions(slots, {"cpus": float(slots)})
+        runtimes[f"n{index + 1}"] = RuntimeOptions(slots, {"cpus": float(slots)}, line_seconds=5.0 if busy else 0.02)
     clients = ["u1"] if rng.random() < 0.7 else ["u1", "u2"]
-    size = rng.choice((2, 4, 6, 8, 12))
+    size = 20 if busy else rng.choice((2, 4, 6, 8, 12))
     workflows = {
-        f"r{i + 1}": random_workflow(rng, size, quiet=quiet, tangled=tangled) for i in range(rng.choice((1, 1, 2, 3)))
+        f"r{i + 1}": random_workflow(rng, size, quiet=quiet, tangled=tangled, busy=busy)
+        for i in range(rng.choice((1, 1, 2, 3)))
     }
     peers = len(coordinators) + len(runtimes)
     options = CoordinatorOptions(
@@ -114,7 +116,7 @@ def make(seed: int) -> Plan:
         replicas=rng.choice((0, 1, 2, 2, 2, 3)),
         quorum=peers // 2 + 1 if rng.random() < 0.25 else 0,
         max_losses=rng.choice((2, 10, 10)),
-        prefetch_window=rng.choice((0.0, 0.25)),
+        prefetch_window=2.0 if busy else rng.choice((0.0, 0.25)),
         lost_shown=len(runtimes) % 2,
     )
     length = rng.choice((3.0, 6.0, 12.0))
@@ -145,7 +147,9 @@ def make(seed: int) -> Plan:
         rng.choice((3, 10_000)),
         6.0 if tangled else rng.choice((0.05, 0.05, 1.0)),
         rng.random() < 0.4,
-        lambda assignment: random_outcome(f"{salt}/{assignment.id}", failing, LONG if tangled else ANY),
+        lambda assignment: random_outcome(
+            f"{salt}/{assignment.id}", failing, LONG if tangled else SHORT if busy else ANY
+        ),
         quiet,
     )
     if not quiet:
@@ -185,7 +189,9 @@ def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> F
             others = [name for name in (*names, *plan.clients) if name != one]
             return Fault(at, kind, (one, rng.choice(others)), seconds * 2)
         case "away":  # out of everybody's sight until its tasks have been given to others, or nearly
-            return Fault(at, kind, (node,), plan.options.lost_after + plan.lease + rng.choice((-0.5, 0.5, 1.0, 2.0, 4.0)))
+            return Fault(
+                at, kind, (node,), plan.options.lost_after + plan.lease + rng.choice((-0.5, 0.5, 1.0, 2.0, 4.0))
+            )
         case "partition":
             group = tuple(name for name in (*names, *plan.clients) if rng.random() < 0.5)
             return Fault(at, kind, group, seconds * 2)
@@ -202,17 +208,24 @@ def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> F
             return Fault(at, kind, (one,), seconds)
 
 
-def random_workflow(rng: Random, size: int, *, quiet: bool = False, tangled: bool = False) -> Workflow:
-    """A DAG of up to ``size`` workers; ``quiet`` leaves out all that makes workers fail or wait for the clock."""
+def random_workflow(
+    rng: Random, size: int, *, quiet: bool = False, tangled: bool = False, busy: bool = False
+) -> Workflow:
+    """A DAG of up to ``size`` workers; ``quiet`` leaves out all that makes workers fail or wait for the clock.
+
+    ``tangled`` ones pass many files, ``busy`` ones few: theirs are chains and fans of workers that may follow each other closely.
+    """
     workers: list[WorkerSpec] = []
     for index in range(rng.randint(1, size)):
         above = [f"w{i}" for i in range(index)]
         chosen = rng.sample(above, min(len(above), rng.randint(0, 3)))
+        if busy and above:
+            chosen = above[-1:] if rng.random() < 0.6 else chosen[: rng.randint(0, 2)]
         reads = [name for name in chosen if rng.random() < (0.9 if tangled else 0.6)]
         keys: dict[str, Any] = {
-            "outputs": {"out": f"out{index}"} if rng.random() < 0.8 or quiet else {},
+            "outputs": {"out": f"out{index}"} if rng.random() < (0.1 if busy else 0.8) or quiet else {},
             "priority": rng.randint(0, 2),
-            "resources": {"cpus": float(rng.randint(0, 2))},
+            "resources": {"cpus": 1.0 if busy else float(rng.randint(0, 2))},
         }
         if not quiet:
             keys |= {
@@ -230,6 +243,7 @@ def random_workflow(rng: Random, size: int, *, quiet: bool = False, tangled: boo
 
 ANY = (0.001, 0.01, 0.1, 0.1, 1.0, 1.0, 3.0, 8.0)
 LONG = (0.01, 0.1, 3.0, 6.0, 9.0)
+SHORT = (0.001, 0.01, 0.01, 0.02, 0.05, 0.3)
 """Seconds that processes take."""
 
 

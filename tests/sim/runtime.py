@@ -15,6 +15,7 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.model import Assignment, CopyPage, Fact, NodeInfo, Output, TaskId, Usage
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
+from wattle.runtime.waiting import Waiting
 
 SAVES = (do.SaveHeldTask, do.SaveFence, do.Append, do.SaveCopies)
 
@@ -39,6 +40,8 @@ class Process:
     started_at: float
     outcome: Outcome
     exited: on.ProcessExited | None = None
+    signalled: bool = False
+    files: bool = False  # to be hashed once it has ended well
 
 
 class Runtime(Keeper):
@@ -62,6 +65,7 @@ class Runtime(Keeper):
         self.store = RuntimeStore(f"{self.name}#{self.disks}")
         self.files: set[str] = set()
         self.processes: dict[TaskId, Process] = {}
+        self.waiting: Waiting[TaskId, Assignment] = Waiting()
 
     def copies(self) -> Copies:
         return self.store.copies
@@ -81,7 +85,9 @@ class Runtime(Keeper):
             self._act(act)
         known = self.processes
         unknown = tuple(
-            task for task, held in store.open.items() if held.phase in ("starting", "running") and task not in known
+            task
+            for task, held in store.open.items()
+            if held.phase in ("starting", "running") and task not in known and task not in self.waiting
         )
         if unknown:
             self.post(on.ProcessesLost(unknown))
@@ -96,8 +102,9 @@ class Runtime(Keeper):
 
     def spawner_dies(self) -> None:
         """The spawner is gone, and with it its processes and any knowledge of them."""
-        lost = tuple(self.processes)
+        lost = (*self.processes, *self.waiting.tasks())
         self.processes.clear()
+        self.waiting.clear()
         self.world.note(self.name, "loses its spawner")
         if self.up and lost:
             self.post(on.ProcessesLost(lost))
@@ -167,9 +174,11 @@ class Runtime(Keeper):
             case do.Prepare():
                 world.later(0.001 + self.fetching * world.rng.random(), self._prepare, self.life, act.assignment)
             case do.Spawn():
-                self._spawn(act.assignment)
+                self._spawn(act.assignment, act.after, on_success=act.on_success)
             case do.Kill():
                 self._kill(act.task, act.signal)
+            case do.Revoke():
+                self._skip(self.waiting.drop(act.task))
             case do.Acknowledge():
                 self.processes.pop(act.task, None)
             case do.Collect():
@@ -215,33 +224,67 @@ class Runtime(Keeper):
         self.files |= {file.digest for file in assignment.inputs.values()}
         self.post(on.Prepared(assignment.id))
 
-    def _spawn(self, assignment: Assignment) -> None:
+    def _spawn(self, assignment: Assignment, after: TaskId | None = None, *, on_success: bool = False) -> None:
         task = assignment.id
         if task in self.processes:
             return  # a spawner knows what it was told twice
+        if after is not None and (after in self.waiting or self._runs(after)):
+            self.waiting.add(task, assignment, after, on_success=on_success)
+            return
+        if on_success and not self._ended_well(after):
+            self._skip([task])
+            return
+        self.waiting.detach(task)
         outcome = self.outcome(assignment)
         world = self.world
         if outcome.spawn_error is not None:
             failed = on.SpawnFailed(task, outcome.spawn_error, outcome.disk_full)
             world.later(0.001, self._tell, self.life, failed)
+            self._over(task, well=False)
             return
         world.checks.process_starts(self, task)
-        process = Process(world.rng.randrange(1, 99999), self.clock(), outcome)
+        process = Process(world.rng.randrange(1, 99999), self.clock(), outcome, files=bool(assignment.outputs))
         self.processes[task] = process
         told = 0.0005 + 0.002 * world.rng.random()  # perhaps after its end
         world.later(told, self._tell, self.life, on.ProcessStarted(task, process.pid, process.started_at))
         world.later(outcome.seconds, self._exit, task, process, outcome.exit_code, None)
 
-    def _kill(self, task: TaskId, signal: int) -> None:
+    def _runs(self, task: TaskId) -> bool:
         process = self.processes.get(task)
+        return process is not None and process.exited is None
+
+    def _ended_well(self, task: TaskId | None) -> bool:
+        process = None if task is None else self.processes.get(task)
+        return process is not None and process.exited is not None and _well(process.exited)
+
+    def _over(self, ended: TaskId, *, well: bool) -> None:
+        """Start what waits for a task's end."""
+        following, skipped = self.waiting.ended(ended, well=well)
+        self._skip(skipped)
+        if following is not None:
+            self._spawn(following)
+
+    def _skip(self, tasks: list[TaskId]) -> None:
+        for task in tasks:
+            self.world.later(0.001, self._tell, self.life, on.Skipped(task))
+
+    def _kill(self, task: TaskId, signal: int) -> None:
+        self._skip(self.waiting.drop(task))
+        process = self.processes.get(task)
+        if process is not None:
+            process.signalled = True
         if process is not None and (signal == SIGKILL or process.outcome.heeds_term):
             self.world.later(0.002, self._exit, task, process, None, signal)
 
     def _exit(self, task: TaskId, process: Process, code: int | None, signal: int | None) -> None:
         if process.exited is None and self.processes.get(task) is process:
-            process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.clock())
+            process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.clock(), process.signalled)
             if self.up:
                 self.post(process.exited)
+            well = _well(process.exited)
+            if well and not process.files:
+                self.world.checks.process_succeeds(task)
+            self._over(task, well=well)
 
     def _collect(self, life: int, assignment: Assignment) -> None:
         if not self.up or self.life != life:
@@ -308,3 +351,7 @@ class Runtime(Keeper):
     def token_changed(self, other: Peer, before: int, life: int) -> None:
         if other.role == "coordinator":
             self.post(on.CoordinatorsInSight(self.sees()))
+
+
+def _well(exited: on.ProcessExited) -> bool:
+    return exited.exit_code == 0 and not exited.signalled

@@ -39,7 +39,7 @@ from wattle.logs import get_logger
 from wattle.peer.asking import refuse
 from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import FeedFollower
-from wattle.peer.loop import LINGER, Loop, wall_clock
+from wattle.peer.loop import Loop, wall_clock
 from wattle.peer.presence import new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import PROTOCOL, KeepAnswer, decode, encode
@@ -53,8 +53,11 @@ Item = tuple[CoordinatorEvent, Done | None]
 FEED_CHECK = 5.0
 """Seconds between questions to nodes with open tasks whether their feeds have gone on, should the last hint have been lost."""
 
-WORK_AHEAD = 4 * LINGER
-"""Seconds of waiting work that make a node's news less than urgent: they are then handled some at a time."""
+COLLECTED = 0.02
+"""Seconds that the news of a node with enough work before it are collected, so that there are many to a commit."""
+
+WORK_AHEAD = 4 * COLLECTED
+"""Seconds of waiting work that are enough."""
 
 log = get_logger("wattle.coordinator")
 
@@ -98,8 +101,8 @@ class CoordinatorAgent:
 
     def post(self, event: CoordinatorEvent, done: Done | None = None) -> None:
         """Have the core handle an event; ``done`` is called once what follows from it is committed, here and on other stores."""
-        urgent = not isinstance(event, on.Delivered)  # nobody waits for what follows from that
-        self._loop.post((event, done), urgent=urgent)
+        within = COLLECTED if isinstance(event, on.Delivered) else 0.0  # nobody waits for what follows from that
+        self._loop.post((event, done), within=within)
 
     def when_settled(self, number: int, done: Done) -> None:
         """Call ``done`` once a commit is on other stores too; at once when it is."""
@@ -334,7 +337,8 @@ class CoordinatorAgent:
             self.post(on.NodeChanged(info))
 
     def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...], first: bool) -> None:
-        self._loop.post((on.FactsLearned(node, store, number, facts, first), None), urgent=not self._has_work(node))
+        within = COLLECTED if self._has_work(node) else 0.0
+        self._loop.post((on.FactsLearned(node, store, number, facts, first), None), within=within)
 
     def _has_work(self, name: str) -> bool:
         """Whether a node has enough waiting that what it has done may wait for company before it gets more."""

@@ -62,9 +62,18 @@ class Attempts:
         record = worker.open.get(task.attempt) or worker.lost.get(task.attempt)
         return None if record is None else (run, worker, record)
 
+    def accepted(self, worker: Worker, record: TaskRecord) -> None:
+        """Note that its node has an attempt. It decides nothing and nodes are asked again after a restart: so it is not stored."""
+        status = self._next(worker, record, TaskEvent.ACCEPTED)
+        if status is not None:
+            worker.open[record.attempt] = _changed(record, status)
+
+    def _next(self, worker: Worker, record: TaskRecord, event: TaskEvent) -> TaskStatus | None:
+        return next_state(TASK_TABLE, record.status, event, lambda: (f"task {record.id}", *worker.story(record.run)))
+
     def advance(self, worker: Worker, record: TaskRecord, event: TaskEvent, **changes: Any) -> TaskRecord | None:
         """Advance an attempt by the table; None when the event is late."""
-        status = next_state(TASK_TABLE, record.status, event, lambda: (f"task {record.id}", *worker.story(record.run)))
+        status = self._next(worker, record, event)
         if status is None:
             return None
         advanced = _changed(record, status, **changes)
@@ -140,7 +149,8 @@ class Attempts:
         for digest in fact.fetched:
             self.core.files.holds(run, digest, node)
         if fact.status is TaskStatus.RETURNED and not fact.missing:
-            self.core.members.hold_back(node)
+            if record.attempt != worker.ahead:  # one told ahead comes back when what it was to follow did not succeed
+                self.core.members.hold_back(node)
         elif fact.started_at is not None and fact.status in _BY_ITSELF:
             node.learn_duration(max(0.0, fact.at - fact.started_at))
         if late:
@@ -200,6 +210,9 @@ class Attempts:
     def lost(self, run: Run, worker: Worker, error: str) -> None:
         """An attempt's end will not be known; the worker is tried elsewhere, unless that has happened too often."""
         if worker.status.final or worker.open:
+            return
+        if worker.waiting:  # told ahead and never started: no loss
+            self.returned(run, worker, error)
             return
         worker.losses += 1
         if run.cancel_requested:

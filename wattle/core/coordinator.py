@@ -17,6 +17,7 @@ from typing import Any
 
 from wattle.core import effects as do
 from wattle.core import events as on
+from wattle.core.ahead import Ahead
 from wattle.core.attempts import CANCELLED, Attempts
 from wattle.core.copies import Copies
 from wattle.core.effects import CoordinatorEffect
@@ -80,6 +81,7 @@ class CoordinatorCore:
         self.members = Membership(self)
         self.attempts = Attempts(self)
         self.files = Files(self)
+        self.ahead = Ahead(self)
         self.recall = Recall(self)
         self.copies = Copies()
         self.replication = Replication(self)
@@ -369,6 +371,8 @@ class CoordinatorCore:
         self.announce(run, worker)
         if status is WorkerStatus.READY:
             worker.cause = self.cause
+            for record in worker.open.values():
+                self.nodes[record.node].ahead.discard(record.id)
             self.enqueue(run, worker)
         elif status is WorkerStatus.SUCCEEDED:
             for name in worker.dependents:
@@ -472,7 +476,7 @@ class CoordinatorCore:
         pool, window = self.members.pool, self.options.prefetch_window
         heads = self._ready.heads()
         if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
-            return  # no node has room for anything: no need to ask for each kind
+            heads.clear()  # no node has room for anything: no need to ask for each kind
         while heads:
             entry, requirement = heapq.heappop(heads)
             found = self._waiting_worker(entry[3], entry[4])
@@ -481,10 +485,11 @@ class CoordinatorCore:
                 node = pool.best(requirement, run.near(worker), window)
                 if node is None:
                     continue  # no room for its kind: the others of this requirement wait too
-                self._assign(run, worker, node)
+                self.assign(run, worker, node)
             following = self._ready.drop(requirement)
             if following is not None:
                 heapq.heappush(heads, (following, requirement))
+        self.ahead.place()
 
     def _waiting_worker(self, run_id: str, name: str) -> tuple[Run, Worker] | None:
         run = self.runs.get(run_id)
@@ -494,7 +499,8 @@ class CoordinatorCore:
         due = worker.not_before is None or worker.not_before <= self.now
         return (run, worker) if worker.status is WorkerStatus.READY and not worker.open and due else None
 
-    def _assign(self, run: Run, worker: Worker, node: Node) -> None:
+    def assign(self, run: Run, worker: Worker, node: Node) -> int:
+        """Give a worker to a node; the attempt's number."""
         worker.attempts = max(worker.attempts + 1, self.recall.first_attempt(run))
         if worker.known is not None:
             worker.known.add(worker.attempts)
@@ -505,6 +511,8 @@ class CoordinatorCore:
         self.save_task(record)
         self._workers[run.id, worker.spec.name] = worker
         self.acts.append(do.Assign(node.info.name, run.assignment(worker, worker.attempts)))
+        self.ahead.given(run, worker, node)
+        return worker.attempts
 
 
 def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:

@@ -350,9 +350,15 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a task's process; ends in ProcessStarted or SpawnFailed."""
+    """Start a task's process, now or the moment that ``after`` ends; ends in ProcessStarted, SpawnFailed or Skipped.
+
+    ``on_success``: only if ``after`` exits with status 0 and was not told to end. Asked for again without ``after``, a task that waits
+    starts now.
+    """
 
     assignment: Assignment
+    after: TaskId | None = None
+    on_success: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +367,13 @@ class Kill:
 
     task: TaskId
     signal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Do not start a task that waits for another's end; ends in Skipped, unless it has started."""
+
+    task: TaskId
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +412,7 @@ RuntimeEffect = (
     | Abandon
     | Spawn
     | Kill
+    | Revoke
     | Acknowledge
     | Collect
     | NodeUpdate

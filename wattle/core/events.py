@@ -118,7 +118,7 @@ class CancelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A runtime did not take a task. ``code`` is FENCED (then ``epoch`` and ``owner`` are the current ones), OVER, PASSED, DRAINING or UNFIT."""
+    """A runtime did not take a task. ``code`` is FENCED (``epoch`` and ``owner`` are the current ones), OVER, PASSED, DRAINING or UNFIT."""
 
     node: str
     task: TaskId
@@ -338,6 +338,13 @@ class SpawnFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A task that waited at the spawner will not start: it was revoked, told to end, or what it was to follow did not end well."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessExited:
     """A task's process ended; exactly one of ``exit_code`` and ``signal`` is set."""
 
@@ -346,6 +353,7 @@ class ProcessExited:
     signal: int | None
     usage: Usage
     at: float
+    signalled: bool = False  # a signal had been sent to it before, on this runtime's order
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +411,7 @@ RuntimeEvent = (
     | PrepareFailed
     | ProcessStarted
     | SpawnFailed
+    | Skipped
     | ProcessExited
     | ProcessesLost
     | Collected

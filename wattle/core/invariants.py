@@ -117,7 +117,11 @@ def _check_sum(where: str, used: Mapping[str, float], parts: Iterable[Mapping[st
 def check_runtime(core: RuntimeCore, name: str = "") -> None:
     """Slots and resources are never exceeded, and no two tasks of one worker are open at once."""
     where = f"runtime {name}:"
-    busy = [task for task in core.tasks.values() if task.held.phase is not Phase.QUEUED]
+    lined_up = [task for task in core.tasks.values() if task.id in core.lineup]
+    _require(len(lined_up) == len(core.lineup), where, "has lined up", core.lineup, "of", core.tasks)
+    wrong = [task for task in lined_up if task.held.phase not in (Phase.STARTING, Phase.RUNNING)]
+    _require(not wrong, where, "has lined up", wrong)
+    busy = [t for t in core.tasks.values() if t.held.phase is not Phase.QUEUED and t.id not in core.lineup]
     _require(core.running == len(busy), where, core.running, "slots taken for", len(busy), "tasks")
     _require(core.running <= core.options.slots, where, core.running, "of", core.options.slots, "slots taken")
     _check_sum(where, core.room.used, (task.held.assignment.resources for task in busy))

@@ -121,8 +121,7 @@ class Membership:
             if not self.core.move(run, worker, WorkerEvent.STARTED):
                 self.core.announce(run, worker)
             return
-        if record.status is TaskStatus.ASSIGNED:
-            self.core.attempts.advance(worker, record, TaskEvent.ACCEPTED)
+        self.core.attempts.accepted(worker, record)
         self.core.announce(run, worker)
 
     def _not_held(self, node: Node, task: TaskId) -> None:
@@ -260,7 +259,7 @@ class Membership:
         for task in event.tasks:
             found = self.core.attempts.find(task)
             if found is not None:
-                self.core.attempts.advance(found[1], found[2], TaskEvent.ACCEPTED)
+                self.core.attempts.accepted(found[1], found[2])
 
     def cancel_answered(self, event: on.CancelAnswered) -> None:
         """A node has taken note of orders to end tasks."""

@@ -186,6 +186,7 @@ class Assignment:
     priority: int = 0
     on_disconnect: str = "continue"
     cause: str = ""
+    after: tuple[tuple[str, int], ...] = ()  # (worker, attempt) of the run that must have succeeded on this node first
 
     @property
     def id(self) -> TaskId:

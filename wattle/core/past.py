@@ -10,6 +10,10 @@ REMEMBERED_MOST = 100_000
 """Workers of ended tasks, and runs with their owners, that are remembered; the ones heard of least recently are forgotten first."""
 
 
+SUCCEEDED_MOST = 10_000
+"""Tasks whose success is remembered: for assignments that name them and were on their way meanwhile."""
+
+
 class Past:
     """``fences`` are the highest (epoch, owner) seen per run."""
 
@@ -18,6 +22,7 @@ class Past:
         # run -> worker -> the newest attempt that ended here; per run, which takes half the memory of one mapping by (run, worker)
         self._ended: dict[str, dict[str, int]] = {}
         self._workers = 0  # in all of these
+        self._succeeded: dict[TaskId, None] = {}  # in this life of the runtime, the newest last
 
     def admit(self, run: str, epoch: int, owner: str) -> bool | None:
         """Whether (epoch, owner) may command a run: None when it is fenced off, True when it is new and to be saved, else False."""
@@ -44,8 +49,16 @@ class Past:
         """The newest attempt of a task's worker that has ended here; 0 when none has."""
         return self._ended.get(task.run, {}).get(task.worker, 0)
 
-    def note_ended(self, task: TaskId) -> None:
+    def succeeded(self, task: TaskId) -> bool:
+        """Whether a task is known to have succeeded here."""
+        return task in self._succeeded
+
+    def note_ended(self, task: TaskId, *, well: bool = False) -> None:
         """Remember that a task has ended."""
+        if well:
+            self._succeeded[task] = None
+            if len(self._succeeded) > SUCCEEDED_MOST:
+                del self._succeeded[next(iter(self._succeeded))]
         workers = self._ended.pop(task.run, {})
         self._workers -= len(workers)
         attempt = max(task.attempt, workers.pop(task.worker, 0))

@@ -43,6 +43,7 @@ class Node:
     claims: dict[str, int] = field(
         default_factory=dict
     )  # runs to be claimed there, not answered yet, with their epochs
+    ahead: set[TaskId] = field(default_factory=set)  # of its tasks, those that wait for others there (core/ahead.py)
     again: set[TaskId] = field(
         default_factory=set
     )  # open attempts it turned out not to hold: sent again until answered
@@ -65,6 +66,7 @@ class Node:
     def release(self, task: TaskId) -> None:
         """Undo ``take``; does nothing when it is not booked."""
         self.again.discard(task)
+        self.ahead.discard(task)
         resources = self.tasks.pop(task, None)
         if resources is None:
             return
@@ -121,7 +123,7 @@ def has_room(node: Node, requirement: Requirement, window: float) -> bool:
     """Whether the node can be given one more such task now, in a slot or ahead of time; it must fit at all."""
     if node.status is not NodeStatus.READY or node.hold_until is not None:
         return False
-    ahead = len(node.tasks) - node.info.slots
+    ahead = len(node.tasks) - len(node.ahead) - node.info.slots
     if ahead >= 0:
         return ahead < node.prefetch(window)
     used, have = node.used, node.info.resources
@@ -133,7 +135,7 @@ def has_room(node: Node, requirement: Requirement, window: float) -> bool:
 
 def load(node: Node) -> float:
     """Open attempts per slot: the rank of a node, least first."""
-    return len(node.tasks) / max(1, node.info.slots)
+    return (len(node.tasks) - len(node.ahead)) / max(1, node.info.slots)
 
 
 class Candidates:

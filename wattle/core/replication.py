@@ -17,7 +17,7 @@ from wattle.core.hashing import ranked
 if TYPE_CHECKING:
     from wattle.core.coordinator import CoordinatorCore
 
-LINGER = 0.05
+LINGER = 0.25
 """Seconds that changes nobody waits for are collected before they are sent."""
 
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0

@@ -23,6 +23,14 @@ class Room:
         """Whether every slot is taken."""
         return len(self._tasks) >= self.slots
 
+    def holders(self) -> list[TaskId]:
+        """The tasks that have room, the oldest first."""
+        return list(self._tasks)
+
+    def any_holder(self) -> TaskId | None:
+        """One of them; None when there is none."""
+        return next(iter(self._tasks), None)
+
     def lacks(self, asked: Mapping[str, float]) -> str:
         """Why ``asked`` could never fit here; empty when it could."""
         for name, amount in asked.items():

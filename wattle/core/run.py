@@ -57,6 +57,7 @@ class Worker:
     results: dict[str, Output] = field(default_factory=dict)
     open: dict[int, TaskRecord] = field(default_factory=dict)
     lost: dict[int, TaskRecord] = field(default_factory=dict)
+    ahead: int = 0  # the newest attempt that was given to a node before the worker was ready; not stored
     ready_at: float | None = None
     started_at: float | None = None
     completed_at: float | None = None
@@ -230,8 +231,13 @@ class Run:
                 near[node] = near.get(node, 0) + file.size
         return near
 
+    def unmet_needs(self, worker: Worker) -> list[Worker]:
+        """The workers it needs that have not succeeded."""
+        needs = (self.workers[need] for need in worker.spec.needs) if worker.waiting else ()
+        return [need for need in needs if need.status is not WorkerStatus.SUCCEEDED]
+
     def assignment(self, worker: Worker, attempt: int) -> Assignment:
-        """What a runtime is told to execute this attempt."""
+        """What a runtime is told to execute this attempt: once the newest attempts of what it waits for have succeeded there."""
         spec = worker.spec
         inputs = {}
         for key, (producer, output) in spec.inputs.items():
@@ -256,6 +262,7 @@ class Run:
             priority=spec.priority,
             on_disconnect=spec.on_disconnect,
             cause=worker.cause,
+            after=tuple((need.spec.name, max(need.open, default=need.attempts)) for need in self.unmet_needs(worker)),
         )
 
 

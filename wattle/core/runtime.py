@@ -17,6 +17,7 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.copies import Copies
 from wattle.core.effects import HeldTask, RuntimeEffect
+from wattle.core.lineup import Lineup
 from wattle.core.model import Assignment, Fact, FactKind, Output, TaskId, TaskStatus
 from wattle.core.past import Past
 from wattle.core.room import Room
@@ -34,6 +35,7 @@ class RuntimeOptions:
     slots: int
     resources: dict[str, float] = field(default_factory=dict)
     queue_patience: float = 2.0
+    line_seconds: float = 0.03  # of short tasks that follow each other without being started one by one; 0: none do
 
 
 class RuntimeCore:
@@ -44,9 +46,14 @@ class RuntimeCore:
         self.draining = False
         self.tasks: dict[TaskId, Task] = {}
         self.room = Room(options.slots, options.resources)
+        self.lineup = Lineup(options.line_seconds)
         self.past = Past()
         self.copies = Copies()
         self._queue: list[tuple[int, int, TaskId]] = []  # heap of (-priority, accepted, id); ended ones are skipped
+        self._moments: list[tuple[float, TaskId]] = []  # heap of when to look at tasks; out of date where they went on
+        self._unmet: list[TaskId] = []  # needs of tasks taken in this batch that are not here
+        self._impatient: list[Task] = []  # whose patience for room ends with this batch
+        self._followers: dict[TaskId, list[TaskId]] = {}  # open task -> those that wait for its success
         self._workers: dict[tuple[str, str], int] = {}  # (run, worker) -> the attempt that is open here
         self._accepted = 0
         self._leave_at: float | None = None
@@ -65,6 +72,7 @@ class RuntimeCore:
             on.PrepareFailed: self._prepare_failed,
             on.ProcessStarted: self._started,
             on.SpawnFailed: self._spawn_failed,
+            on.Skipped: self._skipped,
             on.ProcessExited: self._exited,
             on.ProcessesLost: self._processes_lost,
             on.Collected: self._collected,
@@ -102,14 +110,29 @@ class RuntimeCore:
             if held.phase is Phase.PREPARING:
                 held = replace(held, phase=Phase.QUEUED)
             task = Task(held, queued_at=now)
+            if held.ending is not None and held.phase is not Phase.QUEUED:
+                task.kill_at = now + held.assignment.kill_after
             self._hold(task)
             self._accepted = max(self._accepted, held.accepted)
-            if held.phase is Phase.QUEUED:
-                heapq.heappush(self._queue, (-held.assignment.priority, held.accepted, task.id))
-            else:
-                self.room.take(task.id, task.held.assignment.resources)
-                if held.ending is not None:
-                    task.kill_at = now + held.assignment.kill_after
+            if held.phase not in (Phase.QUEUED, Phase.STARTING):
+                self.room.take(task.id, held.assignment.resources)
+        for task in list(self.tasks.values()):
+            self._wait_for_needs(task)
+            if task.held.phase is Phase.QUEUED and not task.unmet:
+                heapq.heappush(self._queue, (-task.held.assignment.priority, task.held.accepted, task.id))
+            self._watch(task)
+        self._restore_starting()
+
+    def _restore_starting(self) -> None:
+        """Of the tasks that the spawner was given, those there is room for have it; the others are in lines, it does not matter which."""
+        for task in self.tasks.values():
+            if task.held.phase is Phase.STARTING:
+                asked = task.held.assignment.resources
+                front = None if not self.room.full and self.room.fits(asked) else self.room.any_holder()
+                if front is None:
+                    self.room.take(task.id, asked)
+                else:
+                    self._append(front, task)
 
     def resume_collecting(self) -> list[RuntimeEffect]:
         """What to do once after ``restore``: collect for commands that had succeeded, signal again those that are to stop."""
@@ -123,8 +146,10 @@ class RuntimeCore:
         self._dirty, self._saves, self._acts = {}, [], []
         for event in events:
             self._handlers[type(event)](event)
+        self._give_up_unmet()
         self._check_clocks()
         self._start_what_fits()
+        self._line_up()
         self._hand_back_impatient()
         if self._leave_at is not None and not self.tasks and not self._left:
             self._left = True
@@ -158,10 +183,49 @@ class RuntimeCore:
             return "UNFIT", unfit
         self._accepted += 1
         held = HeldTask(assignment, owner, Phase.QUEUED, self._accepted)
-        self._hold(Task(held, queued_at=self._now))
+        task = Task(held, queued_at=self._now)
+        self._hold(task)
         self._dirty[assignment.id] = held
-        heapq.heappush(self._queue, (-assignment.priority, self._accepted, assignment.id))
+        self._wait_for_needs(task)
+        if not task.unmet:
+            self._enqueue(task)
         return "OK", ""
+
+    def _enqueue(self, task: Task) -> None:
+        task.queued_at = self._now
+        heapq.heappush(self._queue, (-task.held.assignment.priority, task.held.accepted, task.id))
+        self._watch(task)
+
+    def _wait_for_needs(self, task: Task) -> None:
+        """Note what must succeed here before a task may start; what has ended otherwise, or is not known any more, never will."""
+        run = task.id.run
+        for worker, attempt in task.held.assignment.after:
+            need = TaskId(run, worker, attempt)
+            if not self.past.succeeded(need):
+                task.unmet.add(need)
+                self._followers.setdefault(need, []).append(task.id)
+                if need not in self.tasks:
+                    self._unmet.append(need)
+
+    def _give_up_unmet(self) -> None:
+        """End what waits for tasks that are not here."""
+        for need in self._unmet:
+            if need not in self.tasks:
+                self._release(need, succeeded=False)
+        self._unmet.clear()
+
+    def _release(self, ended: TaskId, *, succeeded: bool) -> None:
+        """A task has ended: those that waited for its success have one thing less to wait for, or will not start."""
+        for follower_id in self._followers.pop(ended, ()):
+            follower = self.tasks.get(follower_id)
+            if follower is None:
+                continue
+            if succeeded:
+                follower.unmet.discard(ended)
+                if not follower.unmet and follower.held.phase is Phase.QUEUED:
+                    self._enqueue(follower)
+            elif follower.held.phase is Phase.QUEUED:
+                self._end(follower, *ENDINGS[Ending.UNMET])  # one that is with the spawner is not started by it
 
     def _unfit(self, assignment: Assignment) -> str:
         lacking = self.room.lacks(assignment.resources)
@@ -250,9 +314,69 @@ class RuntimeCore:
         for entry in waiting:
             heapq.heappush(self._queue, entry)
 
-    def _spawn(self, task: Task) -> None:
+    def _spawn(self, task: Task, after: TaskId | None = None) -> None:
         self._move(task, PhaseEvent.SPAWN)
-        self._acts.append(do.Spawn(task.held.assignment))
+        self._acts.append(do.Spawn(task.held.assignment, after, on_success=bool(task.unmet)))
+
+    def _line_up(self) -> None:
+        """Have short tasks follow each other without waiting for this core; see core/lineup.py.
+
+        Only where nothing is to be decided in between: no files to fetch before or to hash after, and the same room. A slot that would
+        idle takes the last of the longest line.
+        """
+        depth = self.lineup.depth
+        for front in self.room.holders() if depth and (self._queue or self._followers) else ():
+            task = self.tasks[front]
+            if task.held.assignment.outputs or task.held.ending is not None or task.held.phase is Phase.PREPARING:
+                continue
+            while self.lineup.behind(front) < depth:
+                last = self.tasks[self.lineup.last(front)]
+                following = self._next_after(last) or self._next_like(task.held.assignment)
+                if following is None:
+                    break
+                self._spawn(following, self._append(front, following))
+        while len(self.lineup) and not self.room.full:
+            taken = self.lineup.take_last(self._can_start)
+            if taken is None:
+                break
+            self._turn(taken)
+            self._acts.append(do.Spawn(self.tasks[taken].held.assignment))
+
+    def _can_start(self, task_id: TaskId) -> bool:
+        task = self.tasks[task_id]
+        return not task.unmet and self.room.fits(task.held.assignment.resources)
+
+    def _next_after(self, last: Task) -> Task | None:
+        """A task that waits for nothing but the success of the last in a line, if it may follow it there."""
+        for task_id in self._followers.get(last.id, ()):
+            task = self.tasks.get(task_id)
+            if task is None or task.held.phase is not Phase.QUEUED or len(task.unmet) > 1:
+                continue
+            if _may_follow(task.held.assignment, last.held.assignment):
+                return task
+        return None
+
+    def _append(self, front: TaskId, task: Task) -> TaskId:
+        task.lined_up = True
+        return self.lineup.append(front, task.id)
+
+    def _turn(self, task_id: TaskId) -> None:
+        """One that was lined up has room of its own."""
+        task = self.tasks[task_id]
+        task.lined_up = False
+        self.room.take(task_id, task.held.assignment.resources)
+
+    def _next_like(self, front: Assignment) -> Task | None:
+        """Take the first task out of the queue, if it may follow ``front`` in a line."""
+        while self._queue:
+            task = self.tasks.get(self._queue[0][2])
+            if task is not None and task.held.phase is Phase.QUEUED:
+                if not _may_follow(task.held.assignment, front):
+                    return None
+                heapq.heappop(self._queue)
+                return task
+            heapq.heappop(self._queue)  # ended while it waited
+        return None
 
     def _prepared(self, event: on.Prepared) -> None:
         task = self.tasks.get(event.task)
@@ -272,6 +396,7 @@ class RuntimeCore:
         if task is None or not self._move(task, PhaseEvent.STARTED, pid=event.pid, started_at=event.at):
             return
         self._saves.append(do.Append(Fact(FactKind.STARTED, *task.id, at=event.at, pid=event.pid)))
+        self._watch(task)
         if task.held.ending is not None:  # asked to stop while the spawner was at it
             self._acts.append(do.Kill(task.id, SIGTERM))
 
@@ -282,19 +407,29 @@ class RuntimeCore:
             status = TaskStatus.RETURNED if event.disk_full else TaskStatus.FAILED
             self._end(task, status, error=event.error, disk_full=event.disk_full)
 
+    def _skipped(self, event: on.Skipped) -> None:
+        task = self.tasks.get(event.task)
+        if task is not None and task.held.phase is Phase.STARTING:
+            ending = task.held.ending or (Ending.IMPATIENT if task.revoked else Ending.UNMET)
+            self._end(task, *ENDINGS[Ending(ending)])
+
     def _exited(self, event: on.ProcessExited) -> None:
         self._acts.append(do.Acknowledge(event.task))
         task = self.tasks.get(event.task)
         if task is None or task.held.phase not in (Phase.STARTING, Phase.RUNNING):
             return  # told twice
+        by_itself = event.exit_code == 0 and not event.signalled and not task.held.assignment.outputs
         held = replace(
             task.held,
+            ending=None if by_itself else task.held.ending,  # the order to end it came too late
             exit_code=event.exit_code,
             signal=event.signal,
             cpu_seconds=event.usage.cpu_seconds,
             memory_peak=event.usage.memory_peak,
         )
         task.held = held
+        if held.started_at is not None:
+            self.lineup.learn(event.at - held.started_at)
         if event.exit_code == 0 and held.ending is None and held.assignment.outputs:
             self._move(task, PhaseEvent.COLLECT)
             self._acts.append(do.Collect(held.assignment))
@@ -342,9 +477,14 @@ class RuntimeCore:
         fact = finish(held, status, error, self._now if at is None else at, outputs or {}, missing, disk_full)
         self._saves.append(do.Append(fact))
         self.room.free(task.id)
+        self.lineup.remove(task.id)
+        heir = self.lineup.succeed(task.id)
+        if heir is not None:
+            self._turn(heir)
         del self.tasks[task.id]
         del self._workers[task.id.run, task.id.worker]
-        self.past.note_ended(task.id)
+        self.past.note_ended(task.id, well=status is TaskStatus.SUCCEEDED)
+        self._release(task.id, succeeded=status is TaskStatus.SUCCEEDED)
 
     def _hold(self, task: Task) -> None:
         self.tasks[task.id] = task
@@ -354,6 +494,8 @@ class RuntimeCore:
 
     def _stop(self, task: Task, ending: Ending) -> None:
         """End a task that has not ended by itself: at once where no process runs, else TERM and after ``kill_after`` KILL."""
+        if task.id not in self.tasks:
+            return  # with one that it was to follow
         phase = task.held.phase
         if phase is Phase.COLLECTING:
             if ending is not Ending.CANCELLED:
@@ -368,6 +510,7 @@ class RuntimeCore:
             task.held = replace(task.held, ending=ending)
             self._dirty[task.id] = task.held
             task.kill_at = self._now + task.held.assignment.kill_after
+            self._watch(task)
             self._acts.append(do.Kill(task.id, SIGTERM))
 
     def _drain(self, event: on.Drain) -> None:
@@ -377,12 +520,14 @@ class RuntimeCore:
             self.draining = True
             self._acts.append(do.NodeUpdate())
         for task in [t for t in self.tasks.values() if t.held.phase is Phase.QUEUED]:
-            self._end(task, TaskStatus.RETURNED, "the node takes no new work")
+            if task.id in self.tasks:  # one that follows another has ended with that
+                self._end(task, TaskStatus.RETURNED, "the node takes no new work")
         if event.kill:
             for task in list(self.tasks.values()):
                 self._stop(task, Ending.LEAVING)
                 if task.kill_at is not None:
                     task.kill_at = self._now
+                    self._watch(task)
 
     def _resume(self, event: on.Resume) -> None:
         if self.draining and self._leave_at is None:
@@ -399,33 +544,63 @@ class RuntimeCore:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
+    def _watch(self, task: Task) -> None:
+        """Have a task looked at when there is something to do about it, should nothing happen to it before."""
+        moment = next_moment(task, self.options.queue_patience)
+        if moment is not None:
+            heapq.heappush(self._moments, (moment, task.id))
+
+    def _due(self) -> list[Task]:
+        """The tasks whose moment has come, each once."""
+        due: dict[TaskId, Task] = {}
+        while self._moments and self._moments[0][0] <= self._now:
+            moment, task_id = heapq.heappop(self._moments)
+            if self._stands(moment, task_id):
+                due[task_id] = self.tasks[task_id]
+        return list(due.values())
+
+    def _stands(self, moment: float, task_id: TaskId) -> bool:
+        """Whether a task is still to be looked at then."""
+        task = self.tasks.get(task_id)
+        return task is not None and next_moment(task, self.options.queue_patience) == moment
+
     def _check_clocks(self) -> None:
+        """Stop what is over its time, and kill what was told to stop and has not."""
         now = self._now
-        leaving = self._leave_at is not None and now >= self._leave_at
-        for task in list(self.tasks.values()):
-            deadline = deadline_of(task)
-            if leaving:
+        if self._leave_at is not None and now >= self._leave_at:
+            for task in list(self.tasks.values()):
                 self._stop(task, Ending.LEAVING)
-            elif deadline is not None and now >= deadline:
+        for task in self._due():
+            if task.held.phase is Phase.QUEUED or task.lined_up:
+                self._impatient.append(task)  # it may still find room in this batch
+            if task.held.phase is Phase.QUEUED:
+                continue
+            deadline = deadline_of(task)
+            if deadline is not None and now >= deadline:
                 self._stop(task, Ending.TIMEOUT)
             if task.kill_at is not None and now >= task.kill_at and task.id in self.tasks:
                 # and once more after that, should it sit in an uninterruptible wait
                 task.kill_at = now + max(task.held.assignment.kill_after, KILL_AGAIN_LEAST)
                 self._acts.append(do.Kill(task.id, SIGKILL))
+            self._watch(task)
 
     def _hand_back_impatient(self) -> None:
-        latest = self._now - self.options.queue_patience
-        for task in list(self.tasks.values()):
-            if task.held.phase is Phase.QUEUED and task.queued_at <= latest:
-                self._end(task, TaskStatus.RETURNED, "no room on the node for longer than its queue_patience")
+        for task in self._impatient:
+            if task.id in self.tasks and task.held.phase is Phase.QUEUED:
+                self._end(task, *ENDINGS[Ending.IMPATIENT])
+            elif task.lined_up and task.held.phase is Phase.STARTING:
+                task.revoked = True
+                self._acts.append(do.Revoke(task.id))
+        self._impatient.clear()
 
     def _next_moment(self) -> float | None:
-        moments: list[float] = [] if self._leave_at is None or self._left else [self._leave_at]
-        for task in self.tasks.values():
-            moment = next_moment(task, self.options.queue_patience)
-            if moment is not None:
-                moments.append(moment)
-        return min((m for m in moments if m > self._now), default=None)
+        moments = self._moments
+        while moments and not self._stands(*moments[0]):
+            heapq.heappop(moments)
+        next_one = moments[0][0] if moments else None
+        if self._leave_at is None or self._left or self._leave_at <= self._now:
+            return next_one
+        return self._leave_at if next_one is None else min(next_one, self._leave_at)
 
     def _move(self, task: Task, event: PhaseEvent, **started: Any) -> bool:
         """Advance a task's phase by the table, with what ``started`` says of its process; False when the event is late."""
@@ -437,3 +612,8 @@ class RuntimeCore:
         task.held = held
         self._dirty[task.id] = held
         return True
+
+
+def _may_follow(assignment: Assignment, front: Assignment) -> bool:
+    """Whether a task can take over the room of another the moment that ends, with nothing to do in between."""
+    return not (assignment.inputs or assignment.outputs or front.outputs) and assignment.resources == front.resources

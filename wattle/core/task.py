@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from signal import Signals
 
@@ -17,6 +17,8 @@ class Ending(StrEnum):
 
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    UNMET = "unmet"  # what it was to follow did not succeed
+    IMPATIENT = "impatient"  # it has waited too long for room
     LEAVING = "leaving"  # the runtime is told to go
     DISCONNECTED = "disconnected"  # no coordinator in sight and the worker asked for `on_disconnect: stop`
 
@@ -28,6 +30,9 @@ class Task:
     held: HeldTask
     queued_at: float
     kill_at: float | None = None  # when SIGKILL follows the SIGTERM
+    lined_up: bool = False  # at the spawner, for another one's end
+    revoked: bool = False  # the spawner is told not to start it
+    unmet: set[TaskId] = field(default_factory=set)  # tasks here that must succeed first
 
     @property
     def id(self) -> TaskId:
@@ -37,6 +42,8 @@ class Task:
 ENDINGS: dict[Ending, tuple[TaskStatus, str]] = {
     Ending.CANCELLED: (TaskStatus.CANCELLED, "cancelled"),
     Ending.TIMEOUT: (TaskStatus.FAILED, "timed out"),
+    Ending.UNMET: (TaskStatus.RETURNED, "what it was to follow here did not succeed"),
+    Ending.IMPATIENT: (TaskStatus.RETURNED, "no room on the node for longer than its queue_patience"),
     Ending.LEAVING: (TaskStatus.RETURNED, "its node was told to leave"),
     Ending.DISCONNECTED: (TaskStatus.RETURNED, "no coordinator was in sight and the worker says on_disconnect: stop"),
 }
@@ -81,7 +88,8 @@ def next_moment(task: Task, patience: float) -> float | None:
     """When there is something to do about a task if nothing happens to it before; ``patience`` is how long it may wait for room."""
     if task.kill_at is not None:
         return task.kill_at
-    if task.held.phase is Phase.QUEUED:
+    waits_for_room = task.held.phase is Phase.QUEUED or (task.lined_up and task.held.phase is Phase.STARTING)
+    if waits_for_room and not task.unmet and not task.revoked:
         return task.queued_at + patience
     return deadline_of(task)
 

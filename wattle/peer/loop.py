@@ -20,7 +20,7 @@ MAX_BATCH = 4096
 
 
 LINGER = 0.005
-"""Seconds that an event which nobody waits for may wait for company."""
+"""Seconds that an event which hardly anybody waits for may wait for company."""
 
 
 def wall_clock() -> float:
@@ -36,17 +36,18 @@ class Loop(Generic[E]):
     ) -> None:
         self._step, self._tick, self._clock = step, tick, clock
         self._mailbox: deque[E] = deque()
+        self._due = math.inf  # when what is in the mailbox is to be handled, by trio's clock
         self._wake = trio.Event()
-        self._lingering = False  # whether nothing in the mailbox is urgent
         self._at: float | None = None
         self._stopping = False
 
-    def post(self, event: E, *, urgent: bool = True) -> None:
-        """Have an event handled after those before; one that is not urgent with the next that is, or after ``LINGER`` seconds."""
-        if urgent or not self._mailbox:
-            self._lingering = not urgent
-            self._wake.set()
+    def post(self, event: E, *, within: float = 0.0) -> None:
+        """Have an event handled after those before, ``within`` so many seconds: it may wait for company until then."""
         self._mailbox.append(event)
+        due = trio.current_time() + within if within else -math.inf
+        if due < self._due:
+            self._due = due
+            self._wake.set()
 
     def set_timer(self, at: float | None) -> None:
         """Have a tick handled at a time of ``clock``; replaces what was set before."""
@@ -60,22 +61,17 @@ class Loop(Generic[E]):
     async def run(self) -> None:
         """Handle events until stopped. What ``step`` raises ends the agent: its state in memory can no longer be trusted."""
         while not self._stopping:
-            if not self._mailbox:
-                await self._wait(self._patience())
-            if self._lingering and not self._stopping:
+            while (seconds := min(self._due - trio.current_time(), self._patience())) > 0 and not self._stopping:
                 self._wake = trio.Event()
-                await self._wait(min(LINGER, self._patience()))
-            self._wake, self._lingering = trio.Event(), False
+                with trio.move_on_after(seconds):
+                    await self._wake.wait()
             batch = [self._mailbox.popleft() for _ in range(min(len(self._mailbox), MAX_BATCH))]
+            self._due = -math.inf if self._mailbox else math.inf
             if batch or self._patience() <= 0:
                 now = self._clock()
                 self._at = None
                 self._step(batch or [self._tick()], now)
             await trio.lowlevel.checkpoint()
-
-    async def _wait(self, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            await self._wake.wait()
 
     def _patience(self) -> float:
         """Seconds until the timer."""

@@ -18,7 +18,7 @@ from wattle.core.model import Assignment, Fact, FactKind, RunHead, TaskId, TaskS
 from wattle.errors import InvalidRequest
 from wattle.names import check_name
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised when peers of different versions could misunderstand each other."""
 
 MOST = 2**62
@@ -50,6 +50,8 @@ def check_assignments(batch: AssignBatch) -> None:
     for task in batch.tasks:
         check_name(task.run, "run")
         check_name(task.worker, "worker")
+        for worker, _ in task.after:
+            check_name(worker, "worker")
         for source in task.inputs.values():
             check_name(source.worker, "worker")
             if _DIGEST.fullmatch(source.digest) is None:

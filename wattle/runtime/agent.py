@@ -6,6 +6,7 @@ only then acted upon: commands answered, facts published, processes started.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +29,7 @@ from wattle.logs import get_logger
 from wattle.peer.asking import refuse
 from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import PAGE, FeedPublisher
-from wattle.peer.loop import Loop, wall_clock
+from wattle.peer.loop import LINGER, Loop, wall_clock
 from wattle.peer.presence import Presence, new_incarnation
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import (
@@ -51,12 +52,13 @@ from wattle.protocol.records import as_json, node_view
 from wattle.runtime.capacity import detect
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
 from wattle.runtime.launch import disk_full
-from wattle.runtime.layout import Folders, Layout, declared_outputs, layout
+from wattle.runtime.layout import Folders, Layout, declared_outputs, layout, make_folder
 from wattle.runtime.output import Logs
 from wattle.runtime.processes import (
     Exited,
     Held,
     ProcessEvent,
+    Skipped,
     SpawnerLost,
     SpawnFailed,
     SpawnRequest,
@@ -98,6 +100,7 @@ class RuntimeAgent:
         self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
         self._blobs: list[tuple[str, BlobRow]] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
+        self._not_started: dict[TaskId, TaskId | None] = {}  # in the step at hand, with what they were to follow
         self._log_folders: set[str] = set()  # of these runs
         self._desk = CopyDesk(
             store.copies, store.transaction, lambda: self._presence.names("coordinator"), self.core.copies
@@ -126,7 +129,7 @@ class RuntimeAgent:
             nursery.start_soon(self._loop.run)
             nursery.start_soon(self._logs.run)
             self._pruning = Pruning(
-                self.bus, self.keys, self._folders, self.store, self.core, self._log_folders.difference_update
+                self.bus, self.keys, self._folders, self.store, self.core, self._log_folders.discard
             )
             nursery.start_soon(self._pruning.run)
             self._act(self.core.resume_collecting())
@@ -170,11 +173,11 @@ class RuntimeAgent:
 
     def _step(self, events: list[RuntimeEvent], now: float) -> None:
         effects = _without_starts_of_finished(self.core.handle(events, now))
-        spawns = self._lay_out(e.assignment for e in effects if isinstance(e, do.Spawn))
+        spawns = self._lay_out(e for e in effects if isinstance(e, do.Spawn))
         blobs, self._blobs = self._blobs, []
         with self.store.transaction():
             facts = self.store.save(effects)
-            self.store.save_logs(row for assignment, at in spawns for row in _log_rows(assignment, at, now))
+            self.store.save_logs(row for spawn, at in spawns for row in _log_rows(spawn.assignment, at, now))
             self.store.save_blobs(blobs)
         if facts:
             self.store.head += 1
@@ -208,6 +211,8 @@ class RuntimeAgent:
                     self._start_work(assignment.id, self._collect, assignment)
                 case do.Abandon(task):
                     self._work[task].cancel()
+                case do.Revoke(task):
+                    self._processes.revoke([task])
                 case do.Kill(task, signal):
                     self._processes.kill([(task, signal)])
                 case do.SetTimer(at):
@@ -236,52 +241,64 @@ class RuntimeAgent:
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
-    def _lay_out(self, assignments: Iterable[Assignment]) -> list[tuple[Assignment, Layout]]:
-        spawns = []
-        for assignment in assignments:
+    def _lay_out(self, spawns: Iterable[do.Spawn]) -> list[tuple[do.Spawn, Layout]]:
+        laid_out = []
+        for spawn in spawns:
             try:
-                spawns.append((assignment, layout(assignment, self._folders)))
+                laid_out.append((spawn, layout(spawn.assignment, self._folders)))
             except InvalidRequest as error:
-                self._loop.post(on.SpawnFailed(assignment.id, error.message))
-        return spawns
+                self._do_not_start(spawn, error.message)
+        return laid_out
 
-    def _spawn(self, spawns: list[tuple[Assignment, Layout]]) -> None:
+    def _do_not_start(self, spawn: do.Spawn, problem: str, disk_full: bool = False) -> None:
+        id = spawn.assignment.id
+        self._loop.post(on.SpawnFailed(id, problem, disk_full))
+        self._not_started[id] = spawn.after
+
+    def _spawn(self, spawns: list[tuple[do.Spawn, Layout]]) -> None:
         requests = []
-        for assignment, at in spawns:
+        for spawn, at in spawns:
+            id = spawn.assignment.id
             try:
-                self._make_folders(assignment, at)
+                self._make_folders(spawn.assignment.run, at)
             except (OSError, ValueError) as error:
                 full = disk_full(error)
                 fix = "free some space on this node" if full else "correct working_dir or outputs"
-                self._loop.post(on.SpawnFailed(assignment.id, f"cannot make its folders: {error}; {fix}", full))
+                self._do_not_start(spawn, f"cannot make its folders: {error}; {fix}", full)
                 continue
-            requests.append(SpawnRequest(assignment.id, at.argv, at.env, at.cwd, at.stdout, at.stderr))
+            after = spawn.after
+            while after in self._not_started:
+                after = self._not_started[after]
+            requests.append(SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, after, spawn.on_success))
+        self._not_started.clear()
         if requests:
             self._processes.spawn(requests)
 
-    def _make_folders(self, assignment: Assignment, at: Layout) -> None:
-        if assignment.run not in self._log_folders:
-            at.stdout.parent.mkdir(parents=True, exist_ok=True)
+    def _make_folders(self, run: str, at: Layout) -> None:
+        if run not in self._log_folders:
+            make_folder(os.path.dirname(at.stdout))
             if len(self._log_folders) >= LOG_FOLDERS:
                 self._log_folders.clear()
-            self._log_folders.add(assignment.run)
-        at.cwd.mkdir(parents=True, exist_ok=True)
+            self._log_folders.add(run)
+        make_folder(at.cwd)
         for path in at.outputs.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
 
     def _process_events(self, events: list[ProcessEvent]) -> None:
         for event in events:
             match event:
                 case Started(id, pid, at):
-                    self._loop.post(on.ProcessStarted(id, pid, at), urgent=False)
+                    self._loop.post(on.ProcessStarted(id, pid, at), within=LINGER)
+                case Skipped(id):
+                    self._loop.post(on.Skipped(id))
                 case SpawnFailed(id, error, full):
                     self._loop.post(on.SpawnFailed(id, error, full))
                 case Exited(id, stopped=True):
                     # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
                     self._processes.acknowledge([id])
                     self._loop.post(on.ProcessesLost((id,)))
-                case Exited(id, exit_code, signal, usage, at):
-                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at))
+                case Exited(id, exit_code, signal, usage, at, _, signalled):
+                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at, signalled))
                 case SpawnerLost(tasks):
                     log.error("spawner lost", tasks=len(tasks))
                     self._loop.post(on.ProcessesLost(tasks))
@@ -294,7 +311,7 @@ class RuntimeAgent:
         if self._held_once:
             return
         self._held_once = True
-        known = {e.id for e in (*held.running, *held.exited)}
+        known = {e.id for e in (*held.running, *held.exited)} | set(held.waiting)
         lost = [
             t.held
             for id, t in self.core.tasks.items()
@@ -324,7 +341,7 @@ class RuntimeAgent:
     async def _prepare(self, assignment: Assignment) -> None:
         try:
             at = layout(assignment, self._folders)
-            at.cwd.mkdir(parents=True, exist_ok=True)
+            make_folder(at.cwd)
             fetched = await self._files.place(assignment, at)
         except InputsMissing as error:
             self._loop.post(on.PrepareFailed(assignment.id, str(error), tuple(error.keys)))
@@ -456,7 +473,7 @@ def _log_fact(fact: Fact, cause: str) -> None:
 
 def _log_rows(assignment: Assignment, at: Layout, now: float) -> Iterable[tuple[str, str, str, int, str, str, float]]:
     for stream, path in (("stdout", at.stdout), ("stderr", at.stderr)):
-        yield assignment.workflow, assignment.worker, assignment.run, assignment.attempt, stream, str(path), now
+        yield assignment.workflow, assignment.worker, assignment.run, assignment.attempt, stream, path, now
 
 
 def _row(blob: Blob) -> BlobRow:

@@ -1,4 +1,4 @@
-"""Where everything of a task is on its node, and the texts its process is started with. Computes paths and texts; touches nothing.
+"""Where everything of a task is on its node, and the texts its process is started with. Computes paths and texts.
 
 ::
 
@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,11 +33,11 @@ class Folders:
 
     def log(self, task: TaskId, stream: str) -> Path:
         """The file that holds a task's stdout or stderr."""
-        return self.data / "logs" / task.run / f"{task.worker}.{task.attempt}.{stream}"
+        return Path(f"{self.data}/logs/{_name(task)}.{stream}")
 
     def work(self, task: TaskId) -> Path:
         """A task's private folder."""
-        return self.data / "work" / task.run / f"{task.worker}.{task.attempt}"
+        return Path(f"{self.data}/work/{_name(task)}")
 
     def of_run(self, run: str) -> tuple[Path, Path]:
         """The folders that hold everything of a run, and of no other: its logs, and its tasks' private folders."""
@@ -49,15 +50,18 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A task made concrete on this node: every path absolute, every reference filled in. ``env`` adds to the node's environment."""
+    """A task made concrete on this node: every path absolute, every reference filled in. ``env`` adds to the node's environment.
 
-    cwd: Path
+    What every task has is text: making Paths would take as long as all the rest.
+    """
+
+    cwd: str
     argv: tuple[str, ...]
     env: dict[str, str]
     inputs: dict[str, Path]
     outputs: dict[str, Path]
-    stdout: Path
-    stderr: Path
+    stdout: str
+    stderr: str
 
 
 def layout(assignment: Assignment, folders: Folders) -> Layout:
@@ -65,21 +69,41 @@ def layout(assignment: Assignment, folders: Folders) -> Layout:
 
     The environment tells the task who it is and where its files are; what the worker's own ``env`` says comes last and wins.
     """
-    task = assignment.id
+    name = _name(assignment.id)
     values = _parameters(assignment)
-    cwd = folders.work(task)
+    cwd = f"{folders.data}/work/{name}"
     if assignment.working_dir is not None:
-        cwd /= render(assignment.working_dir, values)  # an absolute one replaces the private folder
-    inputs = {key: cwd / _input_path(key, source) for key, source in assignment.inputs.items()}
-    outputs = {name: cwd / path for name, path in declared_outputs(assignment).items()}
+        cwd = os.path.join(cwd, render(assignment.working_dir, values))  # an absolute one replaces the private folder
+    inputs = {key: Path(cwd, _input_path(key, source)) for key, source in assignment.inputs.items()}
+    outputs = {key: Path(cwd, render(text, values)) for key, text in assignment.outputs.items()}
     values |= {("inputs", key): str(path) for key, path in inputs.items()}
-    values |= {("outputs", name): str(path) for name, path in outputs.items()}
+    values |= {("outputs", key): str(path) for key, path in outputs.items()}
     argv = tuple(render(text, values) for text in assignment.argv)
     if assignment.script is not None:
         argv = ("sh", "-eu", "-c", render_script(assignment.script), "wattle", *argv)
-    env = _identity(assignment) | {environment_name(*name): value for name, value in values.items()}
-    env |= {name: render(text, values) for name, text in assignment.env.items()}
-    return Layout(cwd, argv, env, inputs, outputs, folders.log(task, "stdout"), folders.log(task, "stderr"))
+    env = _identity(assignment)
+    for key, value in values.items():
+        env[environment_name(*key)] = value
+    for variable, text in assignment.env.items():
+        env[variable] = render(text, values)
+    logs = f"{folders.data}/logs/{name}"
+    return Layout(cwd, argv, env, inputs, outputs, f"{logs}.stdout", f"{logs}.stderr")
+
+
+def _name(task: TaskId) -> str:
+    """What a task's files are called, below its run's folder."""
+    return f"{task.run}/{task.worker}.{task.attempt}"
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder, and those above it where they are missing. Raises OSError."""
+    try:
+        os.mkdir(path)  # mostly all that is lacking
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
 
 
 def declared_outputs(assignment: Assignment) -> dict[str, str]:
@@ -90,7 +114,8 @@ def declared_outputs(assignment: Assignment) -> dict[str, str]:
 
 def _parameters(assignment: Assignment) -> dict[tuple[str, str], str]:
     values = {("params", name): value for name, value in assignment.params.items()}
-    return values | {("run", "id"): assignment.run}
+    values["run", "id"] = assignment.run
+    return values
 
 
 def _input_path(key: str, source: Input) -> str:

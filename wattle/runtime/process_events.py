@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wattle.core.model import TaskId, Usage
@@ -12,14 +11,19 @@ from wattle.core.model import TaskId, Usage
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest:
-    """One process to start. ``env`` is added to the runtime's own environment; the files are made or appended to."""
+    """One process to start, now or once ``after`` has ended, with ``on_success`` only if that ends well (see Waiting).
+
+    ``env`` is added to the runtime's own environment; the files are made or appended to.
+    """
 
     id: TaskId
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    cwd: Path
-    stdout: Path
-    stderr: Path
+    cwd: str
+    stdout: str
+    stderr: str
+    after: TaskId | None = None
+    on_success: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,17 @@ class SpawnFailed(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(TaskEvent):
+    """A task that waited for another's end will not start: it was told not to, or the other one did not end well."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exited(TaskEvent):
     """A task's process ended, and its group with it. Told again after a reconnection until acknowledged.
 
-    Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or
-    because the runtime it was to die with was gone. Peak memory is at least the spawner's own, about 11 MB: the kernel counts
-    from the fork.
+    Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or because the
+    runtime it was to die with was gone; ``signalled`` that a signal had been sent before, on the runtime's order. Peak memory is at least
+    the spawner's own, about 11 MB: the kernel counts from the fork.
     """
 
     exit_code: int | None
@@ -59,14 +68,16 @@ class Exited(TaskEvent):
     usage: Usage
     at: float
     stopped: bool = False
+    signalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """All that the spawner knows, at the start of every connection."""
+    """All that the spawner knows, at the start of every connection; ``waiting`` are those it will start by itself."""
 
     running: tuple[Started, ...]
     exited: tuple[Exited, ...]
+    waiting: tuple[TaskId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class SpawnerLost:
     tasks: tuple[TaskId, ...]
 
 
-ProcessEvent = Started | SpawnFailed | Exited | Held | SpawnerLost
+ProcessEvent = Started | SpawnFailed | Skipped | Exited | Held | SpawnerLost
 
 
 def task_id(text: str) -> TaskId:
@@ -92,5 +103,5 @@ def started_from(record: list[Any]) -> Started:
 
 def exited_from(record: list[Any]) -> Exited:
     """An ``exit`` record of the protocol."""
-    id, exit_code, number, cpu_seconds, memory_peak, at, stopped = record
-    return Exited(task_id(id), exit_code, number, Usage(cpu_seconds, memory_peak), at, stopped)
+    id, exit_code, number, cpu_seconds, memory_peak, at, *how = record  # a file of an earlier version's lacks the last
+    return Exited(task_id(id), exit_code, number, Usage(cpu_seconds, memory_peak), at, *how)

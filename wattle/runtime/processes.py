@@ -29,6 +29,7 @@ from wattle.runtime.process_events import (
     Exited,
     Held,
     ProcessEvent,
+    Skipped,
     SpawnerLost,
     SpawnFailed,
     SpawnRequest,
@@ -44,6 +45,7 @@ __all__ = [
     "Held",
     "ProcessEvent",
     "Processes",
+    "Skipped",
     "SpawnFailed",
     "SpawnRequest",
     "SpawnerLost",
@@ -85,7 +87,9 @@ class Processes:
     def spawn(self, requests: Sequence[SpawnRequest]) -> None:
         """Start processes. An id that the spawner holds already is not started again; its state is told again."""
         for r in requests:
-            line = encode({"spawn": [[str(r.id), r.argv, dict(r.env), str(r.cwd), str(r.stdout), str(r.stderr)]]})
+            after = None if r.after is None else str(r.after)
+            what = [str(r.id), r.argv, r.env, r.cwd, r.stdout, r.stderr]
+            line = encode({"spawn": [[*what, after, r.on_success]]})
             if len(line) > LINE_MAX:
                 failed: list[ProcessEvent] = [SpawnFailed(r.id, "its command, script and environment are too long")]
                 trio.lowlevel.current_trio_token().run_sync_soon(self._on_event, failed)
@@ -96,6 +100,10 @@ class Processes:
     def kill(self, signals: Iterable[tuple[TaskId, int]]) -> None:
         """Send signals to whole process groups; tasks that do not run are passed over."""
         self._send(encode({"kill": [[str(id), int(number)] for id, number in signals]}))
+
+    def revoke(self, ids: Iterable[TaskId]) -> None:
+        """Have those of these that wait for others' ends not started: ``Skipped`` is told of them."""
+        self._send(encode({"revoke": [str(id) for id in ids]}))
 
     def acknowledge(self, ids: Iterable[TaskId]) -> None:
         """Have the spawner forget these exits: they are stored."""
@@ -217,7 +225,9 @@ class Processes:
         """Tell what a spawner holds. With the same spawner as before, ask again for what it was not yet told about."""
         running = tuple(started_from(record) for record in held["running"])
         exited = tuple(exited_from(record) for record in held["exited"])
-        known = {event.id for event in running} | {event.id for event in exited}
+        waiting = tuple(map(task_id, held["waiting"]))
+        heard = {event.id for event in running} | {event.id for event in exited}
+        known = heard | set(waiting)
         events: list[ProcessEvent] = []
         if self._spawner not in (None, held["pid"]):
             unsent = set(self._outgoing)
@@ -229,11 +239,13 @@ class Processes:
                 del self._asked[id]
         self._spawner = held["pid"]
         self._running = {event.id: event for event in running}
-        for id in known:
+        for id in heard:
             self._asked.pop(id, None)
+        for id in waiting:
+            self._asked.setdefault(id, b"")  # asked for by an earlier runtime: nothing is sent again
         others = [line for line in self._outgoing if not line.startswith(b'{"spawn"')]
         self._outgoing = [*self._asked.values(), *others]
-        self._on_event([*events, Held(running, exited)])
+        self._on_event([*events, Held(running, exited, waiting)])
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
@@ -277,6 +289,10 @@ class Processes:
             failed = SpawnFailed(task_id(id), error, full == [True])
             self._asked.pop(failed.id, None)
             events.append(failed)
+        for id in message["skipped"]:
+            skipped = Skipped(task_id(id))
+            self._asked.pop(skipped.id, None)
+            events.append(skipped)
         for record in message["exited"]:
             exited = exited_from(record)
             self._asked.pop(exited.id, None)

@@ -46,7 +46,7 @@ log = get_logger("wattle.runtime")
 
 
 class Pruning:
-    """See the module's docstring. ``removed`` hears of the folders that are gone."""
+    """See the module's docstring. ``removed`` hears of the runs whose folders are gone."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Pruning:
         folders: Folders,
         store: RuntimeStore,
         core: RuntimeCore,
-        removed: Callable[[Iterable[Path]], None],
+        removed: Callable[[str], None],
     ) -> None:
         self._bus, self._keys, self._folders, self._store, self._core = bus, keys, folders, store, core
         self._removed = removed
@@ -128,7 +128,7 @@ class Pruning:
         except OSError as error:
             log.warning("files of a pruned run cannot be removed; tried again later", run=run, reason=str(error))
             return
-        self._removed(folders)
+        self._removed(run)
         done = False
         while not done:  # rows last: should this process end before, everything is found again
             with self._store.transaction():

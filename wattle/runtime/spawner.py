@@ -1,24 +1,30 @@
 """The spawner: a small process that starts tasks, outlives the runtime, and keeps exit statuses until they are acknowledged.
 
 ``main FOLDER [--linger SECONDS] [--grace SECONDS]``, started by wattle/runtime/processes.py without site packages: it imports the
-standard library and its neighbours channel, exits, launch and procfs, and nothing else. It prints ``ready`` once
+standard library and its neighbours channel, exits, launch, procfs and waiting, and nothing else. It prints ``ready`` once
 ``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a newer connection replaces an older one.
 
 Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
 
     {"open": {"environ": {...}, "die_with_runtime": false}}      first on every connection; environ is the base of every task's
     {"ack": [id, ...]}                                           these exits are stored: forget them
-    {"spawn": [[id, argv, env, cwd, stdout, stderr], ...]}       a known id is not started again: what is known is told again
-    {"kill": [[id, signal], ...]}                                to the whole process group
+    {"spawn": [[id, argv, env, cwd, stdout, stderr, after, on_success], ...]}   a known id is not started again: it is told again
+    {"kill": [[id, signal], ...]}                                to the whole process group; one that waits is not started
+    {"revoke": [id, ...]}                                        those of these that wait are not started
     {"stop": true}                                               end all tasks, then this process
 
-To the runtime: the answer to ``open``, and then at most one line per turn of the loop::
+``after`` is null, or the id of a task: the new one waits for its end, if that is still to come; with ``on_success`` it starts only if that
+exits with status 0 and nobody has told it to end. Asked for again with null, one that waits starts at once.
 
-    {"held": {"version": 1, "pid": p, "running": [started, ...], "exited": [exit, ...]}}
-    {"started": [[id, pid, at], ...], "failed": [[id, error, disk full], ...], "exited": [exit, ...]}
-    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped]
+To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
+here by itself, are told at most ``_LINGER`` seconds later, all others at once::
 
-``stopped`` marks a task that the spawner ended of its own accord: on ``stop``, SIGTERM, or the loss of a ``die_with_runtime`` runtime.
+    {"held": {"version": 2, "pid": p, "running": [started, ...], "waiting": [id, ...], "exited": [exit, ...]}}
+    {"started": [[id, pid, at], ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
+    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled]
+
+``skipped`` are those that waited and will not start. ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``,
+SIGTERM, or the loss of a ``die_with_runtime`` runtime; ``signalled`` one that had been sent a signal, on the runtime's order.
 
 What always holds. A task is a session and process group of its own, and nothing of it survives its first process: the group is killed
 while its leader is a zombie still, so that the group's number cannot have been given away; processes that left the group are adopted
@@ -44,10 +50,15 @@ from wattle.runtime.channel import VERSION, Connection, listen
 from wattle.runtime.exits import load_exits, save_exits
 from wattle.runtime.launch import disk_full, explain, start
 from wattle.runtime.procfs import children, has_children, kill_group, kill_left_behind, task_of
+from wattle.runtime.waiting import Waiting
 
 _FIRST_LINGER = 10.0  # seconds
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 _SPAWNS_PER_TURN = 16  # so that exits do not wait for the end of a large batch
+_LINGER = 0.01  # seconds; the runtime has nothing to do about what waits so long to be told
+_SWEEP = (
+    0.01  # seconds between two looks at adopted processes, at least: with many short tasks it would cost more than they
+)
 _SIGNALS = signal.valid_signals()
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -55,12 +66,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 class _Task:
     """A running task, by its first process, which leads its group."""
 
-    __slots__ = ("at", "id", "pid", "stopped")
+    __slots__ = ("at", "id", "pid", "signalled", "stopped")
 
     def __init__(self, id: str, pid: int, at: float) -> None:
         self.id = id
         self.pid = pid
         self.at = at
+        self.signalled = False
         self.stopped = False
 
 
@@ -77,9 +89,15 @@ class _Spawner:
         self.exits = load_exits(f"{folder}/exits.json")
         self.on_disk = set(self.exits)
         self.pending: deque[tuple[str, list[Any]]] = deque()
+        self.waiting: Waiting[str, list[Any]] = Waiting()
         self.started: list[list[Any]] = []
         self.failed: list[list[Any]] = []
+        self.skipped: list[str] = []
         self.exited: list[list[Any]] = []
+        self.tell_at: float | None = None  # when what happened is to be told, by the monotonic clock
+        self.swept_at = 0.0
+        self.sweep_due = False
+        self.moved = False  # into some task's folder
         self.environ = dict(os.environ)
         self.connection: Connection | None = None
         self.die_with_runtime = False
@@ -101,7 +119,12 @@ class _Spawner:
                 self.stop_all()
             self.work()
             self.reap()
+            if self.sweep_due and time.monotonic() >= self.swept_at + _SWEEP:
+                self.sweep()
             self.flush()
+            if self.moved:
+                os.chdir("/")  # a task's folder must not stay in use
+                self.moved = False
         self.end()
 
     def timeout(self) -> float | None:
@@ -109,15 +132,18 @@ class _Spawner:
             return 0
         if self.kill_at is not None:
             return 0.05  # while everything ends, adopted processes and the clock are looked at again and again
+        moments = [self.tell_at] if self.tell_at is not None else []
         if self.idle_since is not None:
-            return max(self.idle_since + self.linger - time.monotonic(), 0)
-        return None
+            moments.append(self.idle_since + self.linger)
+        if self.sweep_due:
+            moments.append(self.swept_at + _SWEEP)
+        return max(min(moments) - time.monotonic(), 0) if moments else None
 
     def finished(self) -> bool:
         now = time.monotonic()
         if self.kill_at is not None:
             return self.stopped(now)
-        if self.connection is not None or self.tasks or self.pending:
+        if self.connection is not None or self.tasks or self.pending or self.sweep_due:
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = now
@@ -160,14 +186,13 @@ class _Spawner:
         self.selector.register(sock, selectors.EVENT_READ, lambda: self.receive(connection))
 
     def disconnect(self, reason: str) -> None:
-        """Forget the runtime and what it asked for and has not been told about: it will ask again for what is not held."""
+        """Forget the runtime; what it asked for is done all the same."""
         if self.connection is not None:
             self.selector.unregister(self.connection.sock)
             self.connection.sock.close()
         if reason:
             _log(f"connection dropped: {reason}")
         self.connection = None
-        self.pending.clear()
 
     def lost(self, reason: str = "") -> None:
         self.disconnect(reason)
@@ -199,14 +224,17 @@ class _Spawner:
             if number not in _SIGNALS:
                 raise ValueError(f"{number!r} is no signal")
             self.pending.append(("kill", [id, number]))
+        for id in message.get("revoke", ()):
+            self.pending.append(("revoke", [id]))
         self.asked_to_stop = self.asked_to_stop or "stop" in message
 
     def open(self, connection: Connection, environ: dict[str, str], die_with_runtime: bool) -> None:
         self.environ = dict(environ)
         self.die_with_runtime = die_with_runtime
         running = [[task.id, task.pid, task.at] for task in self.tasks.values()]
-        held = {"version": VERSION, "pid": os.getpid(), "running": running, "exited": list(self.exits.values())}
-        connection.tell({"held": held})
+        waiting = [*self.waiting.tasks(), *(request[0] for action, request in self.pending if action == "spawn")]
+        held = {"version": VERSION, "pid": os.getpid(), "running": running, "waiting": waiting}
+        connection.tell({"held": {**held, "exited": list(self.exits.values())}})
         connection.opened = True
 
     def forget(self, id: str) -> None:
@@ -217,14 +245,14 @@ class _Spawner:
                 self.save([])
 
     def flush(self) -> None:
-        """Tell the runtime what happened; when there is none, the answer to the next ``open`` will."""
+        """Tell the runtime what happened, when it is time; when there is none, the answer to the next ``open`` will."""
         connection = self.connection
-        news = {"started": self.started, "failed": self.failed, "exited": self.exited}
-        self.started, self.failed, self.exited = [], [], []
+        if self.tell_at is not None and (connection is None or time.monotonic() >= self.tell_at):
+            if connection is not None and connection.opened:
+                connection.tell({name: getattr(self, name) for name in ("started", "failed", "skipped", "exited")})
+            self.started, self.failed, self.skipped, self.exited, self.tell_at = [], [], [], [], None
         if connection is None:
             return
-        if connection.opened and any(news.values()):
-            connection.tell(news)
         if not connection.send():
             self.lost("the runtime is gone or does not read")
             return
@@ -233,6 +261,11 @@ class _Spawner:
         if key.events != events:
             self.selector.modify(connection.sock, events, key.data)
 
+    def tell(self, within: float) -> None:
+        """Have what happened told after so many seconds at the latest."""
+        at = time.monotonic() + within
+        self.tell_at = at if self.tell_at is None else min(self.tell_at, at)
+
     # --- starting and stopping --------------------------------------------------------------------------------------------
 
     def work(self) -> None:
@@ -240,41 +273,81 @@ class _Spawner:
         starts = 0
         while self.pending and starts < _SPAWNS_PER_TURN:
             action, request = self.pending.popleft()
+            id = request[0]
             if action == "spawn":
-                starts += 1
-                self.spawn(*request)
-            elif request[0] in self.tasks:
-                kill_group(self.tasks[request[0]].pid, request[1])
-        if starts:
-            os.chdir("/")  # a task's folder must not stay in use
+                starts += self.ask(*request)
+            elif id in self.waiting:
+                self.skip(self.waiting.drop(id))
+            elif action == "kill" and id in self.tasks:
+                self.tasks[id].signalled = True
+                kill_group(self.tasks[id].pid, request[1])
+
+    def ask(self, id: str, *request: Any) -> bool:
+        """Start a task, or have it wait; whether it was started."""
+        *what, after, on_success = request
+        known = id in self.tasks or id in self.exits
+        if after is not None and not known and (after in self.tasks or after in self.waiting):
+            self.waiting.add(id, [id, *what], after, on_success=on_success)
+            return False
+        if on_success and not known and not _well(self.exits.get(after)):
+            self.skip([id])
+            return False
+        self.waiting.detach(id)
+        self.spawn(id, *what)
+        return True
+
+    def follow(self, ended: str, *, well: bool) -> bool:
+        """Start what waits for a task's end; whether there was any."""
+        following, skipped = self.waiting.ended(ended, well=well)
+        self.skip(skipped)
+        if following is not None:
+            self.spawn(*following)
+        return following is not None
+
+    def skip(self, ids: list[str]) -> None:
+        """Have it told that tasks which waited do not start."""
+        if ids:
+            self.skipped += ids
+            self.tell(0)
+
+    def fail(self, id: str, problem: str, disk_full: bool = False) -> None:
+        """Have it told that a task cannot be started."""
+        self.failed.append([id, problem[:_ERROR_MAX], disk_full])
+        self.tell(0)
+        self.follow(id, well=False)
 
     def spawn(self, id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
         task = self.tasks.get(id)
         if task is not None:
             self.started.append([id, task.pid, task.at])
+            self.tell(_LINGER)
             return
         if id in self.exits:
             self.exited.append(self.exits[id])
+            self.tell(0)
             return
         if self.kill_at is not None:
-            self.failed.append([id, "the spawner is being stopped and starts nothing any more", False])
+            self.fail(id, "the spawner is being stopped and starts nothing any more")
             return
         at = time.time()
+        self.moved = True
         try:
             env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
             pid = start(argv, env, cwd, stdout, stderr)
         except (OSError, ValueError, TypeError) as error:
-            why = explain(error, argv, env, cwd, stdout, stderr)[:_ERROR_MAX]
-            self.failed.append([id, why, disk_full(error)])
+            self.fail(id, explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
             return
         self.tasks[id] = self.leaders[pid] = _Task(id, pid, at)
         self.started.append([id, pid, at])
+        self.tell(_LINGER)
 
     def stop_all(self) -> None:
         """Have every task end: SIGTERM now, SIGKILL after the grace."""
         if self.kill_at is not None:
             return
         self.kill_at = time.monotonic() + self.grace
+        self.skip(self.waiting.tasks())
+        self.waiting.clear()
         for task in self.tasks.values():
             task.stopped = True
             kill_group(task.pid, signal.SIGTERM)
@@ -303,12 +376,13 @@ class _Spawner:
             code = os.waitstatus_to_exitcode(status)
             how = [code, None] if code >= 0 else [None, -code]
             cpu = usage.ru_utime + usage.ru_stime
-            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time(), task.stopped]
+            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time(), task.stopped, task.signalled]
             del self.tasks[task.id]
             self.exits[task.id] = record
             self.exited.append(record)
+            self.tell(_LINGER if self.follow(task.id, well=_well(record)) else 0)
         if ended:
-            self.sweep()
+            self.sweep_due = True
 
     def sweep(self) -> None:
         """Kill adopted processes that belong to no running task.
@@ -316,6 +390,7 @@ class _Spawner:
         One that names none (its environment is unreadable or wiped) might belong to any, so it goes when none runs. A process whose
         parent is just dying is adopted only then; its parent's end is noticed here as well and brings the next sweep.
         """
+        self.sweep_due, self.swept_at = False, time.monotonic()
         for pid in children():
             if pid in self.leaders:
                 continue
@@ -326,9 +401,23 @@ class _Spawner:
                     os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
 
 
-def _check_request(id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
+def _well(exit: list[Any] | None) -> bool:
+    """Whether a task has ended with status 0 by itself."""
+    return exit is not None and exit[1] == 0 and not any(exit[6:])
+
+
+def _check_request(
+    id: str,
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str,
+    stdout: str,
+    stderr: str,
+    after: str | None,
+    on_success: bool,
+) -> None:
     """Raises TypeError for a spawn request whose parts are not what they have to be."""
-    texts = [id, cwd, stdout, stderr, *argv, *env.values()]
+    texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
     if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
         raise TypeError("a spawn request is not made of texts")
 

@@ -1,0 +1,90 @@
+"""Tasks at the spawner that wait for another one's end. Standard library only: the spawner imports it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class _Waits(Generic[K, R]):
+    """``on_success``: it starts only if ``before`` ends well."""
+
+    request: R
+    before: K
+    on_success: bool
+
+
+class Waiting(Generic[K, R]):
+    """Requests by task, each with the task whose end it waits for. Of several that wait for one, each waits for the one before."""
+
+    def __init__(self) -> None:
+        self._waits: dict[K, _Waits[K, R]] = {}
+        self._after: dict[K, deque[K]] = {}  # task -> those that wait for its end, in order
+
+    def __contains__(self, task: K) -> bool:
+        return task in self._waits
+
+    def tasks(self) -> list[K]:
+        """All that wait."""
+        return list(self._waits)
+
+    def add(self, task: K, request: R, before: K, *, on_success: bool = False) -> None:
+        """Have a task wait for the end of ``before``; one that waits already goes on waiting as it did."""
+        if task not in self._waits:
+            self._waits[task] = _Waits(request, before, on_success)
+            self._after.setdefault(before, deque()).append(task)
+
+    def ended(self, before: K, *, well: bool) -> tuple[R | None, list[K]]:
+        """A task has ended: the request of the one that starts now, if any, and those that never will. The others wait for that one."""
+        skipped: list[K] = []
+        line = self._after.pop(before, deque())
+        while line:
+            first = line.popleft()
+            waits = self._waits.pop(first)
+            if well or not waits.on_success:
+                self._move(line, first)
+                return waits.request, skipped
+            skipped.append(first)
+            line.extendleft(reversed(self._after.pop(first, ())))
+        return None, skipped
+
+    def detach(self, task: K) -> None:
+        """A task starts before its turn; what waits for its end goes on waiting. Does nothing for one that does not wait."""
+        waits = self._waits.pop(task, None)
+        if waits is not None:
+            self._after[waits.before].remove(task)
+
+    def drop(self, task: K) -> list[K]:
+        """A task that waits is not to start: it, and those that will not without it. The others wait for what it waited for."""
+        if task not in self._waits:
+            return []
+        before = self._waits[task].before
+        self.detach(task)
+        dropped = [task]
+        line = self._after.pop(task, deque())
+        while line:
+            first = line.popleft()
+            if self._waits[first].on_success:
+                del self._waits[first]
+                dropped.append(first)
+                line.extendleft(reversed(self._after.pop(first, ())))
+            else:
+                self._move(deque([first]), before)
+        return dropped
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._waits.clear()
+        self._after.clear()
+
+    def _move(self, line: deque[K], to: K) -> None:
+        if line:
+            for task in line:
+                self._waits[task].before = to
+            self._after.setdefault(to, deque()).extend(line)
