@@ -336,6 +336,8 @@ class CoordinatorCore:
         own = {head.run: head for head in event.own}
         if save:
             self.saves.append(do.SaveCopies(page))
+            if page.runs:
+                self.succession.suspect((page.owner, page.store))  # it may be gone before it was ever seen from here
             for copied in page.runs:
                 if copied.head is None:
                     continue
@@ -496,8 +498,12 @@ class CoordinatorCore:
         if run is None or run.awaiting:
             return None
         worker = run.workers[name]
-        due = worker.not_before is None or worker.not_before <= self.now
-        return (run, worker) if worker.status is WorkerStatus.READY and not worker.open and due else None
+        if worker.status is not WorkerStatus.READY or worker.open:
+            return None
+        if worker.not_before is not None and worker.not_before > self.now:  # also when the clock was set back since it was due
+            heapq.heappush(self._delayed, (worker.not_before, run_id, name))
+            return None
+        return run, worker
 
     def assign(self, run: Run, worker: Worker, node: Node) -> int:
         """Give a worker to a node; the attempt's number."""

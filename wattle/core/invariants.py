@@ -34,43 +34,56 @@ def check_coordinator(core: CoordinatorCore) -> None:
     waiting = core.waiting()
     for run in core.runs.values():
         _check_counters(run)
-        for worker in run.workers.values():
-            where = f"run {run.id}, worker {worker.spec.name} ({worker.status}):"
-            _check_dependencies(run, worker, where)
-            _check_progress(run, worker, where, queued=(run.id, worker.spec.name) in waiting)
-            _check_attempts(core.nodes, worker, where)
+        for name, worker in run.workers.items():
+            _check_dependencies(run, worker)
+            if not worker.status.final and not worker.open:
+                _check_progress(run, worker, queued=(run.id, name) in waiting)
+            if worker.open or worker.lost:
+                _check_attempts(core.nodes, run, worker)
     for node in core.nodes.values():
         _check_node(core, node)
 
 
+def _where(run: Run, worker: Worker) -> str:
+    return f"run {run.id}, worker {worker.spec.name} ({worker.status}):"
+
+
 def _check_counters(run: Run) -> None:
     where = f"run {run.id}:"
-    workers = run.workers.values()
-    counts = Counter(worker.status for worker in workers)
-    left = Counter(worker.stage for worker in workers if not worker.status.final)
+    counts: dict[WorkerStatus, int] = {}
+    left: dict[int, int] = {}
+    for worker in run.workers.values():
+        counts[worker.status] = counts.get(worker.status, 0) + 1
+        if not worker.status.final:
+            left[worker.stage] = left.get(worker.stage, 0) + 1
     _require(not run.status.final and run.left > 0, where, "is over and still in memory")
     _require({s: n for s, n in run.counts.items() if n} == counts, where, "counts", run.counts, "for", counts)
-    _require(run.left == left.total(), where, "left", run.left, "for", left.total())
-    _require(+run.left_in_stage == left, where, "left in stages", run.left_in_stage, "for", left)
+    _require(run.left == sum(left.values()), where, "left", run.left, "for", left)
+    stages = {stage: n for stage, n in run.left_in_stage.items() if n}
+    _require(stages == left, where, "left in stages", run.left_in_stage, "for", left)
     _require(run.stage <= min(left), where, "is at stage", run.stage, "with all before", min(left), "ended")
 
 
-def _check_dependencies(run: Run, worker: Worker, where: str) -> None:
-    needs = [run.workers[name] for name in worker.spec.needs]
-    unmet = sum(need.status is not WorkerStatus.SUCCEEDED for need in needs)
-    if worker.status is WorkerStatus.CREATED:
-        _require(worker.waiting == unmet, where, "waits for", worker.waiting, "of", unmet)
-    elif worker.status is WorkerStatus.SUCCEEDED and run.adopted:
+def _check_dependencies(run: Run, worker: Worker) -> None:
+    status = worker.status
+    if status is WorkerStatus.CREATED:
+        unmet = 0
+        for name in worker.spec.needs:
+            unmet += run.workers[name].status is not WorkerStatus.SUCCEEDED
+        if worker.waiting != unmet:
+            raise InvariantBroken(f"{_where(run, worker)} waits for {worker.waiting} of {unmet}")
+    elif status is WorkerStatus.SUCCEEDED and run.adopted:
         pass  # under an earlier owner, who knew; the node that ran what it needs may not have told yet
-    elif worker.status in (WorkerStatus.READY, WorkerStatus.RUNNING, WorkerStatus.SUCCEEDED):
-        early = [n.spec.name for n in needs if n.status is not WorkerStatus.SUCCEEDED and not n.reproduced]
-        _require(not early, where, "did not wait for", early)
+    elif status in (WorkerStatus.READY, WorkerStatus.RUNNING, WorkerStatus.SUCCEEDED):
+        for name in worker.spec.needs:
+            need = run.workers[name]
+            if need.status is not WorkerStatus.SUCCEEDED and not need.reproduced:
+                raise InvariantBroken(f"{_where(run, worker)} did not wait for {name}")
 
 
-def _check_progress(run: Run, worker: Worker, where: str, *, queued: bool) -> None:
-    """Whatever has not ended waits for something that will come."""
-    if worker.status.final or worker.open:
-        return
+def _check_progress(run: Run, worker: Worker, *, queued: bool) -> None:
+    """What has not ended and has no open attempt waits for something that will come."""
+    where = _where(run, worker)
     _require(worker.status is not WorkerStatus.RUNNING, where, "has no attempt that runs")
     _require(not run.winding_down, where, "has not ended with its run")
     if worker.status is WorkerStatus.READY:
@@ -82,7 +95,8 @@ def _check_progress(run: Run, worker: Worker, where: str, *, queued: bool) -> No
         _require(run.failed_need(worker) is None, where, "waits for", run.failed_need(worker), "which has ended")
 
 
-def _check_attempts(nodes: Mapping[str, Node], worker: Worker, where: str) -> None:
+def _check_attempts(nodes: Mapping[str, Node], run: Run, worker: Worker) -> None:
+    where = _where(run, worker)
     for record in worker.open.values():
         _require(not record.status.final, where, "holds as open", record)
         _require(record.id in nodes[record.node].tasks, where, "has an open attempt not booked on its node", record)
@@ -93,6 +107,8 @@ def _check_attempts(nodes: Mapping[str, Node], worker: Worker, where: str) -> No
 
 
 def _check_node(core: CoordinatorCore, node: Node) -> None:
+    if not node.tasks and not node.used:
+        return
     where = f"node {node.info.name} ({node.status}):"
     _check_sum(where, node.used, node.tasks.values())
     _require(not (node.status is NodeStatus.LOST and node.tasks), where, "is given up and has tasks", node.tasks)
