@@ -10,7 +10,7 @@ from tests.core.harness import Cluster, Outcome, worker, workflow
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.membership import HOLD_FIRST, why_waiting
-from wattle.core.model import NodeInfo, TaskId, TaskStatus
+from wattle.core.model import Fact, FactKind, NodeInfo, TaskId, TaskStatus
 from wattle.core.placement import Node, NodeStatus, Pool, Requirement, has_room
 from wattle.core.runtime import RuntimeOptions
 
@@ -447,6 +447,20 @@ def test_a_node_that_refused_is_asked_again_after_a_while() -> None:
     cluster.release()
     assert cluster.finish().status == "succeeded"
     assert cluster.task("a", 2).assigned_at == pytest.approx(refused_at + HOLD_FIRST)
+
+
+def test_a_node_on_which_a_later_attempt_has_ended_is_asked_what_it_knows_and_gets_a_higher_number() -> None:
+    cluster = Cluster()
+    cluster.node("n1")
+    cluster.hold = lambda message: message.kind == "assign"
+    cluster.submit(workflow(worker("a")))
+    cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 7 of this worker has ended here already"))
+    ended = Fact(FactKind.FINISHED, "r", "a", 7, at=1.0, status=TaskStatus.CANCELLED)
+    cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, (ended,)))
+    cluster.held.clear()
+    cluster.release()
+    assert cluster.finish().status == "succeeded"
+    assert cluster.task("a", 8).status == "succeeded"
 
 
 def test_a_late_refusal_of_a_lost_attempt_leaves_the_new_one_alone() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.sim import plan as plans
-from tests.sim.coverage import POSSIBLE, Cell, moves, noting
+from tests.sim.coverage import Cell, missed, moves, noting
 from tests.sim.plan import Fault
 from tests.sim.simulate import Result, simulate
 
@@ -59,19 +59,20 @@ class Figures:
         ]
         for name in ("worker", "task", "phase"):
             moving = {cell for cell in moves() if cell[0] == name}
-            possible = {cell for cell in POSSIBLE if cell[0] == name}
-            rows.append((f"cells of {name}: moves taken", f"{len(moving & self.cells)} of {len(moving)}"))
-            rows.append((f"cells of {name}: looked up", f"{len(possible & self.cells)} of {len(possible)}"))
-            states = {cell[1] for cell in possible}
-            rows.append((f"rows of {name}: taken", f"{len({c[1] for c in self.cells & possible})} of {len(states)}"))
+            rows.append((f"table of {name}: moves taken", f"{len(moving & self.cells)} of {len(moving)}"))
+            late = {cell for cell in self.cells - moving if cell[0] == name}
+            rows.append((f"table of {name}: kinds of late events met", len(late)))
         width = max(len(name) for name, _ in rows)
         lines = [
             f"{name:<{width}}  {value:>14,}" if isinstance(value, int) else f"{name:<{width}}  {value:>14}"
             for name, value in rows
         ]
-        missing = sorted(moves() - self.cells)
-        if missing:
-            lines.append("moves never taken: " + ", ".join("/".join(cell) for cell in missing))
+        for title, cells in (
+            ("moves never taken", sorted(moves() - self.cells)),
+            ("of which so many seeds should have taken", missed(self.cells, self.seeds)),
+        ):
+            if cells:
+                lines.append(f"{title}: " + ", ".join("/".join(cell) for cell in cells))
         return "\n".join(lines)
 
 

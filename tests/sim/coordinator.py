@@ -464,7 +464,7 @@ class Coordinator(Keeper):
             told(())
 
     def _held(self, answer: tuple[Any, ...]) -> dict[TaskId, int]:
-        """The open tasks that concern this coordinator: its own, and those of runs that have ended here."""
+        """The open tasks that concern this coordinator, as in wattle/coordinator/neighbours.py."""
         mine, others, _ = answer
         held = dict(mine)
         for task, epoch in others:

@@ -211,6 +211,16 @@ def test_a_stand_in_goes_when_a_real_copy_of_its_owner_comes(tmp_path: Path) -> 
     assert [(h.owner, h.store) for h in store.copies.heads_of(["r"])] == [("c2", "c2-store")]
 
 
+def test_a_run_that_is_handed_over_stays_ones_own_beside_the_copy(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "c.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    with owner.store.transaction():
+        owner.store.save([do.ReleaseRun(RunHead("r", "c2", "", 2), handing=True)], 100)
+    assert owner.store.run("r") is not None
+    (kept,) = owner.store.copies.heads_of(["r"])
+    assert (kept.owner, kept.epoch, kept.cancelled) == ("c2", 2, True)
+
+
 def test_an_adopted_run_is_the_adopters_and_a_released_one_stays_as_a_copy(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "c.db", 1)
     owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))

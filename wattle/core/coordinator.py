@@ -500,7 +500,9 @@ class CoordinatorCore:
         worker = run.workers[name]
         if worker.status is not WorkerStatus.READY or worker.open:
             return None
-        if worker.not_before is not None and worker.not_before > self.now:  # also when the clock was set back since it was due
+        if (
+            worker.not_before is not None and worker.not_before > self.now
+        ):  # also when the clock was set back since it was due
             heapq.heappush(self._delayed, (worker.not_before, run_id, name))
             return None
         return run, worker

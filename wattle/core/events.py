@@ -118,7 +118,7 @@ class CancelAnswered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A runtime did not take a task. ``code`` is FENCED (``epoch`` and ``owner`` are the current ones), OVER, PASSED, DRAINING or UNFIT."""
+    """A runtime did not take a task; the codes are those of effects.Answer. With FENCED, ``epoch`` and ``owner`` are the current ones."""
 
     node: str
     task: TaskId

@@ -81,8 +81,8 @@ _KEEP_ROW = (
 _KEEP_HEAD = (
     f"INSERT INTO copied_runs ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, store, run) DO UPDATE SET "
     "epoch = excluded.epoch, number = excluded.number, retried = excluded.retried, final = excluded.final, "
-    "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at, "
-    "cancelled = excluded.cancelled WHERE excluded.number >= copied_runs.number"
+    "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at, cancelled = excluded.cancelled "
+    "WHERE excluded.number >= copied_runs.number"
 )
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "

@@ -1,0 +1,91 @@
+"""A cancel counts for every state of a run, whichever owner took it: former owners, adopters and copies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.core.test_replication import FLOW, HEAD, Told, coordinator, node, orphaned, snapshot
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.model import CopiedRun, CopyPage, RunHead, TaskId
+
+LATER = RunHead("r", "c2", "c2-store", 2, number=9)
+"""Of another owner that has taken the run over."""
+
+
+def keep(head: RunHead, *own: RunHead) -> on.Keep:
+    page = CopyPage(head.owner, head.store, 0, 9, (CopiedRun("r", 9, (), head),))
+    return on.Keep(1, page, own)
+
+
+def running() -> Told:
+    """c1 owns the run r, whose first attempt is open on n1."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    told(on.Submit("r", FLOW))
+    return told
+
+
+def test_an_owner_hears_from_a_former_ones_page_that_its_run_is_cancelled() -> None:
+    told = running()
+    told(keep(RunHead("r", "c0", "c0-store", 0, number=9, cancelled=True)))
+    assert [e.run.cancel_requested for e in told.all(do.SaveRun)] == [True]
+    assert [e.task for e in told.all(do.Cancel)] == [TaskId("r", "a", 1)]
+
+
+def test_a_cancel_of_before_a_retry_is_none_of_after_it() -> None:
+    assert not replace(LATER, retried=0).heeds(replace(HEAD, cancelled=True))
+    for heeding in ({"retried": 1}, {"final": True}, {"cancelled": True}):
+        assert replace(LATER, **heeding).heeds(replace(HEAD, cancelled=True))
+
+
+def test_a_former_owner_keeps_a_cancelled_run_stored_until_its_new_owner_has_heard() -> None:
+    told = running()
+    told(on.CancelRun("r"))
+    told(keep(LATER))
+    assert told.all(do.ReleaseRun) == [do.ReleaseRun(LATER, handing=True)]
+    assert [e.run.cancel_requested for e in told.all(do.SaveRun)] == [True]
+    assert told.core.runs == {}
+    mine = RunHead("r", "c1", "c1-store", 1, number=told.core.number, cancelled=True)
+    heard = replace(LATER, number=10, cancelled=True)
+    told(on.Keep(2, CopyPage("c2", "c2-store", 9, 10, (CopiedRun("r", 10, (), heard),)), (mine,)))
+    assert told.all(do.ReleaseRun) == [do.ReleaseRun(heard)]
+
+
+def test_a_cancel_refused_by_a_node_in_the_batch_that_takes_it_is_stored() -> None:
+    told = running()
+    told(on.CancelRun("r"), on.Refused("n1", TaskId("r", "a", 1), "FENCED", "", 2, "c2"))
+    assert [e.run.cancel_requested for e in told.all(do.SaveRun)] == [True]
+    assert [e.handing for e in told.all(do.ReleaseRun)] == [True]
+
+
+def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    orphaned(told, ("n1", HEAD), ("n2", RunHead("r", "c0", "c0-store", 0, cancelled=True)))
+    (gather,) = told.all(do.Gather)
+    assert gather.peer == "n1"
+    told(on.Gathered(gather.head, gather.epoch, snapshot()))
+    assert [e.snapshot.run.cancel_requested for e in told.all(do.AdoptRun)] == [True]
+
+
+def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
+    told = Told("c1")
+    told(coordinator("c2"), coordinator("c3"), node("n1"))
+    living = RunHead("r", "c3", "c3-store", 2)
+    orphaned(told, ("n1", replace(HEAD, cancelled=True)), ("c3", living))
+    assert told.all(do.Forget) == []
+    assert told.all(do.Gather) == []
+    told(after=1.0)
+    for _ in range(2):
+        heads = {"n1": (replace(HEAD, cancelled=True),), "c3": (replace(living, cancelled=True),)}
+        told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
+    assert told.all(do.Forget) == [do.Forget("n1", "c2", "c2-store", ("r",))]
+
+
+def test_copies_of_an_owner_that_was_never_seen_are_asked_about() -> None:
+    told = Told()
+    told(node("n1"))
+    told(keep(HEAD))
+    told(after=1.0)
+    assert {(q.owner, q.store) for q in told.all(do.AskCopies)} == {("c2", "c2-store")}
