@@ -172,7 +172,7 @@ class Runtime(Keeper):
             case do.AnswerKeep():
                 self._keeping.pop(act.token)(act.number)
             case do.Prepare():
-                world.later(0.001 + self.fetching * world.rng.random(), self._prepare, self.life, act.assignment)
+                world.later(0.001 + self.fetching * world.rng.random() ** 3, self._prepare, self.life, act.assignment)
             case do.Spawn():
                 self._spawn(act.assignment, act.after, on_success=act.on_success)
             case do.Kill():
@@ -182,7 +182,7 @@ class Runtime(Keeper):
             case do.Acknowledge():
                 self.processes.pop(act.task, None)
             case do.Collect():
-                world.later(0.001 + self.fetching * world.rng.random(), self._collect, self.life, act.assignment)
+                world.later(0.001 + self.fetching * world.rng.random() ** 3, self._collect, self.life, act.assignment)
             case do.SetTimer():
                 self.set_timer(act.at)
             case do.NodeUpdate():

@@ -275,6 +275,7 @@ class CoordinatorCore:
         for worker in run.workers.values():
             for record in list(worker.open.values()):
                 self.attempts.advance(worker, record, TaskEvent.SUPERSEDED)
+                self.nodes[record.node].release(record.id)
 
     def overruled(self, run: Run, owner: str, epoch: int) -> bool:
         """A node knows (epoch, owner) of a run: let go of it when that is higher and another's; True when the run has gone.
