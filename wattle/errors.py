@@ -5,9 +5,11 @@
     WattleError                 has a code, a message and a detail list; the same three travel in error replies
      ├── InvalidRequest         INVALID_REQUEST: a key, selector, payload or argument that cannot be understood
      │    └── InvalidDocument   INVALID_DOCUMENT: a workflow document; detail lists every problem with its place and fix
-     ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND
+     ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND;
+     │                         between peers NOT_HERE
      ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, RUN_PRUNED, NAME_IN_USE: right in form, wrong for what is there now
-     ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NODE_UNREACHABLE, OWNER_UNREACHABLE, TIMEOUT, BUSY: try later
+     ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NO_QUORUM, NODE_UNREACHABLE, OWNER_UNREACHABLE, TIMEOUT, BUSY:
+     │                         try later
      ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
      ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
      └── InternalError          INTERNAL: a fault of Wattle's own, logged where it happened
@@ -86,6 +88,7 @@ class InternalError(WattleError):
 _BY_CODE: dict[str, type[WattleError]] = {
     "INVALID_REQUEST": InvalidRequest,
     "INVALID_DOCUMENT": InvalidDocument,
+    "NOT_HERE": NotFound,
     "RUN_EXISTS": Conflict,
     "RUN_NOT_FINAL": Conflict,
     "RUN_FINAL": Conflict,
@@ -94,6 +97,7 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "NO_NETWORK": Unavailable,
     "NO_GATEWAY": Unavailable,
     "NO_COORDINATOR": Unavailable,
+    "NO_QUORUM": Unavailable,
     "NODE_UNREACHABLE": Unavailable,
     "OWNER_UNREACHABLE": Unavailable,
     "TIMEOUT": Unavailable,

@@ -143,6 +143,23 @@ async def test_the_first_answer_that_is_no_error_is_enough(net: Net) -> None:
     query.finish()
 
 
+async def test_so_many_answers_are_enough_though_others_never_come(net: Net) -> None:
+    asker, wrong, silent = await net.bus(), await net.bus(), await net.bus()
+    asked = Inbox()
+
+    def refuse(query: Query) -> None:
+        query.reply_error(b"not here")
+        query.finish()
+
+    wrong.serve("a", refuse)
+    silent.serve("a", asked)
+    await net.settle()
+    replies = await ask(asker, "a", everyone=True, most=1)
+    assert replies == [Reply("", b"not here", ok=False)]
+    (query,) = await asked.size(1)
+    query.finish()
+
+
 async def test_a_put_is_handled_before_a_query_behind_it(net: Net) -> None:
     peer, other, puts = await net.bus(), await net.bus(), Inbox()
 

@@ -12,6 +12,7 @@ import trio.testing
 from tests.coordinator.world import KEYS, World, document
 from wattle.coordinator import requests
 from wattle.errors import Conflict, InvalidDocument, InvalidRequest, NotFound, Unavailable, WattleError
+from wattle.protocol.messages import NOT_HERE
 
 
 async def test_the_same_submission_again_is_the_same_run(net: World) -> None:
@@ -147,11 +148,14 @@ async def test_a_definition_is_started_with_other_parameters(net: World) -> None
 @pytest.mark.parametrize(
     "verb", ["run", "worker", "workers", "cancel_run", "retry_run", "workflow", "delete_workflow", "start"]
 )
-async def test_what_is_not_known_here_is_not_answered(net: World, verb: str) -> None:
-    await net.coordinator()
+async def test_what_is_not_known_here_is_said_not_to_be(net: World, verb: str) -> None:
+    c1 = await net.coordinator()
     args = {"run": "nothing", "name": "nothing", "worker": "a", "limit": 1}
     body = json.dumps(args).encode()
-    assert await net.client.get(KEYS.cmd("c1", verb), body, timeout=5, everyone=True) == []
+    (reply,) = await net.client.get(KEYS.cmd("c1", verb), body, timeout=5, everyone=True)
+    error = json.loads(reply.payload)
+    assert not reply.ok
+    assert (error["code"], error["detail"]) == (NOT_HERE, [{"peer": "c1", "store": c1.store.id, "others": []}])
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,20 @@ class Lonely:
     def tell(self, *events: on.CoordinatorEvent) -> list[do.CoordinatorEffect]:
         return self.core.handle(events, self.now)
 
-    def inquire(self) -> set[str]:
-        """Have what is due asked and answered out of its own store; the runs it sets out to adopt."""
+    def inquire(self, silent: str = "") -> set[str]:
+        """Have what is due asked and answered out of one store, but by a silent peer; the runs it sets out to adopt."""
         self.now += 1.0
         effects = self.tell(on.Tick())
         gathered: set[str] = set()
         while questions := [e for e in effects if isinstance(e, do.AskCopies) and (e.owner or e.runs)]:
-            effects = self.tell(*(on.CopiesTold(q.peer, q.token, (OPEN, ENDED), frozenset()) for q in questions))
+            effects = self.tell(
+                *(
+                    on.CopiesUntold(q.peer, q.token)
+                    if q.peer == silent
+                    else on.CopiesTold(q.peer, q.token, (OPEN, ENDED), frozenset())
+                    for q in questions
+                )
+            )
             gathered |= {e.head.run for e in effects if isinstance(e, do.Gather)}
         return gathered
 
@@ -38,4 +45,12 @@ def test_a_coordinator_that_sees_no_runtime_adopts_only_what_has_ended() -> None
     assert lonely.inquire() == {"ended"}
     lonely.tell(on.NotGathered(ENDED))
     lonely.tell(on.NodeSeen(NodeInfo("n1", incarnation="i", store="s", slots=1), {}))
+    assert lonely.inquire() == {"open", "ended"}
+
+
+def test_a_runtime_that_does_not_answer_may_be_out_of_reach_and_not_missed_yet() -> None:
+    lonely = Lonely()
+    lonely.tell(on.NodeSeen(NodeInfo("n1", incarnation="i", store="s", slots=1), {}))
+    assert lonely.inquire(silent="n1") == {"ended"}
+    lonely.tell(on.NotGathered(ENDED))
     assert lonely.inquire() == {"open", "ended"}

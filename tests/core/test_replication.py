@@ -213,6 +213,22 @@ def test_the_runs_of_an_owner_that_is_gone_are_gathered_by_the_one_they_fall_to(
         assert told.all(do.Gather) == ([do.Gather("n1", HEAD, 2)] if name == heir else [])
 
 
+def test_an_owner_that_is_gone_may_have_any_run_until_all_in_sight_have_said_which() -> None:
+    told = Told(adopt_after=1.0)
+    told(coordinator("c2"), node("n1"))
+    assert told.core.succession.may_own("r") == []
+    told(on.CoordinatorGone("c2", "c2-1"))
+    assert told.core.succession.may_own("other") == [("c2", "c2-store")]
+    told(after=1.0)
+    (token,) = {ask.token for ask in told.all(do.AskCopies)}
+    told(on.CopiesTold("c1", token, (), frozenset()))
+    assert told.core.succession.may_own("other") == [("c2", "c2-store")]  # n1 has not said yet
+    told(on.CopiesTold("n1", token, (HEAD,), frozenset()))
+    assert told.core.succession.may_own("other") == []
+    assert told.core.succession.may_own(HEAD.run) == [("c2", "c2-store")]
+    assert told.core.succession.may_own(None) == [("c2", "c2-store")]
+
+
 def test_an_owner_that_somebody_in_reach_still_sees_is_not_gone() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"))

@@ -280,6 +280,38 @@ async def test_the_log_of_an_attempt_is_had_from_its_node_when_nobody_knows_the_
         assert json.loads(reply.payload)["code"] == "NO_COORDINATOR"
 
 
+async def test_nothing_is_called_unknown_while_somebody_who_may_know_it_is_silent(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wattle.gateway.agent.REQUEST_TIMEOUT", 0.5)
+    await net.coordinator("c1")
+    await net.gateway()
+    token = net.client.declare_alive(KEYS.alive("coordinator", "c2", "life"))
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(Unavailable, match="'c2' may know it") as refused:
+        await net.api("runs/r1")
+    assert refused.value.code == "OWNER_UNREACHABLE"
+    token.undeclare()
+    with pytest.raises(NotFound) as missing:
+        await net.api("runs/r1")
+    assert missing.value.code == "RUN_NOT_FOUND"
+
+
+async def test_without_a_quorum_changes_are_refused_and_questions_answered(net: World) -> None:
+    await net.coordinator("c1", quorum=2)
+    await net.gateway()
+    node = net.runtime()
+    await trio.testing.wait_all_tasks_blocked()
+    await net.submit("r1")
+    node.bus.vanish()
+    await trio.testing.wait_all_tasks_blocked()
+    for path, payload in (("runs", document()), ("runs/r1/cancel", None), ("workflows", document())):
+        with pytest.raises(Unavailable, match="1 of 2 peers are in sight") as refused:
+            await net.api(path, payload)
+        assert refused.value.code == "NO_QUORUM"
+    assert (await net.api("runs/r1"))["id"] == "r1"
+
+
 async def test_nothing_is_remembered_of_changes_that_are_done(net: World) -> None:
     await net.coordinator()
     gateway = await net.gateway()

@@ -113,15 +113,17 @@ class Bus(Protocol):
         timeout: float,
         everyone: bool = False,
         first: bool = False,
+        most: int | None = None,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival.
 
         ``everyone`` asks all who match; otherwise one complete queryable is enough. ``first`` ends with the first answer that is
-        no error, whoever else has not answered yet. Replies are never consolidated: each answer is delivered even when several
-        stand on one key. A query that times out ends with what has arrived so far plus an error reply whose payload is
-        ``TIMEOUT``; one that nobody serves ends at once with an empty list. What this very bus serves is always asked, too.
+        no error, whoever else has not answered yet; ``most`` with that many answers, errors included. Replies are never
+        consolidated: each answer is delivered even when several stand on one key. A query that times out ends with what has
+        arrived so far plus an error reply whose payload is ``TIMEOUT``; one that nobody serves ends at once with an empty list.
+        What this very bus serves is always asked, too.
         """
 
     def subscribe(self, key: str, handler: Callable[[Sample], None], *, ordered: bool = True) -> Declaration:

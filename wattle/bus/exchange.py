@@ -23,10 +23,11 @@ log = get_logger("wattle.bus")
 class Call:
     """One ``get`` under way: its answers come on Zenoh's threads, its task is woken once."""
 
-    def __init__(self, token: trio.lowlevel.TrioToken, *, first: bool = False) -> None:
+    def __init__(self, token: trio.lowlevel.TrioToken, *, first: bool = False, most: int | None = None) -> None:
         self.error: str | None = None  # why Zenoh refused the query
         self._token = token
         self._first = first  # whether one answer that is no error is enough
+        self._most = most  # how many answers are enough
         self._answers: deque[zenoh.Reply] = deque()
         self._over: list[str] = []  # of the two that have to be over: "sending" and "answers"
         self._ended = trio.Event()
@@ -45,7 +46,7 @@ class Call:
     def on_reply(self, reply: zenoh.Reply) -> None:
         """Keep an answer; runs on a thread of Zenoh."""
         self._answers.append(reply)
-        if self._first and reply.ok is not None:
+        if (self._first and reply.ok is not None) or len(self._answers) == self._most:
             self._wake()
 
     def on_last(self) -> None:

@@ -107,12 +107,13 @@ class MemoryBus:
         timeout: float,
         everyone: bool = False,
         first: bool = False,
+        most: int | None = None,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival."""
         self._check(key)
-        call = _Call(self, first)
+        call = _Call(self, first, most)
         self._calls.append(call)
         try:
             for queryable in self._to_ask(key, everyone):
@@ -240,9 +241,9 @@ class MemoryQuery(OpenQuery):
 class _Call:
     """One ``get`` under way."""
 
-    def __init__(self, asker: MemoryBus, first: bool) -> None:
+    def __init__(self, asker: MemoryBus, first: bool, most: int | None) -> None:
         self._asker = asker
-        self._first = first
+        self._first, self._most = first, most
         self._waiting: list[MemoryQuery] = []
         self._replies: list[Reply] = []
         self._lossy = False  # a message was lost: only time can end this call
@@ -262,7 +263,7 @@ class _Call:
             self._lossy = True
         else:
             self._replies.append(reply)
-            if self._first and reply.ok:
+            if (self._first and reply.ok) or len(self._replies) == self._most:
                 self.end()
 
     def ended_by(self, query: MemoryQuery) -> None:

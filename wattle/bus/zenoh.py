@@ -85,12 +85,13 @@ class ZenohBus:
         timeout: float,
         everyone: bool = False,
         first: bool = False,
+        most: int | None = None,
         priority: Priority = Priority.NORMAL,
         attachment: bytes | None = None,
     ) -> list[Reply]:
         """Ask, and collect the answers in the order of arrival."""
         self._check_open()
-        call = Call(self._token, first=first)
+        call = Call(self._token, first=first, most=most)
         ask = partial(
             self.session.get,
             zenoh.Selector(key_expression(key), parameters),

@@ -76,7 +76,16 @@ Steps = Generator[Step[T], Any, R]
 BACKLOG = 10_000
 """Events that may wait for the caller; one beyond is dropped and marked as a gap."""
 
-NO_ANSWER = ("NO_GATEWAY", "NO_NETWORK", "NO_COORDINATOR", "NODE_UNREACHABLE", "TIMEOUT", "BUSY")
+NO_ANSWER = (
+    "NO_GATEWAY",
+    "NO_NETWORK",
+    "NO_COORDINATOR",
+    "NO_QUORUM",
+    "NODE_UNREACHABLE",
+    "OWNER_UNREACHABLE",
+    "TIMEOUT",
+    "BUSY",
+)
 """Errors that the same request may not meet a moment later."""
 
 

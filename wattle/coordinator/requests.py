@@ -1,7 +1,7 @@
 """Requests that gateways pass on: ``cmd/<coordinator>/<verb>`` with a JSON object, answered with a public shape.
 
-A gateway asks all coordinators at once; one that does not know the run or workflow says nothing. Reads come straight from the store, which
-has everything that was ever acknowledged. What changes something is answered after its commit.
+A gateway asks all coordinators at once; one that does not know the run or workflow says so, and who else may. Reads come straight from
+the store, which has everything that was ever acknowledged. What changes something is answered after its commit.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from wattle.document.compile import compile_document
 from wattle.document.compile import to_json as document_json
 from wattle.document.load import load
 from wattle.document.model import Document
-from wattle.errors import Conflict, InternalError, InvalidRequest, Unavailable, WattleError
+from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
 from wattle.peer.loop import wall_clock
-from wattle.protocol.messages import FIRST_TIME, LAST_TIME
+from wattle.protocol.messages import FIRST_TIME, LAST_TIME, NOT_HERE
 from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
@@ -51,7 +51,7 @@ Args = Mapping[str, Any]
 
 
 class Requests:
-    """The verbs, one method each. A method answers now (returns a JSON value), not at all (None: not mine), or later (_LATER)."""
+    """The verbs, one method each. A method answers now (returns a JSON value, or None: not known here), or later (_LATER)."""
 
     def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
         self._agent, self._nursery, self._store = agent, nursery, agent.store
@@ -103,10 +103,18 @@ class Requests:
             self._answer(query, answer)
 
     def _answer(self, query: Query, answer: Any) -> None:
-        if answer is not None:
-            verb = self._agent.keys.cmd_verb(query.key)
-            query.reply(to_json(answer), key=self._agent.keys.cmd(self._agent.name, verb))
+        if answer is None:
+            refuse(query, self._not_here(_args(query).get("run")))
+            return
+        verb = self._agent.keys.cmd_verb(query.key)
+        query.reply(to_json(answer), key=self._agent.keys.cmd(self._agent.name, verb))
         query.finish()
+
+    def _not_here(self, run: object) -> NotFound:
+        succession, name = self._agent.core.succession, self._agent.name
+        others = [*succession.coordinators.items(), *succession.may_own(run if isinstance(run, str) else None)]
+        about = {"peer": name, "store": self._store.id, "others": others}
+        return NotFound(f"coordinator {name!r} does not know it", code=NOT_HERE, detail=[about])
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -130,6 +138,7 @@ class Requests:
             raise Conflict(f"run {run_id!r} existed and was pruned; choose another id", code="RUN_PRUNED")
         if self._store.copies.heads_of([run_id]):
             raise self._owner_unreachable(run_id)
+        self._check_quorum()
         if len(self._agent.core.runs) + len(self._submitting) >= self._agent.max_runs:
             raise Unavailable(
                 f"{self._agent.max_runs} runs are unfinished here, and no more are taken (max_runs)", code="BUSY"
@@ -233,6 +242,13 @@ class Requests:
         if heads:
             raise self._owner_unreachable(run_id)
 
+    def _check_quorum(self) -> None:
+        """Raise Unavailable where a change could not be acknowledged until more peers are in sight."""
+        succession, needed = self._agent.core.succession, self._agent.core.options.quorum
+        if not succession.quorum:
+            text = f"{succession.peers_in_sight} of {needed} peers are in sight at coordinator {self._agent.name!r}"
+            raise Unavailable(f"{text}: without that quorum nothing is changed", code="NO_QUORUM")
+
     def _runs(self, query: Query, args: Args) -> Any:
         after = args.get("after")
         if after is not None and not (isinstance(after, list) and len(after) == 2):
@@ -252,6 +268,7 @@ class Requests:
             raise Conflict(f"run {row.id!r} has {row.status} already: there is nothing to cancel", code="RUN_FINAL")
         if row.status == "cancelled":
             return as_json(run_view(row))
+        self._check_quorum()
         self._agent.post(on.CancelRun(row.id), lambda: self._answer_view(query, row.id))
         return _LATER
 
@@ -265,6 +282,7 @@ class Requests:
             raise Conflict(f"run {row.id!r} is {row.status}: it can be retried once it has ended", code="RUN_NOT_FINAL")
         if row.id in self._agent.retention.pruning:
             raise Conflict(f"run {row.id!r} is being pruned", code="RUN_PRUNED")
+        self._check_quorum()
         snapshot = self._agent.snapshot(row.id, row.document, row.params)
         self._agent.post(on.RetryRun(snapshot), lambda: self._answer_view(query, row.id))
         return _LATER
@@ -315,6 +333,7 @@ class Requests:
 
     async def _settled(self, event: on.CoordinatorEvent) -> None:
         """Have an event handled, and wait until what follows is committed, here and on other stores."""
+        self._check_quorum()
         settled = trio.Event()
         self._agent.post(event, settled.set)
         await settled.wait()

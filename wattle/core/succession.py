@@ -39,10 +39,12 @@ class Inquiry:
     due: float  # when to ask
     token: int = 0  # of the question that is out; 0 while it is waiting to be asked
     asked: set[str] = field(default_factory=set)  # peers that have not answered yet
+    answered: set[str] = field(default_factory=set)  # peers that have, this time
     told: list[tuple[str, RunHead]] = field(default_factory=list)
     seen: bool = False  # by somebody
     unsure: bool = False  # somebody in sight did not answer
     runs: tuple[str, ...] = ()  # once these are known: asked for in the second round
+    known: frozenset[str] | None = None  # all runs of which anybody in sight had a copy, once everybody has said so
     gathering: set[str] = field(default_factory=set)
 
 
@@ -105,6 +107,11 @@ class Succession:
         """Whether an owner is in sight; this coordinator itself is. One of unknown data folder is none: it may have been lost."""
         return store == (self.core.store if owner == self.core.name else self.coordinators.get(owner)) != ""
 
+    def may_own(self, run: str | None) -> list[Owner]:
+        """Owners out of sight that may have a run, or a definition (None), that is not known here."""
+        inquiries = self._inquiries.items()
+        return [owner for owner, i in inquiries if i.known is None or run is None or run in i.known]
+
     # --- finding runs without an owner ----------------------------------------------------------------------------------
 
     def look(self, peer: str) -> None:
@@ -130,6 +137,7 @@ class Succession:
         if inquiry is None or inquiry.token != event.token or event.peer not in inquiry.asked:
             return
         inquiry.asked.discard(event.peer)
+        inquiry.answered.add(event.peer)
         inquiry.told += [(event.peer, head) for head in event.heads]
         known = owner[0] == self.core.name or owner[0] in self.coordinators  # and came back on another data folder
         inquiry.seen = inquiry.seen or (owner[0] in event.sees and not known)
@@ -175,6 +183,7 @@ class Succession:
     def _ask_all(self, owner: Owner, inquiry: Inquiry) -> None:
         self._tokens.pop(inquiry.token, None)
         inquiry.token = self._new_token(owner)
+        inquiry.answered.clear()
         inquiry.asked = {self.core.name, *self.coordinators, *self.core.members.names_in_sight()}
         for peer in sorted(inquiry.asked):
             if inquiry.runs:
@@ -207,6 +216,8 @@ class Succession:
                 self._decide(inquiry)
                 self._ask_later(inquiry, self.core.options.adopt_after)  # whether each run has an owner then
             else:
+                if not inquiry.unsure:
+                    inquiry.known = frozenset(runs)
                 inquiry.told, inquiry.runs = [], runs
                 self._ask_all(owner, inquiry)
 
@@ -226,8 +237,8 @@ class Succession:
                 if unheeded and best.owner == self.core.name:
                     self.core.cancel(run)
                 self._drop_worse(told, best)
-            elif not best.final and not self.core.members.in_sight_count():
-                continue  # it would stand still here as well: whoever reaches the nodes goes on with it
+            elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
+                continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
             elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)

@@ -15,6 +15,7 @@ from wattle.errors import InternalError, NotFound, Unavailable, WattleError, err
 from wattle.gateway.request import LATE, MOMENT, Patience
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Alive, Keys
+from wattle.protocol.messages import NOT_HERE
 
 COMEBACK = 2.0
 """Seconds that a submission waits for a coordinator where one was in sight before."""
@@ -26,6 +27,7 @@ class Backend:
     def __init__(self, bus: Bus, keys: Keys, presence: Presence, *, timeout: float) -> None:
         self.bus, self.keys, self._presence, self.timeout = bus, keys, presence, timeout
         self._had_coordinator = False
+        self._known: set[str] = set()  # coordinators that were ever in sight: one beyond a broken link may have a run
 
     def patience(self, wait: float = 0.0) -> Patience:
         """For a request that comes now, and asks to wait so many seconds."""
@@ -42,16 +44,17 @@ class Backend:
         everyone: bool = False,
         parameters: str = "",
         first: bool = True,
+        most: int | None = None,
     ) -> list[Reply] | None:
         """All answers; None when one of ``answerers`` goes out of sight before they are there."""
         with self._presence.while_in_sight(answerers):
             return await self.bus.get(
-                key, payload, parameters=parameters, timeout=timeout, everyone=everyone, first=first
+                key, payload, parameters=parameters, timeout=timeout, everyone=everyone, first=first, most=most
             )
         return None
 
     async def everyone(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
-        """What each coordinator answers, with its name; those to whom the question means nothing are silent."""
+        """What each coordinator answers, with its name, but for those that do not know what is asked for."""
         patience = self.patience()
         key, replies = self.keys.cmd("*", verb), None
         while replies is None:
@@ -77,7 +80,8 @@ class Backend:
     def _raise(self, replies: Iterable[Reply]) -> None:
         """Raise what went wrong, if anything did."""
         for reply in replies:
-            raise _error(reply)
+            if _code(reply) != NOT_HERE:
+                raise _error(reply)
         if not self._presence.names("coordinator"):
             raise Unavailable(
                 "no coordinator is in sight; start one with: wattle coordinator --connect ...", code="NO_COORDINATOR"
@@ -96,43 +100,48 @@ class Backend:
 
         ``repeatable`` says that it may be asked again while the owner may be about to answer.
         """
-        patience = patience or self.patience()
+        found = await self._owner(verb, args, patience or self.patience(), repeatable)
+        if found is None:
+            raise missing
+        return json.loads(found.payload)
+
+    async def _owner(self, verb: str, args: dict[str, Any], patience: Patience, repeatable: bool = True) -> Reply | None:
+        """The answer of the coordinator that knows the thing; None once all that might have said that they do not.
+
+        While one of them is silent or out of sight all are asked again: a run that was acknowledged must not be called unknown.
+        """
+        key = self.keys.cmd("*", verb)
         while True:
             before = self._presence.newest("coordinator")
-            replies = await self._owner(verb, args, before if repeatable else [], patience)
+            question = to_json(args | {"wait": patience.wait} if "wait" in args else args)
+            answerers, most = before if repeatable else (), len(before) or None
+            replies = (
+                await self._get(
+                    key, question, answerers=answerers, timeout=patience.timeout, everyone=True, most=most
+                )
+                or []
+            )
             for reply in replies:
                 if reply.ok:
-                    return json.loads(reply.payload)
+                    return reply
             self._raise_refusal(replies)
-            if patience.over or not self._may_be_between_owners(replies, before):
+            unheard = _unheard({peer.peer for peer in before}, replies)
+            if patience.over or not unheard:
                 break
             await trio.sleep(MOMENT)
         self._raise(replies)
-        raise missing
+        if unheard:
+            names = " and ".join(map(repr, sorted(unheard)))
+            raise Unavailable(f"coordinator {names} may know it and does not answer: ask again", code="OWNER_UNREACHABLE")
+        return None
 
     @staticmethod
     def _raise_refusal(replies: Iterable[Reply]) -> None:
         """Raise what the owner says against it: it answered, though others with a copy, which cannot know that, say it may not."""
         for reply in replies:
             error = _error(reply)
-            if not isinstance(error, Unavailable):
+            if error.code == "NO_QUORUM" or not (error.code == NOT_HERE or isinstance(error, Unavailable)):
                 raise error
-
-    async def _owner(
-        self, verb: str, args: dict[str, Any], coordinators: list[Alive], patience: Patience
-    ) -> list[Reply]:
-        """The answers; none when one of these goes meanwhile, which may be the owner."""
-        asked = args | {"wait": patience.wait} if "wait" in args else args
-        key = self.keys.cmd("*", verb)
-        replies = await self._get(key, to_json(asked), answerers=coordinators, timeout=patience.timeout, everyone=True)
-        return replies or []
-
-    def _may_be_between_owners(self, replies: Iterable[Reply], before: list[Alive]) -> bool:
-        """Whether a run that nobody owns may have an owner in a moment: one says so, or a coordinator has just gone."""
-        if any(_code(reply) == "OWNER_UNREACHABLE" for reply in replies):
-            return True
-        now = self._presence.newest("coordinator")
-        return bool(now) and not set(before) <= set(now)
 
     async def newest_workflow(self, name: str, missing: NotFound) -> tuple[str, Any]:
         """The definition that was stored last among those of all coordinators, and which one has it."""
@@ -143,17 +152,8 @@ class Backend:
 
     async def holder(self, run: str) -> str | None:
         """The coordinator that has a run already, if one does."""
-        patience = self.patience()
-        while True:
-            before = self._presence.newest("coordinator")
-            replies = await self._owner("run", {"run": run}, before, patience)
-            found = next((self.keys.cmd_peer(r.key) for r in replies if r.ok), None)
-            if found is not None or not self._may_be_between_owners(replies, before):
-                return found
-            if patience.over:
-                self._raise(r for r in replies if _code(r) == "OWNER_UNREACHABLE")
-                return None
-            await trio.sleep(MOMENT)
+        found = await self._owner("run", {"run": run}, self.patience())
+        return None if found is None else self.keys.cmd_peer(found.key)
 
     async def taker(self, name: str, run: str | None = None) -> str:
         """The coordinator for something new: the one that has that run already, or else the one that ``name`` falls to.
@@ -163,7 +163,7 @@ class Backend:
         coordinators = await self._coordinators()
         if not coordinators:
             self._raise(())
-        if run is not None and len(coordinators) > 1:
+        if run is not None and len(self._known) > 1:
             holder = await self.holder(run)
             if holder is not None:
                 return holder
@@ -178,6 +178,7 @@ class Backend:
             await trio.sleep(MOMENT)
             names = self._presence.names("coordinator")
         self._had_coordinator = self._had_coordinator or bool(names)
+        self._known.update(names)
         return names
 
     async def take(
@@ -240,6 +241,13 @@ class Backend:
         self._raise_for_node(replies, node)
         return None
 
+    async def reaches(self, node: str) -> bool:
+        """Whether a runtime answers: one that is cut off may not be missed yet."""
+        answerers = self._presence.newest("runtime", node)
+        key = self.keys.state("runtime", node)
+        replies = await self._get(key, answerers=answerers, timeout=self.timeout) if answerers else None
+        return any(reply.ok for reply in replies or ())
+
     def _raise_for_node(self, replies: Iterable[Reply], node: str | None) -> None:
         for reply in replies:
             if reply.payload == TIMEOUT:
@@ -273,6 +281,14 @@ class Backend:
                 news = trio.Event()
         finally:
             subscription.undeclare()
+
+
+def _unheard(asked: set[str], replies: Iterable[Reply]) -> set[str]:
+    """The coordinators that may know what nobody has said to know: those asked that did not say so, and those that others tell of."""
+    said = [_error(reply).detail[0] for reply in replies if _code(reply) == NOT_HERE]
+    heard = {(told["peer"], told["store"]) for told in said}
+    others = {(name, store) for told in said for name, store in told["others"]}
+    return asked - {name for name, _ in heard} | {name for name, _ in others - heard}
 
 
 def _code(reply: Reply) -> str:

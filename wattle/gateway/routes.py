@@ -326,7 +326,7 @@ class Routes:
         if reply is not None:
             about = json.loads(reply.attachment or b"{}")
             return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))
-        if self._presence.incarnation("runtime", node) is None:
+        if not await self._backend.reaches(node):
             raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
         status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
         if status in ("assigned", "accepted"):

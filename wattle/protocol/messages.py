@@ -21,6 +21,10 @@ from wattle.names import check_name
 PROTOCOL = 3
 """Raised when peers of different versions could misunderstand each other."""
 
+NOT_HERE = "NOT_HERE"
+"""The code with which a coordinator says that it does not know what all were asked for. ``detail`` holds one object: ``peer`` and ``store``
+(its name and data folder), and ``others``, the names and data folders of coordinators that may know it."""
+
 MOST = 2**62
 """Numbers in messages lie between plus and minus this."""
 
