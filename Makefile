@@ -16,7 +16,7 @@ MINUTES ?= 30
 SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= 2
-.PHONY: help run test sim torture soak bench fuzz check format reference clean
+.PHONY: help run test sim torture cuts soak bench fuzz check format reference clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,10 @@ sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in 
 
 torture: $(VENV)/installed-dev ## real processes under faults for five minutes; TORTURE="--seconds 60 --seed 7" says otherwise
 	$(BIN)/python -m tests.torture $(TORTURE)
+
+cuts: $(VENV)/installed-dev ## machines cut off from each other (network namespaces: root, iproute2): what users see, then how long it takes
+	WATTLE_CUTS=1 $(BIN)/python -m pytest tests/namespaces
+	$(BIN)/python -m tests.namespaces
 
 soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=5 says otherwise
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)

@@ -1,5 +1,7 @@
 """A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone, ``side``
-shares a host with coordinator ``one``, ``back`` one with runtime ``far``. zenoh-configs/lan-peer.json5: a lease of one second."""
+shares a host with coordinator ``one``, ``back`` one with runtime ``far``. The lease is one second. Of every two agents the later one in
+``PORTS`` dials the other; or they find each other by multicast (zenoh-configs/lan-peer.json5), which heals less soon.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,25 @@ from tests.namespaces.hosts import Lan, lan, together
 from tests.network.processes import API, Agent, StockClient, stock_client, wait_until
 from wattle.core.hashing import ranked
 
-PEER = ("--zenoh-config", str(Path(__file__).parents[2] / "zenoh-configs" / "lan-peer.json5"))
+MULTICAST = ("--zenoh-config", str(Path(__file__).parents[2] / "zenoh-configs" / "lan-peer.json5"))
+DIALLED = {
+    "mode": "peer",
+    "connect": {
+        "exit_on_failure": False,
+        "retry": {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 1.5},
+    },
+    "scouting": {"multicast": {"enabled": False}, "gossip": {"enabled": False}},
+    "transport": {
+        "link": {
+            "tx": {
+                "lease": 1000,
+                "keep_alive": 4,
+                "queue": {"congestion_control": {"block": {"wait_before_close": 2_000_000}}},
+            }
+        }
+    },
+}
+PORTS = {"door": 7447, "side": 7447, "back": 7447, "one": 7448, "two": 7448, "near": 7448, "far": 7448, "mid": 7449}
 COORDINATORS, RUNTIMES = ("one", "two"), ("near", "far")
 GATEWAYS = {"door": "door", "side": "one", "back": "far"}  # and the hosts they are on
 PATIENCE = 60.0
@@ -32,6 +52,8 @@ class Site:
     lan: Lan
     agents: dict[str, Agent]
     clients: dict[str, StockClient]
+    hosts: dict[str, str]  # by agent
+    multicast: bool
 
     @property
     def door(self) -> StockClient:
@@ -97,27 +119,37 @@ class Site:
         seen = [{peer["name"] for peer in json.loads(ok.payload.to_bytes())["peers"]} for ok in told if ok is not None]
         return len(seen) == len(GATEWAYS) and all(names.issuperset(self.agents) for names in seen)
 
-    def start(self, role: str, name: str, host: str, *options: str) -> Agent:
+    def start(self, role: str, name: str, *options: str) -> Agent:
         """Start an agent, or start it again."""
-        if role == "gateway":
-            options = (*options, "--listen", "tcp/[::]:7447")
-        made = self.agents[name] = self.lan[host].network.start(role, name, *PEER, *options)
+        made = self.agents[name] = self.lan[self.hosts[name]].network.start(role, name, *self._links(name), *options)
         return made
+
+    def _links(self, name: str) -> list[str]:
+        if self.multicast:
+            return [*MULTICAST, *(["--listen", "tcp/[::]:7447"] if name in GATEWAYS else [])]
+        dialled = self.lan[self.hosts[name]].network.folder / "dialled.json"
+        dialled.write_text(json.dumps(DIALLED))
+        options = ["--zenoh-config", str(dialled), "--listen", f"tcp/[::]:{PORTS[name]}"]
+        for other in takewhile(lambda other: other != name, (n for n in PORTS if n in self.hosts)):
+            options += ["--connect", f"tcp/{self.lan[self.hosts[other]].address}:{PORTS[other]}"]
+        return options
 
 
 @contextmanager
-def site(environment: Mapping[str, str], **more: str) -> Iterator[Site]:
+def site(environment: Mapping[str, str], *, multicast: bool = False, **more: str) -> Iterator[Site]:
     """The network, once everybody sees everybody. It ends with the block. ``more``: further runtimes, and the hosts they are on."""
+    hosts = {name: name for name in (*COORDINATORS, *RUNTIMES)} | more | GATEWAYS
     with ExitStack() as stack:
-        made = Site(stack.enter_context(lan("one", "two", "near", "far", "door", environment=environment)), {}, {})
+        network = stack.enter_context(lan("one", "two", "near", "far", "door", environment=environment))
+        made = Site(network, {}, {}, hosts, multicast)
         together(
-            *(partial(made.start, "coordinator", name, name) for name in COORDINATORS),
-            *(partial(made.start, "runtime", name, name, "--slots", "8") for name in RUNTIMES),
-            *(partial(made.start, "runtime", name, host) for name, host in more.items()),
-            *(partial(made.start, "gateway", name, host) for name, host in GATEWAYS.items()),
+            *(partial(made.start, "coordinator", name) for name in COORDINATORS),
+            *(partial(made.start, "runtime", name, "--slots", "8") for name in RUNTIMES),
+            *(partial(made.start, "runtime", name) for name in more),
+            *(partial(made.start, "gateway", name) for name in GATEWAYS),
         )
         for name, host in GATEWAYS.items():
-            made.clients[name] = stack.enter_context(stock_client(made.lan[host].window(7447)))
+            made.clients[name] = stack.enter_context(stock_client(network[host].window(7447)))
         made.whole()
         yield made
 
@@ -131,3 +163,9 @@ def attempts(client: StockClient, run: str, worker: str) -> list[tuple[int, str,
     """Number, node and status of every attempt."""
     found: list[dict[str, Any]] = client.get(f"runs/{run}/workers/{worker}")["attempts"]
     return [(attempt["attempt"], attempt["node"], attempt["status"]) for attempt in found]
+
+
+def owner(client: StockClient, run: str) -> tuple[str, int]:
+    """Who owns a run as far as a client can see, and in which epoch."""
+    shown = client.get(f"runs/{run}")
+    return shown["owner"], shown["epoch"]

@@ -13,16 +13,13 @@ import pytest
 from tests.namespaces.events import Events
 from tests.namespaces.gates import Gates
 from tests.namespaces.hosts import IpError
-from tests.namespaces.site import COORDINATORS, RUNTIMES, Site, attempts, run_of, site
+from tests.namespaces.site import COORDINATORS, RUNTIMES, Site, attempts, owner, run_of, site
 from tests.network.processes import ApiError, StockClient, wait_until
 
-pytestmark = [
-    pytest.mark.namespaces,
-    pytest.mark.skipif(
-        "WATTLE_CUTS" not in os.environ, reason="takes minutes on a quiet machine: WATTLE_CUTS=1 runs it"
-    ),
-]
+pytestmark = pytest.mark.namespaces
+long = pytest.mark.skipif("WATTLE_CUTS" not in os.environ, reason="takes long: `make cuts` runs it")
 
+NODE_AWAY = ("NODE_UNREACHABLE", "the log is on node 'far', which is out of sight")
 ADOPTED = 100_001  # the first attempt that an adopter in epoch 2 gives out
 
 
@@ -75,16 +72,16 @@ def execute(client: StockClient, run: str) -> dict[str, Any]:
     return client.run({"name": "quick", "workers": [{"name": "w", "command": "true"}]}, run=run)
 
 
-def owner(client: StockClient, run: str) -> tuple[str, int]:
-    shown = client.get(f"runs/{run}")
-    return shown["owner"], shown["epoch"]
-
-
 def code(client: StockClient, path: str, payload: Any = None) -> str:
     """The code of the error that a request is answered with."""
+    return refusal(lambda: client.get(path, payload))[0]
+
+
+def refusal(ask: Callable[[], object]) -> tuple[str, str]:
+    """Code and message of the error that a question is answered with."""
     with pytest.raises(ApiError) as refused:
-        client.get(path, payload)
-    return refused.value.code
+        ask()
+    return refused.value.code, refused.value.error["message"]
 
 
 def insist(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -133,7 +130,7 @@ def test_the_runs_of_an_owner_cut_off_go_on_with_another_coordinator(patient: Si
     gates.arrived(f"second.{ADOPTED}")
     assert owner(door, run) == ("two", 2)
     assert owner(side, run) == ("one", 1)  # what the former owner knows
-    assert side.get("nodes/near")["status"] == "unreachable"
+    wait_until(lambda: side.get("nodes/near")["status"] == "unreachable", "it misses the nodes")
     assert side.get(f"runs/{run}/workers/first")["unreachable"] is True
     patient.heal("one")
     wait_until(lambda: owner(side, run) == ("two", 2), "the former owner has stepped down")
@@ -229,26 +226,42 @@ def test_a_broken_link_between_the_owner_and_a_node_stops_nothing_else(patient: 
     assert owner(door, run) == ("one", 1)
 
 
-def test_a_runtime_cut_off_is_unreachable_then_lost_and_keeps_its_logs(hasty: Site, gates: Gates) -> None:
+def test_a_node_cut_off_is_shown_unreachable_and_its_logs_are_where_it_is(patient: Site, gates: Gates) -> None:
+    door, back, run = patient.door, patient.clients["back"], run_of("one")
+    events = submit(door, run, worker("first", f"echo begun\n{gates.script}echo done", node="far"))
+    gates.arrived("first.1")
+    events.wait(name="first", status="running")
+    patient.cut("far")
+    assert refusal(lambda: log(door, run, "first", 1))[0] == "NODE_UNREACHABLE"  # asked before anybody can have noticed
+    events.wait(name="first", unreachable=True)
+    wait_until(lambda: door.get("nodes/far")["status"] == "unreachable", "all miss it")
+    shown = door.get(f"runs/{run}/workers/first")
+    assert (shown["status"], shown["unreachable"], shown["node"]) == ("running", True, "far")
+    assert refusal(lambda: log(door, run, "first", 1)) == NODE_AWAY
+    assert code(back, f"runs/{run}") == "NO_COORDINATOR"
+    assert log(back, run, "first", 1) == "begun\n"  # on the other side of the cut
+    gates.open("first.1")  # ends while nobody can see it
+    patient.heal("far")
+    assert door.wait(run)["status"] == "succeeded"
+    assert attempts(door, run, "first") == [(1, "far", "succeeded")]
+    assert door.get(f"runs/{run}/workers/first")["unreachable"] is False
+    assert log(door, run, "first", 1) == log(back, run, "first", 1) == "begun\ndone\n"
+
+
+@long
+def test_the_work_of_a_node_cut_off_for_long_is_done_elsewhere_and_all_logs_are_kept(hasty: Site, gates: Gates) -> None:
     door, back, run = hasty.door, hasty.clients["back"], run_of("one")
     script = f'echo "begun $WATTLE_ATTEMPT"\n{gates.script}'
     with only_on(door, "far"):
         events = submit(door, run, worker("first", script), worker("second", script))
         gates.arrived("first.1", "second.1")
     hasty.cut("far")
-    events.wait(name="first", unreachable=True)
-    assert door.get("nodes/far")["status"] == "unreachable"
-    shown = door.get(f"runs/{run}/workers/first")
-    assert (shown["status"], shown["unreachable"], shown["node"]) == ("running", True, "far")
     gates.arrived("first.2", "second.2")
-    assert door.get("nodes/far")["status"] == "lost"
+    wait_until(lambda: door.get("nodes/far")["status"] == "lost", "all have given it up")
     assert [(n, node) for n, node, _ in attempts(door, run, "first")] == [(1, "far"), (2, "near")]
-    with pytest.raises(ApiError, match="node 'far', which is out of sight") as refused:
-        log(door, run, "first", 1)
-    assert refused.value.code == "NODE_UNREACHABLE"
+    assert refusal(lambda: log(door, run, "first", 1)) == NODE_AWAY
     assert log(door, run, "first", 2) == "begun 2\n"
-    assert code(back, f"runs/{run}") == "NO_COORDINATOR"
-    assert log(back, run, "first", 1) == "begun 1\n"  # on the other side of the cut
+    assert log(back, run, "first", 1) == "begun 1\n"
     gates.open("first.2")
     events.wait(name="first", status="succeeded")
     gates.open("second.1")  # ends while nobody can see it, and before the other attempt
@@ -264,6 +277,7 @@ def test_a_runtime_cut_off_is_unreachable_then_lost_and_keeps_its_logs(hasty: Si
         assert [log(client, run, "first", n) for n in (1, 2)] == ["begun 1\n", "begun 2\n"]
 
 
+@long
 def test_both_sides_of_a_split_go_on_and_one_result_stands(hasty: Site, gates: Gates) -> None:
     door, back = hasty.door, hasty.clients["back"]
     here, there = run_of("one"), run_of("one")  # and where their first result will be
@@ -302,6 +316,7 @@ def test_both_sides_of_a_split_go_on_and_one_result_stands(hasty: Site, gates: G
     assert len(listed) == len(set(listed))
 
 
+@long
 def test_lost_packets_cost_time_and_nothing_else(hasty: Site, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     line = f'echo "$WATTLE_RUN $WATTLE_WORKER $WATTLE_ATTEMPT" >> {ledger}'
@@ -332,6 +347,7 @@ def test_lost_packets_cost_time_and_nothing_else(hasty: Site, tmp_path: Path) ->
     assert len({(run, name) for run, name, _ in happened}) == 2 * len(made)
 
 
+@long
 def test_with_a_quorum_the_smaller_side_gives_out_nothing_and_says_why(gates: Gates) -> None:
     with site({"WATTLE_QUORUM": "3", "WATTLE_LOST_AFTER": "300"}, mid="near") as strict:
         door, back, run, late = strict.door, strict.clients["back"], run_of("two"), run_of("two")
@@ -341,15 +357,16 @@ def test_with_a_quorum_the_smaller_side_gives_out_nothing_and_says_why(gates: Ga
         wait_until(lambda: owner(door, run) == ("one", 2), "the larger side has taken over")
         gates.open("first.1")
         wait_until(lambda: back.get(f"runs/{run}/workers/second")["status"] == "ready", "the smaller side works on")
-        shown = back.get(
-            "runs", {"document": {"name": "q", "workers": [{"name": "w", "command": "true"}]}, "run": late}
-        )
-        assert (shown["id"], shown["owner"]) == (late, "two")
-        for name, waiting in ((run, "second"), (late, "w")):
-            seen = back.get(f"runs/{name}/workers/{waiting}")
-            assert (seen["status"], seen["attempts"]) == ("ready", [])
-            assert seen["waiting_for"] == "waits for a quorum: 2 of 3 peers are in sight"
+        seen = back.get(f"runs/{run}/workers/second")
+        assert (seen["status"], seen["attempts"]) == ("ready", [])
+        assert seen["waiting_for"] == "waits for a quorum: 2 of 3 peers are in sight"
+        quick = {"document": {"name": "q", "workers": [{"name": "w", "command": "true"}]}, "run": late}
+        for path, payload in (("runs", quick), (f"runs/{run}/cancel", None)):
+            refused = refusal(lambda p=path, b=payload: back.get(p, b))  # type: ignore[misc]
+            said = "2 of 3 peers are in sight at coordinator 'two': without that quorum nothing is changed"
+            assert refused == ("NO_QUORUM", said)
         strict.heal("two", "far")
+        assert back.get("runs", quick)["owner"] == "two"
         for name, last in ((run, "one"), (late, "two")):
             final = door.wait(name)
             assert (final["status"], final["owner"]) == ("succeeded", last)
