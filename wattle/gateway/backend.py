@@ -105,7 +105,9 @@ class Backend:
             raise missing
         return json.loads(found.payload)
 
-    async def _owner(self, verb: str, args: dict[str, Any], patience: Patience, repeatable: bool = True) -> Reply | None:
+    async def _owner(
+        self, verb: str, args: dict[str, Any], patience: Patience, repeatable: bool = True
+    ) -> Reply | None:
         """The answer of the coordinator that knows the thing; None once all that might have said that they do not.
 
         While one of them is silent or out of sight all are asked again: a run that was acknowledged must not be called unknown.
@@ -116,9 +118,7 @@ class Backend:
             question = to_json(args | {"wait": patience.wait} if "wait" in args else args)
             answerers, most = before if repeatable else (), len(before) or None
             replies = (
-                await self._get(
-                    key, question, answerers=answerers, timeout=patience.timeout, everyone=True, most=most
-                )
+                await self._get(key, question, answerers=answerers, timeout=patience.timeout, everyone=True, most=most)
                 or []
             )
             for reply in replies:
@@ -132,7 +132,9 @@ class Backend:
         self._raise(replies)
         if unheard:
             names = " and ".join(map(repr, sorted(unheard)))
-            raise Unavailable(f"coordinator {names} may know it and does not answer: ask again", code="OWNER_UNREACHABLE")
+            raise Unavailable(
+                f"coordinator {names} may know it and does not answer: ask again", code="OWNER_UNREACHABLE"
+            )
         return None
 
     @staticmethod
