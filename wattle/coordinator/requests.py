@@ -104,7 +104,10 @@ class Requests:
 
     def _answer(self, query: Query, answer: Any) -> None:
         if answer is None:
-            refuse(query, self._not_here(_args(query).get("run")))
+            try:
+                refuse(query, self._not_here(_args(query).get("run")))
+            except Unavailable as error:
+                refuse(query, error)
             return
         verb = self._agent.keys.cmd_verb(query.key)
         query.reply(to_json(answer), key=self._agent.keys.cmd(self._agent.name, verb))
@@ -112,7 +115,10 @@ class Requests:
 
     def _not_here(self, run: object) -> NotFound:
         succession, name = self._agent.core.succession, self._agent.name
-        others = [*succession.coordinators.items(), *succession.may_own(run if isinstance(run, str) else None)]
+        gone = succession.may_own(run if isinstance(run, str) else None)
+        if gone:
+            self._check_quorum()  # without one it is not found out what they had
+        others = [*succession.coordinators.items(), *gone]
         about = {"peer": name, "store": self._store.id, "others": others}
         return NotFound(f"coordinator {name!r} does not know it", code=NOT_HERE, detail=[about])
 
