@@ -29,7 +29,7 @@ from wattle.core.model import (
     WorkerRecord,
     WorkerStatus,
 )
-from wattle.core.recall import ATTEMPTS_PER_EPOCH
+from wattle.core.recall import first_attempt
 from wattle.core.replication import LINGER
 
 T = TypeVar("T")
@@ -283,7 +283,7 @@ def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
     ready = replace(snapshot(lost), workers={"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
     told(on.Gathered(HEAD, 2, ready))
     told(on.RunsClaimed("n1", frozenset({"r"})))
-    assert [e.assignment.attempt for e in told.all(do.Assign)] == [ATTEMPTS_PER_EPOCH + 1]
+    assert [e.assignment.attempt for e in told.all(do.Assign)] == [first_attempt(2, told.core.name)]
 
 
 def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:

@@ -18,9 +18,10 @@ from tests.namespaces.events import Events
 from tests.namespaces.gates import Gates
 from tests.namespaces.site import Site, owner, run_of
 from tests.network.processes import wait_until
+from wattle.core.recall import first_attempt
 
 PATIENCE = 60.0
-ADOPTED = 100_001  # the first attempt that an adopter in epoch 2 gives out
+ADOPTED = first_attempt(2, "two")  # the first attempt that an adopter in epoch 2 gives out
 
 Figures = dict[str, float]
 """Seconds by what they are of."""

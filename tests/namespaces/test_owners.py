@@ -15,12 +15,13 @@ from tests.namespaces.gates import Gates
 from tests.namespaces.hosts import IpError
 from tests.namespaces.site import COORDINATORS, RUNTIMES, Site, attempts, owner, run_of, site
 from tests.network.processes import ApiError, StockClient, wait_until
+from wattle.core.recall import first_attempt
 
 pytestmark = pytest.mark.namespaces
 long = pytest.mark.skipif("WATTLE_CUTS" not in os.environ, reason="takes long: `make cuts` runs it")
 
 NODE_AWAY = ("NODE_UNREACHABLE", "the log is on node 'far', which is out of sight")
-ADOPTED = 100_001  # the first attempt that an adopter in epoch 2 gives out
+ADOPTED, ADOPTED_BY_ONE = first_attempt(2, "two"), first_attempt(2, "one")  # the first attempts that adopters give out
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def hasty(hasty_site: Site) -> Iterator[Site]:
 
 @pytest.fixture
 def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path / "gates", "first", "second", "third", "fourth", attempts=(1, 2, ADOPTED))
+    made = Gates(tmp_path / "gates", "first", "second", "third", "fourth", attempts=(1, 2, ADOPTED, ADOPTED_BY_ONE))
     yield made
     made.close()
 
@@ -371,4 +372,4 @@ def test_with_a_quorum_the_smaller_side_gives_out_nothing_and_says_why(gates: Ga
             final = door.wait(name)
             assert (final["status"], final["owner"]) == ("succeeded", last)
         assert attempts(back, run, "first") == [(1, "far", "succeeded")]
-        assert [(n, status) for n, _, status in attempts(back, run, "second")] == [(ADOPTED, "succeeded")]
+        assert [(n, status) for n, _, status in attempts(back, run, "second")] == [(ADOPTED_BY_ONE, "succeeded")]

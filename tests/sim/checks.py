@@ -183,25 +183,27 @@ class Checks:
 
     # --- what is said to users --------------------------------------------------------------------------------------------
 
-    def acknowledged(self, peer: Coordinator, run: str, what: str) -> None:
-        """A coordinator acknowledges something to a client: it must be on as many other stores as it believes to have followers."""
+    def acknowledged(self, peer: Coordinator, run: str, what: str, retried: int | None = None) -> None:
+        """A coordinator acknowledges something to a client: it must be on as many other stores as it believes to have followers.
+
+        ``retried`` is which retry of the run it is; there may have been another since.
+        """
         world = self.world
         world.note(peer.name, "acknowledges", what, run)
         record: RunRecord = peer.store.runs[run]["run"]
         if what == "read" or (what == "cancel" and not record.cancel_requested):
             return  # the answer says how it ended meanwhile
         if run not in self.excused:
-            self._replicated(peer, run, what)
+            self._replicated(peer, run, what, record.retried if retried is None else retried)
         self.acked.setdefault(run, set()).add(what)
         if what == "cancel":
             self.cancels[run] = max(self.cancels.get(run, 0), record.retried)
         elif what == "retry":
-            self.retries[run] = max(self.retries.get(run, 0), record.retried)
+            self.retries[run] = max(self.retries.get(run, 0), retried or record.retried)
 
-    def _replicated(self, peer: Coordinator, run: str, what: str) -> None:
+    def _replicated(self, peer: Coordinator, run: str, what: str, retried: int) -> None:
         core = peer.core
         assert core is not None
-        record: RunRecord = peer.store.runs[run]["run"]
         count = 0
         for name in core.replication.followers:
             other: Any = self.world.peers[name]
@@ -212,8 +214,8 @@ class Checks:
             kept: RunRecord | None = None if copies is None or copies.head is None else copies.rows.get("run")
             if kept is not None and (
                 what == "submit"
-                or (what == "cancel" and (kept.cancel_requested or kept.status.final or kept.retried > record.retried))
-                or (what == "retry" and kept.retried >= record.retried)
+                or (what == "cancel" and (kept.cancel_requested or kept.status.final or kept.retried > retried))
+                or (what == "retry" and kept.retried >= retried)
             ):
                 count += 1
             elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]

@@ -228,11 +228,11 @@ class Coordinator(Keeper):
         self._unsettled.append((self.core.number, lambda: self._answer(run, what, reply)))
         self._settle()
 
-    def _answer(self, run: str, what: str, reply: Answer) -> None:
+    def _answer(self, run: str, what: str, reply: Answer, retried: int | None = None) -> None:
         if run not in self.store.runs:
             reply(False)  # another owner has got it meanwhile
             return
-        self.world.checks.acknowledged(self, run, what)
+        self.world.checks.acknowledged(self, run, what, retried)
         reply(True)
 
     def on_cancel(self, run: str, reply: Answer) -> None:
@@ -253,7 +253,8 @@ class Coordinator(Keeper):
         elif not rows["run"].status.final or rows["run"].status == "succeeded":
             self._when_settled(run, "read", reply)
         else:
-            self.post(on.RetryRun(self.store.snapshot(run)), lambda: self._answer(run, "retry", reply))
+            retried = rows["run"].retried + 1
+            self.post(on.RetryRun(self.store.snapshot(run)), lambda: self._answer(run, "retry", reply, retried))
 
     # --- commands -------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from wattle.core.files import Files
 from wattle.core.membership import Membership
 from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.placement import ANYTHING, Node, ReadyQueue
-from wattle.core.recall import Recall
+from wattle.core.recall import Recall, first_attempt
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.states import WORKER_TABLE, TaskEvent, WorkerEvent, next_state
@@ -510,7 +510,7 @@ class CoordinatorCore:
 
     def assign(self, run: Run, worker: Worker, node: Node) -> int:
         """Give a worker to a node; the attempt's number."""
-        worker.attempts = max(worker.attempts + 1, self.recall.first_attempt(run))
+        worker.attempts = max(worker.attempts + 1, first_attempt(run.adopted, self.name))
         if worker.known is not None:
             worker.known.add(worker.attempts)
         record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)

@@ -6,6 +6,11 @@ import hashlib
 from collections.abc import Iterable
 
 
+def place_of(peer: str, places: int) -> int:
+    """One of so many places, from 0: the same for a name at all times, and seldom the same for two."""
+    return int.from_bytes(hashlib.sha256(peer.encode(errors="replace")).digest()[:8], "big") % places
+
+
 def ranked(peers: Iterable[str], thing: str) -> list[str]:
     """The peers, the one that ``thing`` falls to first. A peer that comes or goes moves only what falls to it."""
     return sorted(

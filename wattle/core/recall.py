@@ -2,7 +2,7 @@
 
 A copy may lag behind what its owner had sent out: there may be attempts that it does not tell of. The nodes know them. So an adopted run
 is claimed at every node in sight before any of its workers is placed, and whatever the nodes tell is taken into its history. Its new
-attempts are numbered from a block of the new epoch's own, so that none shares a number with one that nobody could tell of yet.
+attempts are numbered from a block of the new epoch's and its own, so that none shares a number with one that nobody could tell of yet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
 from wattle.core import events as on
+from wattle.core.hashing import place_of
 from wattle.core.model import RunStatus, Snapshot, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.placement import Node
 from wattle.core.run import Run, Worker
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
 
 ATTEMPTS_PER_EPOCH = 100_000
 """Attempt numbers that each epoch in which a run was adopted has for itself."""
+
+ATTEMPTS_PER_OWNER = 1_000
+"""Of these, the ones from which an adopter takes its own: two on either side of a cut may adopt a run in the same epoch."""
+
+
+def first_attempt(adopted: int, owner: str) -> int:
+    """The least number that an attempt may have which ``owner`` gives out; ``adopted`` is the epoch in which it adopted the run, or 0."""
+    if not adopted:
+        return 1
+    block = place_of(owner, ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER)
+    return (adopted - 1) * ATTEMPTS_PER_EPOCH + block * ATTEMPTS_PER_OWNER + 1
 
 
 def _agreeing(kept: Snapshot) -> Snapshot:
@@ -176,10 +188,6 @@ class Recall:
         if task.attempt > worker.attempts or worker.status is WorkerStatus.RUNNING:
             return True
         return task.status is TaskStatus.SUCCEEDED and not worker.reproduced
-
-    def first_attempt(self, run: Run) -> int:
-        """The least number that a new attempt of a run may have."""
-        return (run.adopted - 1) * ATTEMPTS_PER_EPOCH + 1 if run.adopted else 1
 
     def discover(self, node: Node, task: TaskId, at: float) -> bool:
         """Take an attempt into a run's history that an earlier owner gave out and no copy told of; False when there is nothing to do."""
