@@ -31,6 +31,9 @@ SEEN_ELSEWHERE = 0.25
 LOOK_AGAIN = 1.0
 """Seconds until a peer in sight that did not say which copies it has is asked again."""
 
+TURN = 3
+"""Inquiries in which a run is left to the coordinator that it falls to; then it falls to the next, for the first may not know of it."""
+
 
 @dataclass(slots=True)
 class Inquiry:
@@ -46,6 +49,7 @@ class Inquiry:
     runs: tuple[str, ...] = ()  # once these are known: asked for in the second round
     known: frozenset[str] | None = None  # all runs of which anybody in sight had a copy, once everybody has said so
     gathering: set[str] = field(default_factory=set)
+    rounds: int = 0  # inquiries that have found runs without an owner
 
 
 class Succession:
@@ -214,6 +218,7 @@ class Succession:
                 self._ask_later(inquiry, self.core.options.adopt_after)
             elif inquiry.runs:
                 self._decide(inquiry)
+                inquiry.rounds += 1
                 self._ask_later(inquiry, self.core.options.adopt_after)  # whether each run has an owner then
             else:
                 if not inquiry.unsure:
@@ -239,12 +244,16 @@ class Succession:
                 self._drop_worse(told, best)
             elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
                 continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
-            elif ranked({self.core.name, *self.coordinators}, run)[0] == self.core.name:
+            elif self._falls_here(run, inquiry.rounds):
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)
                 inquiry.gathering.add(run)
                 best = replace(best, cancelled=best.cancelled or unheeded)
                 self.core.acts.append(do.Gather(peer, best, 1 + max(head.epoch for _, head in told)))
+
+    def _falls_here(self, run: str, rounds: int) -> bool:
+        order = ranked({self.core.name, *self.coordinators}, run)
+        return order[rounds // TURN % len(order)] == self.core.name
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
