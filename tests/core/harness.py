@@ -351,7 +351,11 @@ class Cluster:
         if assignment.id in runtime.processes:
             return  # a spawner knows what it was told twice
         before = runtime.processes.get(after) if after is not None else None
-        if after is not None and (after in runtime.waiting or (before is not None and before.exited is None)):
+        if after is not None and (
+            assignment.id in runtime.waiting
+            or after in runtime.waiting
+            or (before is not None and before.exited is None)
+        ):
             runtime.waiting.add(assignment.id, assignment, after, on_success=on_success)
             return
         if on_success and not (before is not None and before.exited is not None and _well(before.exited)):
@@ -434,6 +438,8 @@ class Cluster:
         for task, process in runtime.processes.items():
             events.append(on.ProcessStarted(task, process.pid, process.started_at))
             events += [process.exited] if process.exited is not None else []
+        if waiting := tuple(runtime.waiting.tasks()):
+            events.append(on.StillWaiting(waiting))
         self.tell_runtime(name, *events)
         self.meet(name)
 

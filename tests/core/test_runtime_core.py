@@ -293,7 +293,7 @@ def test_entries_of_tasks_that_ended_while_they_waited_do_not_pile_up() -> None:
         waiting = task("b", attempt)
         driver.assign(waiting)
         driver(on.CancelAsked(1, "c1", ((waiting.id, 1),)))
-    assert len(driver.core._queue) < 200
+    assert len(driver.core.queue) < 200
 
 
 # --- endings ------------------------------------------------------------------------------------------------------------

@@ -61,10 +61,10 @@ def _admits_everybody(before: Any) -> Any:
 
 
 def _same_number_again(before: Any) -> Any:
-    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any) -> Any:
+    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any, **how: Any) -> Any:
         if worker.attempts and worker.known is None:
             worker.attempts -= 1
-        return before(self, run, worker, node)
+        return before(self, run, worker, node, **how)
 
     return assign
 

@@ -174,6 +174,8 @@ class Checks:
         for other, process in peer.processes.items():
             twin = other[:2] == task[:2] and process.exited is None
             self.require(not twin, "task", task, "starts on", peer.name, "beside", other)
+        busy = sum(process.exited is None for process in peer.processes.values())
+        self.require(busy < peer.options.slots, "task", task, "starts on", peer.name, "beside", busy, "others")
         key = (task, peer.store.id)
         self.require(key not in self._started, "task", task, "starts twice")
         self._started.add(key)

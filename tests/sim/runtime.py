@@ -66,6 +66,7 @@ class Runtime(Keeper):
         self.files: set[str] = set()
         self.processes: dict[TaskId, Process] = {}
         self.waiting: Waiting[TaskId, Assignment] = Waiting()
+        self.unfulfilled: dict[TaskId, on.SpawnFailed | on.Skipped] = {}  # not acknowledged yet
 
     def copies(self) -> Copies:
         return self.store.copies
@@ -87,14 +88,22 @@ class Runtime(Keeper):
         unknown = tuple(
             task
             for task, held in store.open.items()
-            if held.phase in ("starting", "running") and task not in known and task not in self.waiting
+            if held.phase in ("starting", "running")
+            and task not in known
+            and task not in self.waiting
+            and task not in self.unfulfilled
         )
         if unknown:
             self.post(on.ProcessesLost(unknown))
         for task, process in known.items():
             self.post(on.ProcessStarted(task, process.pid, process.started_at))
+        for process in known.values():
             if process.exited is not None:
                 self.post(process.exited)
+        for event in self.unfulfilled.values():
+            self.post(event)
+        if self.waiting.tasks():
+            self.post(on.StillWaiting(tuple(self.waiting.tasks())))
         self.post(on.Tick())
 
     def died(self) -> None:
@@ -104,6 +113,7 @@ class Runtime(Keeper):
         """The spawner is gone, and with it its processes and any knowledge of them."""
         lost = (*self.processes, *self.waiting.tasks())
         self.processes.clear()
+        self.unfulfilled.clear()
         self.waiting.clear()
         self.world.note(self.name, "loses its spawner")
         if self.up and lost:
@@ -181,6 +191,7 @@ class Runtime(Keeper):
                 self._skip(self.waiting.drop(act.task))
             case do.Acknowledge():
                 self.processes.pop(act.task, None)
+                self.unfulfilled.pop(act.task, None)
             case do.Collect():
                 world.later(0.001 + self.fetching * world.rng.random() ** 3, self._collect, self.life, act.assignment)
             case do.SetTimer():
@@ -228,7 +239,10 @@ class Runtime(Keeper):
         task = assignment.id
         if task in self.processes:
             return  # a spawner knows what it was told twice
-        if after is not None and (after in self.waiting or self._runs(after)):
+        if task in self.unfulfilled:
+            self._tell(self.life, self.unfulfilled[task])
+            return
+        if after is not None and (task in self.waiting or after in self.waiting or self._runs(after)):
             self.waiting.add(task, assignment, after, on_success=on_success)
             return
         if on_success and not self._ended_well(after):
@@ -239,6 +253,7 @@ class Runtime(Keeper):
         world = self.world
         if outcome.spawn_error is not None:
             failed = on.SpawnFailed(task, outcome.spawn_error, outcome.disk_full)
+            self.unfulfilled[task] = failed
             world.later(0.001, self._tell, self.life, failed)
             self._over(task, well=False)
             return
@@ -266,6 +281,7 @@ class Runtime(Keeper):
 
     def _skip(self, tasks: list[TaskId]) -> None:
         for task in tasks:
+            self.unfulfilled[task] = on.Skipped(task)
             self.world.later(0.001, self._tell, self.life, on.Skipped(task))
 
     def _kill(self, task: TaskId, signal: int) -> None:

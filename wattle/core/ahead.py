@@ -65,8 +65,8 @@ class Ahead:
         if not self._may_follow(run, worker, node):
             return
         if self._room(node):
-            worker.ahead = self.core.assign(run, worker, node)
-            node.ahead.add(worker.open[worker.ahead].id)
+            self.core.assign(run, worker, node, ahead=True)
+            worker.ahead = worker.attempts
         else:
             self._later.setdefault(node.info.name, deque()).append((run.id, worker.spec.name))
 

@@ -375,7 +375,7 @@ class CoordinatorCore:
         if status is WorkerStatus.READY:
             worker.cause = self.cause
             for record in worker.open.values():
-                self.nodes[record.node].ahead.discard(record.id)
+                self.nodes[record.node].turn(record.id)
             self.enqueue(run, worker)
         elif status is WorkerStatus.SUCCEEDED:
             for name in worker.dependents:
@@ -508,20 +508,19 @@ class CoordinatorCore:
             return None
         return run, worker
 
-    def assign(self, run: Run, worker: Worker, node: Node) -> int:
-        """Give a worker to a node; the attempt's number."""
+    def assign(self, run: Run, worker: Worker, node: Node, *, ahead: bool = False) -> None:
+        """Give a worker to a node, perhaps ahead of its time (core/ahead.py)."""
         worker.attempts = max(worker.attempts + 1, first_attempt(run.adopted, self.name))
         if worker.known is not None:
             worker.known.add(worker.attempts)
         record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)
         worker.open[worker.attempts] = record
         worker.node = record.node
-        node.take(record.id, worker.spec.resources)
+        node.take(record.id, worker.spec.resources, ahead=ahead)
         self.save_task(record)
         self._workers[run.id, worker.spec.name] = worker
         self.acts.append(do.Assign(node.info.name, run.assignment(worker, worker.attempts)))
         self.ahead.given(run, worker, node)
-        return worker.attempts
 
 
 def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:

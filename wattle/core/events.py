@@ -345,6 +345,13 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class StillWaiting:
+    """After a restart of the runtime: these tasks wait at the spawner for others' ends."""
+
+    tasks: tuple[TaskId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessExited:
     """A task's process ended; exactly one of ``exit_code`` and ``signal`` is set."""
 
@@ -412,6 +419,7 @@ RuntimeEvent = (
     | ProcessStarted
     | SpawnFailed
     | Skipped
+    | StillWaiting
     | ProcessExited
     | ProcessesLost
     | Collected

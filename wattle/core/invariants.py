@@ -110,7 +110,8 @@ def _check_node(core: CoordinatorCore, node: Node) -> None:
     if not node.tasks and not node.used:
         return
     where = f"node {node.info.name} ({node.status}):"
-    _check_sum(where, node.used, node.tasks.values())
+    _check_sum(where, node.used, (asked for task, asked in node.tasks.items() if task not in node.ahead))
+    _require(node.ahead <= node.tasks.keys(), where, "has", node.ahead, "ahead of", node.tasks)
     _require(not (node.status is NodeStatus.LOST and node.tasks), where, "is given up and has tasks", node.tasks)
     for task in node.tasks:
         found = core.attempts.find(task)
@@ -133,11 +134,13 @@ def _check_sum(where: str, used: Mapping[str, float], parts: Iterable[Mapping[st
 def check_runtime(core: RuntimeCore, name: str = "") -> None:
     """Slots and resources are never exceeded, and no two tasks of one worker are open at once."""
     where = f"runtime {name}:"
-    lined_up = [task for task in core.tasks.values() if task.id in core.lineup]
-    _require(len(lined_up) == len(core.lineup), where, "has lined up", core.lineup, "of", core.tasks)
+    lined_up = [task for task in core.tasks.values() if task.id in core.following.lineup]
+    _require(
+        len(lined_up) == len(core.following.lineup), where, "has lined up", core.following.lineup, "of", core.tasks
+    )
     wrong = [task for task in lined_up if task.held.phase not in (Phase.STARTING, Phase.RUNNING)]
     _require(not wrong, where, "has lined up", wrong)
-    busy = [t for t in core.tasks.values() if t.held.phase is not Phase.QUEUED and t.id not in core.lineup]
+    busy = [t for t in core.tasks.values() if t.held.phase is not Phase.QUEUED and t.id not in core.following.lineup]
     _require(core.running == len(busy), where, core.running, "slots taken for", len(busy), "tasks")
     _require(core.running <= core.options.slots, where, core.running, "of", core.options.slots, "slots taken")
     _check_sum(where, core.room.used, (task.held.assignment.resources for task in busy))

@@ -7,7 +7,7 @@ to tell the runtime of an end and the spawner of the next start, which for short
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from wattle.core.model import TaskId
 
@@ -49,6 +49,10 @@ class Lineup:
         """How many wait behind a task that has room."""
         return len(self._lines.get(front, ()))
 
+    def line(self, front: TaskId) -> Iterable[TaskId]:
+        """Those that wait behind a task that has room, in order."""
+        return self._lines.get(front, ())
+
     def last(self, front: TaskId) -> TaskId:
         """The last of a line, or its front where it is empty."""
         line = self._lines.get(front)
@@ -61,18 +65,28 @@ class Lineup:
         self._before[task] = front
         return before
 
-    def succeed(self, front: TaskId) -> TaskId | None:
-        """A task with room has ended: the first behind it, which has its room now, or None."""
+    def succeed(self, front: TaskId, runs: Callable[[TaskId], bool]) -> TaskId | None:
+        """A task with room has ended: the one behind it that has its room now, or None.
+
+        It is the first that ``runs``, or else the first: the order may not be the spawner's after a restart.
+        """
         line = self._lines.pop(front, None)
         if not line:
             return None
-        first = line.popleft()
+        first = next((task for task in line if runs(task)), line[0])
+        line.remove(first)
         del self._before[first]
         if line:
             self._lines[first] = line
             for task in line:
                 self._before[task] = first
         return first
+
+    def join(self, front: TaskId, first: TaskId) -> None:
+        """Put one that was at a front, and those behind it, at the end of another line."""
+        line = [first, *self._lines.pop(first, ())]
+        self._lines.setdefault(front, deque()).extend(line)
+        self._before.update(dict.fromkeys(line, front))
 
     def remove(self, task: TaskId) -> None:
         """A task leaves its line before its turn; does nothing for one that is in none."""
@@ -81,10 +95,18 @@ class Lineup:
             self._lines[front].remove(task)
 
     def take_last(self, fits: Callable[[TaskId], bool]) -> TaskId | None:
-        """Take the last out of the longest line, if it ``fits``: there is room for it elsewhere."""
-        line = max(self._lines.values(), key=len, default=None)
-        if not line or not fits(line[-1]):
-            return None
-        task = line.pop()
+        """Take the last that ``fits`` out of the longest line that has one: there is room elsewhere. What follows it goes with it."""
+        for line in sorted(self._lines.values(), key=len, reverse=True):
+            for index in reversed(range(len(line))):
+                if fits(line[index]):
+                    return self._part(line, index)
+        return None
+
+    def _part(self, line: deque[TaskId], index: int) -> TaskId:
+        task, *tail = [line.pop() for _ in range(len(line) - index)][::-1]
         del self._before[task]
+        if tail:
+            self._lines[task] = deque(tail)
+            for follower in tail:
+                self._before[follower] = task
         return task

@@ -31,7 +31,10 @@ class NodeStatus(StrEnum):
 
 @dataclass(slots=True)
 class Node:
-    """A runtime as its coordinator sees it. ``tasks`` are its open attempts with the resources they were promised."""
+    """A runtime as its coordinator sees it. ``tasks`` are its open attempts with the resources they are promised.
+
+    Those of them in ``ahead`` wait there for others (core/ahead.py), and take up nothing until it is their turn.
+    """
 
     info: NodeInfo
     status: NodeStatus
@@ -43,7 +46,7 @@ class Node:
     claims: dict[str, int] = field(
         default_factory=dict
     )  # runs to be claimed there, not answered yet, with their epochs
-    ahead: set[TaskId] = field(default_factory=set)  # of its tasks, those that wait for others there (core/ahead.py)
+    ahead: set[TaskId] = field(default_factory=set)
     again: set[TaskId] = field(
         default_factory=set
     )  # open attempts it turned out not to hold: sent again until answered
@@ -55,23 +58,36 @@ class Node:
     hold_delay: float = 0.0
     mean_seconds: float | None = None  # running mean of how long tasks take there
 
-    def take(self, task: TaskId, resources: Mapping[str, float]) -> None:
-        """Book an attempt on the node; does nothing when it is booked already."""
+    def take(self, task: TaskId, resources: Mapping[str, float], *, ahead: bool = False) -> None:
+        """Book an attempt on the node, perhaps ahead of its turn; does nothing when it is booked already."""
         if task in self.tasks:
             return
         self.tasks[task] = resources
+        if ahead:
+            self.ahead.add(task)
+        else:
+            self._use(resources, 1)
+
+    def turn(self, task: TaskId) -> None:
+        """What an attempt waited for there has succeeded; does nothing for one that did not wait."""
+        if task in self.ahead:
+            self.ahead.discard(task)
+            self._use(self.tasks[task], 1)
+
+    def _use(self, resources: Mapping[str, float], sign: int) -> None:
         for name, amount in resources.items():
-            self.used[name] = self.used.get(name, 0.0) + amount
+            self.used[name] = self.used.get(name, 0.0) + sign * amount
 
     def release(self, task: TaskId) -> None:
         """Undo ``take``; does nothing when it is not booked."""
         self.again.discard(task)
-        self.ahead.discard(task)
         resources = self.tasks.pop(task, None)
         if resources is None:
             return
-        for name, amount in resources.items():
-            self.used[name] -= amount
+        if task in self.ahead:
+            self.ahead.discard(task)
+        else:
+            self._use(resources, -1)
         if not self.tasks:
             self.used.clear()  # so that rounding errors never add up
         self.changed.append(self.info.name)

@@ -256,23 +256,26 @@ class RuntimeAgent:
         self._not_started[id] = spawn.after
 
     def _spawn(self, spawns: list[tuple[do.Spawn, Layout]]) -> None:
-        requests = []
         for spawn, at in spawns:
             id = spawn.assignment.id
+            after = spawn.after
+            if spawn.on_success and after in self._not_started:
+                self._loop.post(on.Skipped(id))  # what it was to follow has not succeeded
+                self._not_started[id] = after
+                continue
+            while after in self._not_started:
+                after = self._not_started[after]
             try:
                 self._make_folders(spawn.assignment.run, at)
+                request = SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, after, spawn.on_success)
+                self._processes.spawn([request])
+            except InvalidRequest as error:
+                self._do_not_start(spawn, error.message)
             except (OSError, ValueError) as error:
                 full = disk_full(error)
                 fix = "free some space on this node" if full else "correct working_dir or outputs"
                 self._do_not_start(spawn, f"cannot make its folders: {error}; {fix}", full)
-                continue
-            after = spawn.after
-            while after in self._not_started:
-                after = self._not_started[after]
-            requests.append(SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, after, spawn.on_success))
         self._not_started.clear()
-        if requests:
-            self._processes.spawn(requests)
 
     def _make_folders(self, run: str, at: Layout) -> None:
         if run not in self._log_folders:
@@ -307,11 +310,14 @@ class RuntimeAgent:
 
     def _take_up(self, held: Held) -> None:
         """Match what the spawner holds with what the store remembers; at the start, what it does not know is lost."""
-        self._process_events([*held.running, *held.exited])
+        unseen = [
+            Started(e.id, e.pid, e.started_at) for e in held.exited if e.pid is not None and e.started_at is not None
+        ]
+        self._process_events([*held.running, *unseen, *held.exited, *held.unfulfilled])
         if self._held_once:
             return
         self._held_once = True
-        known = {e.id for e in (*held.running, *held.exited)} | set(held.waiting)
+        known = {e.id for e in (*held.running, *held.exited, *held.unfulfilled)} | set(held.waiting)
         lost = [
             t.held
             for id, t in self.core.tasks.items()
@@ -321,6 +327,8 @@ class RuntimeAgent:
             log.warning("tasks lost with their spawner", tasks=[str(t.assignment.id) for t in lost])
             kill_orphans([(t.pid, t.started_at) for t in lost if t.pid is not None and t.started_at is not None])
             self._loop.post(on.ProcessesLost(tuple(t.assignment.id for t in lost)))
+        if held.waiting:
+            self._loop.post(on.StillWaiting(held.waiting))
 
     def _running_tasks(self) -> list[TaskId]:
         return [id for id, t in self.core.tasks.items() if t.held.phase in (Phase.STARTING, Phase.RUNNING)]

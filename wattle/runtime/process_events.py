@@ -60,7 +60,8 @@ class Exited(TaskEvent):
 
     Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or because the
     runtime it was to die with was gone; ``signalled`` that a signal had been sent before, on the runtime's order. Peak memory is at least
-    the spawner's own, about 11 MB: the kernel counts from the fork.
+    the spawner's own, about 11 MB: the kernel counts from the fork. Its process and when that started are told again here, for a runtime
+    that was not there then.
     """
 
     exit_code: int | None
@@ -69,15 +70,21 @@ class Exited(TaskEvent):
     at: float
     stopped: bool = False
     signalled: bool = False
+    pid: int | None = None
+    started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """All that the spawner knows, at the start of every connection; ``waiting`` are those it will start by itself."""
+    """All that the spawner knows, at the start of every connection; ``waiting`` are those it will start by itself.
+
+    ``unfulfilled`` are those that will not be started, and told again like exits until they are acknowledged.
+    """
 
     running: tuple[Started, ...]
     exited: tuple[Exited, ...]
     waiting: tuple[TaskId, ...] = ()
+    unfulfilled: tuple[SpawnFailed | Skipped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +110,5 @@ def started_from(record: list[Any]) -> Started:
 
 def exited_from(record: list[Any]) -> Exited:
     """An ``exit`` record of the protocol."""
-    id, exit_code, number, cpu_seconds, memory_peak, at, *how = record  # a file of an earlier version's lacks the last
+    id, exit_code, number, cpu_seconds, memory_peak, at, *how = record  # a file of an earlier version's lacks some
     return Exited(task_id(id), exit_code, number, Usage(cpu_seconds, memory_peak), at, *how)

@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 from wattle.core.model import TaskId
-from wattle.errors import InternalError
+from wattle.errors import InternalError, InvalidRequest
 from wattle.logs import get_logger
 from wattle.runtime.channel import LINE_MAX, VERSION, Lines, address, encode
 from wattle.runtime.process_events import (
@@ -85,16 +85,13 @@ class Processes:
         self._gone = trio.Event()
 
     def spawn(self, requests: Sequence[SpawnRequest]) -> None:
-        """Start processes. An id that the spawner holds already is not started again; its state is told again."""
-        for r in requests:
-            after = None if r.after is None else str(r.after)
-            what = [str(r.id), r.argv, r.env, r.cwd, r.stdout, r.stderr]
-            line = encode({"spawn": [[*what, after, r.on_success]]})
-            if len(line) > LINE_MAX:
-                failed: list[ProcessEvent] = [SpawnFailed(r.id, "its command, script and environment are too long")]
-                trio.lowlevel.current_trio_token().run_sync_soon(self._on_event, failed)
-                continue
-            self._asked[r.id] = line
+        """Start processes. An id that the spawner holds already is not started again; its state is told again.
+
+        Raises InvalidRequest, having asked for none, where one is too long to be told.
+        """
+        lines = [(request.id, _line(request)) for request in requests]
+        for id, line in lines:
+            self._asked[id] = line
             self._send(line)
 
     def kill(self, signals: Iterable[tuple[TaskId, int]]) -> None:
@@ -226,7 +223,11 @@ class Processes:
         running = tuple(started_from(record) for record in held["running"])
         exited = tuple(exited_from(record) for record in held["exited"])
         waiting = tuple(map(task_id, held["waiting"]))
-        heard = {event.id for event in running} | {event.id for event in exited}
+        failed: list[SpawnFailed | Skipped] = [
+            SpawnFailed(task_id(id), error, full) for id, error, full in held["failed"]
+        ]
+        unfulfilled = (*failed, *(Skipped(task_id(id)) for id in held["skipped"]))
+        heard = {event.id for event in (*running, *exited, *unfulfilled)}
         known = heard | set(waiting)
         events: list[ProcessEvent] = []
         if self._spawner not in (None, held["pid"]):
@@ -242,10 +243,10 @@ class Processes:
         for id in heard:
             self._asked.pop(id, None)
         for id in waiting:
-            self._asked.setdefault(id, b"")  # asked for by an earlier runtime: nothing is sent again
+            self._asked.setdefault(id, b"")  # asked for by an earlier runtime: there is nothing to send again
         others = [line for line in self._outgoing if not line.startswith(b'{"spawn"')]
         self._outgoing = [*self._asked.values(), *others]
-        self._on_event([*events, Held(running, exited, waiting)])
+        self._on_event([*events, Held(running, exited, waiting, unfulfilled)])
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
@@ -283,10 +284,8 @@ class Processes:
             self._asked.pop(started.id, None)
             self._running[started.id] = started
             events.append(started)
-        for id, error, *full in message[
-            "failed"
-        ]:  # a spawner that was started by an older runtime says no more than why
-            failed = SpawnFailed(task_id(id), error, full == [True])
+        for id, error, full in message["failed"]:
+            failed = SpawnFailed(task_id(id), error, full)
             self._asked.pop(failed.id, None)
             events.append(failed)
         for id in message["skipped"]:
@@ -336,6 +335,15 @@ def kill_orphans(orphans: Iterable[tuple[int, float]]) -> list[int]:
             kill_group(pid, SIGKILL)
             killed.append(pid)
     return killed
+
+
+def _line(request: SpawnRequest) -> bytes:
+    after = None if request.after is None else str(request.after)
+    what = [str(request.id), request.argv, request.env, request.cwd, request.stdout, request.stderr]
+    line = encode({"spawn": [[*what, after, request.on_success]]})
+    if len(line) > LINE_MAX:
+        raise InvalidRequest("its command, script and environment are too long")
+    return line
 
 
 def _leads_group(pid: int) -> bool:

@@ -7,21 +7,23 @@ standard library and its neighbours channel, exits, launch, procfs and waiting, 
 Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
 
     {"open": {"environ": {...}, "die_with_runtime": false}}      first on every connection; environ is the base of every task's
-    {"ack": [id, ...]}                                           these exits are stored: forget them
+    {"ack": [id, ...]}                                           these ends are stored: forget them
     {"spawn": [[id, argv, env, cwd, stdout, stderr, after, on_success], ...]}   a known id is not started again: it is told again
     {"kill": [[id, signal], ...]}                                to the whole process group; one that waits is not started
     {"revoke": [id, ...]}                                        those of these that wait are not started
     {"stop": true}                                               end all tasks, then this process
 
 ``after`` is null, or the id of a task: the new one waits for its end, if that is still to come; with ``on_success`` it starts only if that
-exits with status 0 and nobody has told it to end. Asked for again with null, one that waits starts at once.
+exits with status 0 and nobody has told it to end. Asked for again with null, one that waits starts at once; asked for again otherwise,
+it goes on waiting as it did.
 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
-here by itself, are told at most ``_LINGER`` seconds later, all others at once::
+here by itself, are told at most ``_LINGER`` seconds later, all others at once. All but starts are kept until they are acknowledged::
 
-    {"held": {"version": 2, "pid": p, "running": [started, ...], "waiting": [id, ...], "exited": [exit, ...]}}
-    {"started": [[id, pid, at], ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
-    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled]
+    {"held": {"version": 2, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
+    started = [id, pid, at]
+    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at]
 
 ``skipped`` are those that waited and will not start. ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``,
 SIGTERM, or the loss of a ``die_with_runtime`` runtime; ``signalled`` one that had been sent a signal, on the runtime's order.
@@ -90,6 +92,9 @@ class _Spawner:
         self.on_disk = set(self.exits)
         self.pending: deque[tuple[str, list[Any]]] = deque()
         self.waiting: Waiting[str, list[Any]] = Waiting()
+        self.unfulfilled: dict[
+            str, list[Any]
+        ] = {}  # those that failed to start, and [id] of those skipped; not acknowledged yet
         self.started: list[list[Any]] = []
         self.failed: list[list[Any]] = []
         self.skipped: list[str] = []
@@ -234,11 +239,14 @@ class _Spawner:
         running = [[task.id, task.pid, task.at] for task in self.tasks.values()]
         waiting = [*self.waiting.tasks(), *(request[0] for action, request in self.pending if action == "spawn")]
         held = {"version": VERSION, "pid": os.getpid(), "running": running, "waiting": waiting}
-        connection.tell({"held": {**held, "exited": list(self.exits.values())}})
+        failed = [record for record in self.unfulfilled.values() if len(record) > 1]
+        skipped = [id for id, record in self.unfulfilled.items() if len(record) == 1]
+        connection.tell({"held": {**held, "failed": failed, "skipped": skipped, "exited": list(self.exits.values())}})
         connection.opened = True
 
     def forget(self, id: str) -> None:
         self.exits.pop(id, None)
+        self.unfulfilled.pop(id, None)
         if id in self.on_disk:
             self.on_disk.discard(id)
             if not self.on_disk:
@@ -285,8 +293,11 @@ class _Spawner:
     def ask(self, id: str, *request: Any) -> bool:
         """Start a task, or have it wait; whether it was started."""
         *what, after, on_success = request
+        if id in self.unfulfilled:
+            self.tell_unfulfilled(self.unfulfilled[id])
+            return False
         known = id in self.tasks or id in self.exits
-        if after is not None and not known and (after in self.tasks or after in self.waiting):
+        if after is not None and not known and (id in self.waiting or after in self.tasks or after in self.waiting):
             self.waiting.add(id, [id, *what], after, on_success=on_success)
             return False
         if on_success and not known and not _well(self.exits.get(after)):
@@ -301,20 +312,30 @@ class _Spawner:
         following, skipped = self.waiting.ended(ended, well=well)
         self.skip(skipped)
         if following is not None:
+            if not os.path.isdir(following[3]):  # what went before may have removed it
+                with suppress(OSError):  # the start fails as well, and says why
+                    os.makedirs(following[3])
             self.spawn(*following)
         return following is not None
 
     def skip(self, ids: list[str]) -> None:
         """Have it told that tasks which waited do not start."""
-        if ids:
-            self.skipped += ids
-            self.tell(0)
+        for id in ids:
+            self.tell_unfulfilled([id])
 
     def fail(self, id: str, problem: str, disk_full: bool = False) -> None:
         """Have it told that a task cannot be started."""
-        self.failed.append([id, problem[:_ERROR_MAX], disk_full])
-        self.tell(0)
+        self.tell_unfulfilled([id, problem[:_ERROR_MAX], disk_full])
         self.follow(id, well=False)
+
+    def tell_unfulfilled(self, record: list[Any]) -> None:
+        """Have a failure to start told, or, by a record of an id only, that one is not started; it is kept until acknowledged."""
+        self.unfulfilled[record[0]] = record
+        if len(record) > 1:
+            self.failed.append(record)
+        else:
+            self.skipped.append(record[0])
+        self.tell(0)
 
     def spawn(self, id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
         task = self.tasks.get(id)
@@ -376,7 +397,8 @@ class _Spawner:
             code = os.waitstatus_to_exitcode(status)
             how = [code, None] if code >= 0 else [None, -code]
             cpu = usage.ru_utime + usage.ru_stime
-            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time(), task.stopped, task.signalled]
+            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
+            record += [task.stopped, task.signalled, task.pid, task.at]
             del self.tasks[task.id]
             self.exits[task.id] = record
             self.exited.append(record)
@@ -403,7 +425,7 @@ class _Spawner:
 
 def _well(exit: list[Any] | None) -> bool:
     """Whether a task has ended with status 0 by itself."""
-    return exit is not None and exit[1] == 0 and not any(exit[6:])
+    return exit is not None and exit[1] == 0 and not any(exit[6:8])
 
 
 def _check_request(
