@@ -27,11 +27,15 @@ class Following:
     # --- needs ----------------------------------------------------------------------------------------------------------
 
     def note_needs(self, task: Task) -> None:
-        """Note what must succeed here before a task may start; what has ended otherwise, or is not known any more, never will."""
+        """Note what must succeed here before a task may start; what has ended otherwise, or is not known any more, never will.
+
+        The spawner has seen to what it was given, in an earlier life of this runtime, where what that was to follow has ended.
+        """
         run = task.id.run
+        with_spawner = task.held.phase is not Phase.QUEUED
         for worker, attempt in task.held.assignment.after:
             need = TaskId(run, worker, attempt)
-            if not self.core.past.succeeded(need):
+            if not self.core.past.succeeded(need) and not (with_spawner and need not in self.core.tasks):
                 task.unmet.add(need)
                 self._followers.setdefault(need, []).append(task.id)
                 if need not in self.core.tasks:
@@ -65,7 +69,7 @@ class Following:
         for task in self.core.tasks.values():
             if task.held.phase is Phase.STARTING:
                 asked = task.held.assignment.resources
-                free = not room.full and room.fits(asked) and self.core.tasks.keys().isdisjoint(task.unmet)
+                free = not task.unmet and not room.full and room.fits(asked)
                 front = None if free else room.any_holder()
                 if front is None:
                     room.take(task.id, asked)

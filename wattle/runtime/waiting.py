@@ -41,18 +41,21 @@ class Waiting(Generic[K, R]):
             self._after.setdefault(before, deque()).append(task)
 
     def ended(self, before: K, *, well: bool) -> tuple[R | None, list[K]]:
-        """A task has ended: the request of the one that starts now, if any, and those that never will. The others wait for that one."""
-        skipped: list[K] = []
+        """A task has ended: the request of the one that starts now, if any, and those that never will.
+
+        The others wait for the end of that one, however it ends: those that needed this success have it.
+        """
         line = self._after.pop(before, deque())
-        while line:
-            first = line.popleft()
-            waits = self._waits.pop(first)
-            if well or not waits.on_success:
-                self._move(line, first)
-                return waits.request, skipped
-            skipped.append(first)
-            line.extendleft(reversed(self._after.pop(first, ())))
-        return None, skipped
+        skipped: list[K] = []
+        if not well:
+            line, skipped = self._without_unmet(line)
+        if not line:
+            return None, skipped
+        first = line.popleft()
+        for task in line:
+            self._waits[task].on_success = False
+        self._move(line, first)
+        return self._waits.pop(first).request, skipped
 
     def detach(self, task: K) -> None:
         """A task starts before its turn; what waits for its end goes on waiting. Does nothing for one that does not wait."""
@@ -66,17 +69,23 @@ class Waiting(Generic[K, R]):
             return []
         before = self._waits[task].before
         self.detach(task)
-        dropped = [task]
-        line = self._after.pop(task, deque())
+        others, skipped = self._without_unmet(self._after.pop(task, deque()))
+        self._move(others, before)
+        return [task, *skipped]
+
+    def _without_unmet(self, line: deque[K]) -> tuple[deque[K], list[K]]:
+        """Those that waited for a task which has not succeeded: the ones to start all the same, and the ones skipped for it."""
+        kept: deque[K] = deque()
+        skipped: list[K] = []
         while line:
-            first = line.popleft()
-            if self._waits[first].on_success:
-                del self._waits[first]
-                dropped.append(first)
-                line.extendleft(reversed(self._after.pop(first, ())))
+            task = line.popleft()
+            if self._waits[task].on_success:
+                del self._waits[task]
+                skipped.append(task)
+                line.extendleft(reversed(self._after.pop(task, ())))
             else:
-                self._move(deque([first]), before)
-        return dropped
+                kept.append(task)
+        return kept, skipped
 
     def clear(self) -> None:
         """Forget all."""

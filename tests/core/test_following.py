@@ -1,0 +1,365 @@
+"""Tasks that follow others on a runtime: in lines at the spawner, and once what they need has succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from signal import SIGKILL, SIGTERM
+from typing import Any
+
+import pytest
+
+from tests.core.test_runtime_core import INPUT, Driver, end, ends, exited, of, task
+from wattle.core import effects as do
+from wattle.core import events as on
+from wattle.core.effects import HeldTask, RuntimeEffect
+from wattle.core.lineup import LINE_MOST, Lineup
+from wattle.core.model import Assignment, TaskId, TaskStatus
+from wattle.core.runtime import RuntimeCore, RuntimeOptions
+from wattle.core.states import Phase
+
+
+def short(slots: int = 1, *, took: float = 0.01, **options: Any) -> Driver:
+    """A driver that has seen tasks take ``took`` seconds."""
+    driver = Driver(slots, **options)
+    driver.start(task("seen"))
+    driver(exited(of_task=task("seen").id, at=took))
+    return driver
+
+
+def named(names: str, **keys: Any) -> list[Assignment]:
+    return [task(name, **keys) for name in names.split()]
+
+
+def spawns(effects: Iterable[RuntimeEffect]) -> list[tuple[str, str | None, bool]]:
+    return [
+        (s.assignment.worker, None if s.after is None else s.after.worker, s.on_success) for s in of(do.Spawn, effects)
+    ]
+
+
+def started(name: str, at: float = 1.0) -> on.ProcessStarted:
+    return on.ProcessStarted(task(name).id, 7, at)
+
+
+def ended(name: str, code: int = 0, at: float = 1.01) -> on.ProcessExited:
+    return exited(code, at=at, of_task=task(name).id)
+
+
+def lost(name: str) -> on.ProcessesLost:
+    return on.ProcessesLost((task(name).id,))
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+def test_short_tasks_form_a_line_and_each_takes_the_room_of_the_one_before() -> None:
+    driver = short(took=0.0099)
+    assert spawns(driver.assign(*named("a b c d e"))) == [
+        ("a", None, False),
+        ("b", "a", False),
+        ("c", "b", False),
+        ("d", "c", False),
+    ], "as many as 0.03 s of work at 0.0099 s each"
+    assert (driver.core.running, driver.core.queued) == (1, 4)
+    effects = driver(started("a"), started("b"), ended("a", at=1.0099), at=1.01)
+    assert spawns(effects) == [("e", "d", False)], "the line is filled up"
+    assert ends(effects)[0].status is TaskStatus.SUCCEEDED
+    assert driver.core.running == 1
+
+
+@pytest.mark.parametrize(
+    ("took", "depth"), [(0.0, LINE_MOST), (0.001, 29), (0.01, 2), (0.02, 1), (0.04, 0), (10.0, 0), (-5.0, LINE_MOST)]
+)
+def test_a_line_is_as_long_as_a_moment_of_work(took: float, depth: int) -> None:
+    lineup = Lineup(0.0299)
+    assert lineup.depth == 0, "nothing is known of how long tasks take"
+    lineup.learn(took)
+    assert lineup.depth == depth
+
+
+def test_the_mean_follows_what_tasks_take() -> None:
+    lineup = Lineup(0.03)
+    lineup.learn(0.01)
+    lineup.learn(0.04)
+    assert lineup.depth == 1, "0.016 s: the last counts a fifth"
+
+
+@pytest.mark.parametrize(
+    ("front", "following"),
+    [
+        ({"resources": {"cpus": 1.0}}, {"resources": {"cpus": 2.0}}),
+        ({"outputs": {"out": "x"}}, {}),
+        ({}, {"outputs": {"out": "x"}}),
+        ({}, {"inputs": INPUT}),
+        ({"inputs": INPUT}, {}),
+    ],
+    ids=["other resources", "outputs to hash before", "outputs", "inputs", "a front whose inputs are fetched"],
+)
+def test_only_what_leaves_nothing_to_decide_is_lined_up(front: dict[str, Any], following: dict[str, Any]) -> None:
+    driver = short(resources={"cpus": 2.0})
+    effects = driver.assign(task("a", **front), task("b", **following))
+    assert [name for name, _, _ in spawns(effects)] == ([] if front.get("inputs") else ["a"])
+
+
+def test_a_front_whose_inputs_are_there_may_be_followed() -> None:
+    driver = short()
+    driver.assign(task("a", inputs=INPUT), task("b"))
+    assert spawns(driver(on.Prepared(task("a").id))) == [("a", None, False), ("b", "a", False)]
+
+
+def test_a_slot_that_would_idle_takes_the_last_of_the_longest_line() -> None:
+    driver = short(2)
+    driver.assign(*named("x y a b c d e f"))
+    assert spawns(driver(*map(started, "xy"), started("b"), started("d"), started("f"), ended("y"), at=1.0)) == []
+    driver = short(2)
+    driver.assign(task("x"), task("y", outputs={"out": "o"}), *named("a b"))
+    assert spawns(driver(started("x"), started("y"), ended("y", 1), at=1.0)) == [("b", None, False)]
+    assert driver.core.running == 2
+
+
+def test_what_waits_for_the_success_of_one_taken_goes_with_it() -> None:
+    driver = short(2)
+    driver.assign(task("x"), task("y", outputs={"out": "o"}), task("a"), task("b", after=(("a", 1),)))
+    assert spawns(driver(started("x"), started("y"), ended("y", 1))) == [("a", None, False)]
+    assert spawns(driver(started("a"))) == []
+    driver(started("b"), ended("a"))
+    assert end(driver(ended("b"))) == ("succeeded", None)
+
+
+def test_a_line_whose_front_turns_out_long_is_handed_back() -> None:
+    driver = short(queue_patience=2.0)
+    driver.assign(*named("a b"), at=10.0)
+    driver(started("a", 10.0), at=10.0)
+    assert of(do.SetTimer, driver(on.Tick(), at=10.1)) == [do.SetTimer(12.0)]
+    effects = driver(on.Tick(), at=12.0)
+    assert (of(do.Revoke, effects), ends(effects)) == ([do.Revoke(task("b").id)], []), "it may have started meanwhile"
+    assert of(do.Revoke, driver(on.Tick(), at=20.0)) == [], "once is enough"
+    effects = driver(on.Skipped(task("b").id), at=20.0)
+    assert end(effects) == ("returned", "no room on the node for longer than its queue_patience")
+    assert of(do.Acknowledge, effects) == [do.Acknowledge(task("b").id)]
+
+
+def test_one_that_started_before_it_could_be_revoked_just_runs() -> None:
+    driver = short()
+    driver.assign(*named("a b"), at=10.0)
+    driver(started("a", 10.0), at=10.0)
+    driver(on.Tick(), at=12.0)
+    driver(started("b", 12.0), ended("a", at=12.0), at=12.1)
+    assert end(driver(ended("b", at=12.2), at=12.2)) == ("succeeded", None)
+
+
+@pytest.mark.parametrize("how", ["revoked", "cancelled"])
+def test_what_is_told_not_to_start_is_neither_taken_nor_followed(how: str) -> None:
+    """Taken, it would start after the spawner has dropped it, beside the attempt that follows its hand-back."""
+    driver = short(2)
+    driver.assign(task("x"), task("y", outputs={"out": "o"}), task("b"), at=10.0)
+    driver(started("x", 10.0), started("y", 10.0), at=10.0)
+    order = on.Tick() if how == "revoked" else on.CancelAsked(2, "c1", ((task("b").id, 1),))
+    effects = driver(order, at=12.0)
+    assert of(do.Revoke, effects) or of(do.Kill, effects) == [do.Kill(task("b").id, SIGTERM)]
+    assert spawns(driver.assign(task("c"), at=12.0)) == [], "it would start beside x as soon as b is dropped"
+    assert spawns(driver(ended("y", 1, at=12.1), at=12.1)) == [("c", None, False)]
+    effects = driver(on.Skipped(task("b").id), at=12.2)
+    assert end(effects)[0] == ("returned" if how == "revoked" else "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        (on.CancelAsked(2, "c1", ((task("b").id, 1),)), "cancelled"),
+        (on.Drain(leave_at=0.0), "returned"),
+        (on.Drain(kill=True), "returned"),
+    ],
+)
+def test_ending_one_that_waits(order: on.RuntimeEvent, status: str) -> None:
+    driver = short()
+    driver.assign(*named("a b"), at=10.0)
+    effects = driver(order, at=10.0)
+    assert do.Kill(task("b").id, SIGTERM) in of(do.Kill, effects)
+    (fact,) = ends(driver(on.Skipped(task("b").id), at=10.0))
+    assert fact.status == status
+
+
+def test_one_that_waits_and_is_told_to_end_is_killed_when_it_started_all_the_same() -> None:
+    driver = short()
+    driver.assign(*named("a b"), at=10.0)
+    driver(on.CancelAsked(2, "c1", ((task("b").id, 1),)), at=10.0)
+    assert of(do.Kill, driver(started("b", 10.0), at=10.0)) == [do.Kill(task("b").id, SIGTERM)]
+    assert do.Kill(task("b").id, SIGKILL) in of(do.Kill, driver(on.Tick(), at=100.0))
+
+
+def test_a_drained_node_lets_its_lines_run_and_hands_back_the_rest() -> None:
+    driver = short()
+    driver.assign(*named("a b c d e f"))
+    (fact, _) = ends(driver(on.Drain()))
+    assert (fact.worker, fact.status) == ("e", TaskStatus.RETURNED)
+    driver(started("a"), started("b"), ended("a"))
+    assert end(driver(started("c"), ended("b"))) == ("succeeded", None)
+
+
+# --- needs --------------------------------------------------------------------------------------------------------------
+
+
+def follower(name: str, *needs: str, **keys: Any) -> Assignment:
+    return task(name, after=tuple((need, 1) for need in needs), **keys)
+
+
+def test_one_that_needs_an_open_one_starts_once_that_has_succeeded() -> None:
+    driver = Driver(2)
+    assert spawns(driver.assign(task("a"), follower("b", "a"))) == [("a", None, False)]
+    assert driver(on.Tick(), at=1000.0)[0] == do.SetTimer(None), "patience for room does not run while it waits"
+    driver(started("a"))
+    assert spawns(driver(ended("a"))) == [("b", None, False)]
+
+
+def test_one_that_needs_several_waits_for_the_last() -> None:
+    driver = Driver(3)
+    driver.start(task("a"), task("b"))
+    driver.assign(follower("c", "a", "b"))
+    assert spawns(driver(ended("a"))) == []
+    assert spawns(driver(ended("b"))) == [("c", None, False)]
+
+
+def test_one_whose_need_has_succeeded_here_before_starts() -> None:
+    driver = Driver(2)
+    driver.start(task("a"))
+    driver(ended("a"))
+    assert spawns(driver.assign(follower("b", "a"))) == [("b", None, False)]
+
+
+@pytest.mark.parametrize("how", ["failed", "unknown", "another attempt"])
+def test_one_whose_need_is_not_to_succeed_here_is_handed_back_at_once(how: str) -> None:
+    driver = Driver(2)
+    if how == "failed":
+        driver.start(task("a"))
+        driver(ended("a", 1))
+    elif how == "another attempt":
+        driver.start(task("a", 2))
+    effects = driver.assign(follower("b", "a"))
+    assert spawns(effects) == []
+    assert end(effects) == ("returned", "what it was to follow here did not succeed")
+
+
+@pytest.mark.parametrize("event", [ended("a", 1), lost("a"), on.SpawnFailed(task("a").id, "no such command")])
+def test_all_that_need_one_which_does_not_succeed_are_handed_back(event: on.RuntimeEvent) -> None:
+    driver = Driver(2)
+    driver.assign(task("a"), follower("b", "a"), follower("c", "b"), follower("d", "b", "a"))
+    facts = {fact.worker: fact.status for fact in ends(driver(event)) if fact.worker != "a"}
+    assert facts == dict.fromkeys("bcd", TaskStatus.RETURNED)
+    assert not driver.core.tasks
+
+
+def test_needs_may_come_in_any_order_of_one_batch() -> None:
+    driver = Driver(1)
+    effects = driver.assign(follower("c", "b"), follower("b", "a"), task("a"))
+    assert (ends(effects), spawns(effects)) == ([], [("a", None, False)])
+
+
+def test_a_chain_of_short_ones_is_a_line_in_which_each_needs_the_one_before() -> None:
+    driver = short()
+    assert spawns(driver.assign(task("a"), follower("b", "a"), follower("c", "b"))) == [
+        ("a", None, False),
+        ("b", "a", True),
+        ("c", "b", True),
+    ]
+    effects = driver(started("a"), ended("a", 1), on.Skipped(task("b").id), on.Skipped(task("c").id))
+    assert [(f.worker, f.status) for f in ends(effects)] == [
+        ("a", TaskStatus.FAILED),
+        ("b", TaskStatus.RETURNED),
+        ("c", TaskStatus.RETURNED),
+    ]
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+class Restarting:
+    """A runtime core, and what its store has."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
+        self.store: dict[TaskId, HeldTask] = {}
+        self.driver = short(slots)
+
+    def __call__(self, *events: on.RuntimeEvent, at: float = 0.0) -> list[RuntimeEffect]:
+        effects = self.driver(*events, at=at)
+        for saved in of(do.SaveHeldTask, effects):
+            self.store[saved.task.assignment.id] = saved.task
+        return effects
+
+    def restart(self) -> None:
+        held = self.store.values()
+        self.driver = Driver(self.slots)
+        open_, done = ([t for t in held if (t.phase is Phase.DONE) is over] for over in (False, True))
+        self.driver.core.restore(open_, [t.assignment.id for t in done], {}, 0.0)
+
+
+def test_after_a_restart_the_room_goes_to_what_the_spawner_has_started() -> None:
+    runtime = Restarting(2)
+    runtime(on.Assigned(1, "c1", tuple(named("x y a b c d"))))
+    runtime.restart()
+    assert (runtime.driver.core.running, runtime.driver.core.queued) == (2, 4)
+    running = [started("x"), started("d"), started("y")]
+    effects = runtime(*running, ended("y"), on.StillWaiting(tuple(t.id for t in named("a b c"))))
+    assert runtime.driver.core.running == 2
+    assert spawns(effects) == [], "both slots are taken, whichever lines the core takes them to be"
+
+
+def test_after_a_restart_one_with_room_here_does_not_go_on_waiting_at_the_spawner() -> None:
+    runtime = Restarting(2)
+    runtime(on.Assigned(1, "c1", (task("x"), task("y", outputs={"out": "o"}), task("a"))))
+    runtime(started("x"), started("y"))
+    runtime.store[task("y").id] = replace(runtime.store[task("y").id], phase=Phase.DONE)
+    runtime.restart()
+    assert spawns(runtime(on.StillWaiting((task("a").id,)))) == [("a", None, False)]
+
+
+def test_after_a_restart_what_waits_in_a_line_has_patience_again() -> None:
+    runtime = Restarting()
+    runtime(on.Assigned(1, "c1", tuple(named("a b"))))
+    runtime.restart()
+    runtime(started("a"), on.StillWaiting((task("b").id,)))
+    assert of(do.Revoke, runtime(on.Tick(), at=2.0)) == [do.Revoke(task("b").id)]
+
+
+def test_after_a_restart_one_that_waits_here_for_an_open_one_goes_on_waiting() -> None:
+    runtime = Restarting(2)
+    runtime(on.Assigned(1, "c1", (task("a", outputs={"out": "o"}), follower("b", "a"))))
+    runtime.restart()
+    assert ends(runtime(started("a"))) == []
+    runtime(ended("a"))
+    assert spawns(runtime(on.Collected(task("a").id, {}))) == [("b", None, False)]
+
+
+def test_after_a_restart_a_success_of_before_is_not_known_and_what_needs_it_is_handed_back() -> None:
+    runtime = Restarting(1)
+    runtime(on.Assigned(1, "c1", (task("a", outputs={"out": "o"}), follower("b", "a"))))
+    runtime(started("a"))
+    runtime(ended("a"))
+    runtime(on.Assigned(1, "c1", (task("c", priority=9, outputs={"out": "o"}),)), on.Collected(task("a").id, {}))
+    runtime.restart()
+    (fact,) = ends(runtime(started("c")))
+    assert (fact.worker, fact.status) == ("b", TaskStatus.RETURNED)
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_timeouts_of_ended_tasks_are_forgotten() -> None:
+    core = RuntimeCore(RuntimeOptions(1))
+    for attempt in range(1, 1000):
+        assignment = task(attempt=attempt, timeout=3600.0)
+        core.handle([on.Assigned(1, "c1", (assignment,))], float(attempt))
+        core.handle([on.ProcessStarted(assignment.id, 7, float(attempt))], float(attempt))
+        core.handle([exited(of_task=assignment.id)], float(attempt))
+    assert len(core.clocks) < 200
+
+
+def test_a_timeout_counts_from_the_start_and_not_from_the_line() -> None:
+    driver = short()
+    driver.assign(task("a"), task("b", timeout=1.0), at=10.0)
+    driver(started("a", 10.0), at=10.0)
+    assert of(do.Kill, driver(on.Tick(), at=11.5)) == []
+    driver(started("b", 11.5), ended("a", at=11.5), at=11.5)
+    assert of(do.Kill, driver(on.Tick(), at=12.4)) == []
+    assert of(do.Kill, driver(on.Tick(), at=12.5)) == [do.Kill(task("b").id, SIGTERM)]
