@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ class Told:
         return self.core.runs["r"].workers[name].status.value
 
 
-def chain(names: str, **keys: object) -> Iterable[WorkerSpec]:
+def chain(names: str, **keys: Any) -> Iterable[WorkerSpec]:
     before: tuple[str, ...] = ()
     for name in names:
         yield worker(name, *before, **keys)

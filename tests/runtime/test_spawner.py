@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -255,3 +256,201 @@ def test_the_start_of_a_process_is_known() -> None:
     assert start is not None
     assert abs(start - now) < 1
     assert started_at(process.pid) is None
+
+
+# --- one after another ------------------------------------------------------------------------------------------------
+
+
+def follows(folder: Path, id: str, after: str, *argv: str, on_success: bool = False) -> dict[str, Any]:
+    message = spawn(folder, id, *(argv or ("true",)), after=after)
+    message["spawn"][0][-1] = on_success
+    return message
+
+
+def told(client: Client, kind: str, id: str) -> Any:
+    """Wait until something is told of a task."""
+    while True:
+        message = client.hear()
+        assert message is not None
+        for record in message.get(kind, ()):
+            if id in (record, record[0]):
+                return record
+
+
+def blocked(folder: Path, id: str) -> dict[str, Any]:
+    """A task that ends when a line is written to its FIFO."""
+    pipe = folder / id.replace("/", "-")
+    os.mkfifo(pipe)
+    return spawn(folder, id, "sh", "-c", f"read line < {pipe}; exit $line")
+
+
+def let_go(folder: Path, id: str, code: int = 0) -> None:
+    (folder / id.replace("/", "-")).write_text(f"{code}\n")
+
+
+def test_one_that_follows_another_starts_when_that_has_ended(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    told(client, "started", "r/a/1")
+    again = Client(tmp_path)
+    assert set(again.open()["waiting"]) == {"r/b/1", "r/c/1"}
+    let_go(tmp_path, "r/a/1", 1)
+    ended = told(again, "exited", "r/c/1")
+    exits = {record[0]: record for record in Client(tmp_path).open()["exited"]}
+    assert [exits[f"r/{name}/1"][1] for name in "abc"] == [1, 0, 0]
+    assert exits["r/a/1"][5] <= exits["r/b/1"][9] <= exits["r/b/1"][5] <= exits["r/c/1"][9] == ended[9]
+
+
+@pytest.mark.parametrize("how", ["exit status", "signal", "no start"])
+def test_one_that_needs_a_success_is_skipped_without_it(
+    spawner: subprocess.Popen[str], tmp_path: Path, how: str
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    before = "r/a/1"
+    if how == "no start":
+        before = "r/x/1"
+        client.say(follows(tmp_path, "r/x/1", "r/a/1", "no-such-command"))
+    client.say(follows(tmp_path, "r/b/1", before, on_success=True))
+    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    client.say(follows(tmp_path, "r/d/1", "r/c/1"))
+    told(client, "started", "r/a/1")
+    if how == "signal":
+        client.say({"kill": [["r/a/1", signal.SIGTERM]]})
+    else:
+        let_go(tmp_path, "r/a/1", how == "exit status")
+    message: dict[str, Any] = {}
+    while "r/d/1" not in [record[0] for record in message.get("exited", ())]:
+        heard = client.hear()
+        assert heard is not None
+        message = {**message, **{kind: [*message.get(kind, []), *heard[kind]] for kind in heard}}
+    assert message["skipped"] == ["r/b/1", "r/c/1"]
+
+
+def test_one_that_ends_well_after_a_signal_has_not_succeeded(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    pipe = tmp_path / "ready"
+    os.mkfifo(pipe)
+    client.say(spawn(tmp_path, "r/a/1", "sh", "-c", f"trap 'exit 0' TERM; echo > {pipe}; while :; do sleep 0.1; done"))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1", on_success=True))
+    pipe.read_text()
+    client.say({"kill": [["r/a/1", signal.SIGTERM]]})
+    assert told(client, "skipped", "r/b/1") == "r/b/1"
+    (record,) = Client(tmp_path).open()["exited"]
+    assert (record[1], record[7]) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "order", [{"revoke": ["r/b/1"]}, {"kill": [["r/b/1", signal.SIGTERM]]}], ids=["revoke", "kill"]
+)
+def test_one_that_waits_and_is_not_to_start_is_skipped_and_what_followed_it_follows_the_one_before(
+    spawner: subprocess.Popen[str], tmp_path: Path, order: dict[str, Any]
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    client.say(follows(tmp_path, "r/c/1", "r/b/1"))
+    client.say(order)
+    assert told(client, "skipped", "r/b/1") == "r/b/1"
+    let_go(tmp_path, "r/a/1")
+    told(client, "exited", "r/c/1")
+
+
+def test_revoking_one_that_runs_does_nothing(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    client.say({"revoke": ["r/a/1", "r/unknown/1"]})
+    let_go(tmp_path, "r/a/1", 3)
+    assert told(client, "exited", "r/a/1")[1] == 3
+
+
+def test_one_that_waits_starts_at_once_when_asked_for_without_another(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1"))  # told twice: it goes on waiting
+    client.say(spawn(tmp_path, "r/b/1", "true"))
+    told(client, "exited", "r/c/1")
+    again = Client(tmp_path)
+    held = again.open()
+    assert [record[0] for record in held["running"]] == ["r/a/1"]
+    let_go(tmp_path, "r/a/1")
+    told(again, "exited", "r/a/1")
+    assert sorted(record[0] for record in Client(tmp_path).open()["exited"]) == ["r/a/1", "r/b/1", "r/c/1"]
+
+
+def test_what_fails_to_start_or_is_skipped_is_kept_until_it_is_acknowledged(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    first = Client(tmp_path)
+    first.open()
+    first.say(blocked(tmp_path, "r/a/1"))
+    first.say(follows(tmp_path, "r/b/1", "r/a/1", "no-such-command"))
+    first.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    told(first, "started", "r/a/1")
+    first.sock.shutdown(socket.SHUT_RDWR)  # nobody is there when it happens
+    let_go(tmp_path, "r/a/1")
+    second = Client(tmp_path)
+    held = second.open()
+    while not held["exited"]:
+        second = Client(tmp_path)
+        held = second.open()
+    assert [record[0] for record in held["failed"]] == ["r/b/1"]
+    assert held["skipped"] == ["r/c/1"]
+    second.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    assert "no-such-command" in told(second, "failed", "r/b/1")[1], "it is not tried again"
+    second.say({"ack": ["r/a/1", "r/b/1", "r/c/1"]})
+    held = Client(tmp_path).open()
+    assert not held["failed"]
+    assert not held["skipped"]
+    assert not held["exited"]
+
+
+def test_a_folder_that_the_one_before_removed_is_made_again(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    first, second = spawn(tmp_path, "r/a/1", "rm", "-r", str(shared)), follows(tmp_path, "r/b/1", "r/a/1")
+    second["spawn"][0][3] = str(shared)
+    client.say({"spawn": [*first["spawn"], *second["spawn"]]})
+    assert told(client, "exited", "r/b/1")[1] == 0
+
+
+def test_stopping_skips_what_waits(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    told(client, "started", "r/a/1")
+    client.say({"stop": True})
+    assert told(client, "skipped", "r/b/1") == "r/b/1"
+
+
+def test_a_long_series_ends_and_what_escaped_from_it_is_swept(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    script = f"setsid sleep 1000 & echo $! >> {tmp_path}/escaped"
+    client.say(blocked(tmp_path, "r/w0/1"))
+    for i in range(1, 40):
+        client.say(follows(tmp_path, f"r/w{i}/1", f"r/w{i - 1}/1", "sh", "-c", script, on_success=True))
+    let_go(tmp_path, "r/w0/1")
+    told(client, "exited", "r/w39/1")
+    for pid in map(int, (tmp_path / "escaped").read_text().split()):
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        assert select.select([handle], [], [], 20)[0], "an escaped process lives on"
+        os.close(handle)
