@@ -188,13 +188,18 @@ def test_one_that_waits_and_is_told_to_end_is_killed_when_it_started_all_the_sam
     assert do.Kill(task("b").id, SIGKILL) in of(do.Kill, driver(on.Tick(), at=100.0))
 
 
-def test_a_drained_node_lets_its_lines_run_and_hands_back_the_rest() -> None:
+def test_a_drained_node_hands_back_what_waits_in_its_lines_too() -> None:
     driver = short()
     driver.assign(*named("a b c d e f"))
-    (fact, _) = ends(driver(on.Drain()))
-    assert (fact.worker, fact.status) == ("e", TaskStatus.RETURNED)
-    driver(started("a"), started("b"), ended("a"))
-    assert end(driver(started("c"), ended("b"))) == ("succeeded", None)
+    drained = driver(on.Drain())
+    assert [(fact.worker, fact.status) for fact in ends(drained)] == [
+        ("e", TaskStatus.RETURNED),
+        ("f", TaskStatus.RETURNED),
+    ]
+    assert of(do.Revoke, drained) == [do.Revoke(task(name).id) for name in "bcd"]
+    assert end(driver(on.Skipped(task("b").id))) == ("returned", "the node takes no new work")
+    driver(started("c"))  # it was on its way
+    assert end(driver(ended("c"))) == ("succeeded", None)
 
 
 # --- needs --------------------------------------------------------------------------------------------------------------

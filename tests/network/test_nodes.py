@@ -125,7 +125,7 @@ def test_a_second_signal_to_an_up_kills_what_runs_and_the_next_up_goes_on(gates:
             gates.arrived("a.1")
             up.process.send_signal(signal.SIGINT)
             wait_until(lambda: client.get("nodes/n1")["status"] == "draining", "it is told to stop")
-            assert client.get("runs/r/workers/a")["status"] == "running"
+            wait_until(lambda: client.get("runs/r/workers/a")["status"] == "running", "what runs goes on")
         assert "told to stop again, it is killed" in up.log
         up.process.send_signal(signal.SIGINT)
         assert up.process.wait(30) == 0

@@ -176,7 +176,7 @@ class Following:
 
 def _leaves(task: Task) -> bool:
     """Whether the spawner is told not to start a task, or to end it."""
-    return task.revoked or task.held.ending is not None
+    return task.revoked is not None or task.held.ending is not None
 
 
 def _may_follow(assignment: Assignment, front: Assignment) -> bool:

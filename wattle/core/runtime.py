@@ -302,7 +302,7 @@ class RuntimeCore:
         self.acts.append(do.Acknowledge(event.task))
         task = self.tasks.get(event.task)
         if task is not None and task.held.phase is Phase.STARTING:
-            ending = task.held.ending or (Ending.IMPATIENT if task.revoked else Ending.UNMET)
+            ending = task.held.ending or task.revoked or Ending.UNMET
             self.end(task, *ENDINGS[Ending(ending)])
 
     def _exited(self, event: on.ProcessExited) -> None:

@@ -58,9 +58,8 @@ class Stopping:
         if not self.draining:
             self.draining = True
             self.core.acts.append(do.NodeUpdate())
-        for task in [t for t in self.core.tasks.values() if t.held.phase is Phase.QUEUED]:
-            if task.id in self.core.tasks:  # one that follows another has ended with that
-                self.core.end(task, TaskStatus.RETURNED, "the node takes no new work")
+        for task in list(self.core.tasks.values()):
+            self._hand_back(task, Ending.DRAINING)
         if event.kill:
             for task in list(self.core.tasks.values()):
                 self.stop(task, Ending.LEAVING)
@@ -114,12 +113,18 @@ class Stopping:
     def hand_back_impatient(self) -> None:
         """Hand back what has waited too long for room and found none in this batch."""
         for task in self._impatient:
-            if task.id in self.core.tasks and task.held.phase is Phase.QUEUED:
-                self.core.end(task, *ENDINGS[Ending.IMPATIENT])
-            elif task.lined_up and task.held.phase is Phase.STARTING:
-                task.revoked = True
-                self.core.acts.append(do.Revoke(task.id))
+            self._hand_back(task, Ending.IMPATIENT)
         self._impatient.clear()
+
+    def _hand_back(self, task: Task, why: Ending) -> None:
+        """Give up waiting for room; does nothing for a task that has it, or has ended, perhaps with one that it was to follow."""
+        if task.id not in self.core.tasks or task.revoked is not None:
+            return
+        if task.held.phase is Phase.QUEUED:
+            self.core.end(task, *ENDINGS[why])
+        elif task.lined_up and task.held.phase is Phase.STARTING:
+            task.revoked = why
+            self.core.acts.append(do.Revoke(task.id))
 
     def next_moment(self) -> float | None:
         """When there is something to do if nothing happens before."""

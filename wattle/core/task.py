@@ -19,6 +19,7 @@ class Ending(StrEnum):
     TIMEOUT = "timeout"
     UNMET = "unmet"  # what it was to follow did not succeed
     IMPATIENT = "impatient"  # it has waited too long for room
+    DRAINING = "draining"  # the node takes no new work
     LEAVING = "leaving"  # the runtime is told to go
     DISCONNECTED = "disconnected"  # no coordinator in sight and the worker asked for `on_disconnect: stop`
 
@@ -31,7 +32,7 @@ class Task:
     queued_at: float
     kill_at: float | None = None  # when SIGKILL follows the SIGTERM
     lined_up: bool = False  # at the spawner, for another one's end
-    revoked: bool = False  # the spawner is told not to start it
+    revoked: Ending | None = None  # why the spawner is told not to start it
     unmet: set[TaskId] = field(default_factory=set)  # tasks here that must succeed first
 
     @property
@@ -44,6 +45,7 @@ ENDINGS: dict[Ending, tuple[TaskStatus, str]] = {
     Ending.TIMEOUT: (TaskStatus.FAILED, "timed out"),
     Ending.UNMET: (TaskStatus.RETURNED, "what it was to follow here did not succeed"),
     Ending.IMPATIENT: (TaskStatus.RETURNED, "no room on the node for longer than its queue_patience"),
+    Ending.DRAINING: (TaskStatus.RETURNED, "the node takes no new work"),
     Ending.LEAVING: (TaskStatus.RETURNED, "its node was told to leave"),
     Ending.DISCONNECTED: (TaskStatus.RETURNED, "no coordinator was in sight and the worker says on_disconnect: stop"),
 }
