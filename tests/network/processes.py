@@ -182,16 +182,13 @@ class StockClient:
     """What a person writes with eclipse-zenoh alone."""
 
     def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
         config = {"mode": "client", "connect": {"endpoints": [endpoint]}, "scouting": {"multicast": {"enabled": False}}}
         self.session = zenoh.open(zenoh.Config.from_json5(json.dumps(config)))
 
     def raw(self, path: str, payload: bytes | str | None = None, timeout: float = 60.0) -> bytes:
-        """The first answer to a get; raises ApiError for an error reply, LookupError when nobody answers.
-
-        Where there are several gateways, two of them answer a client of one of them: this is the sooner of the two.
-        """
-        soonest = zenoh.ConsolidationMode.NONE  # by default answers are held back until all have come
-        for reply in self.session.get(API + path, payload=payload, timeout=timeout, consolidation=soonest):
+        """The answer to a get; raises ApiError for an error reply, LookupError when nobody answers."""
+        for reply in self.session.get(API + path, payload=payload, timeout=timeout):
             if reply.ok is None:
                 assert reply.err is not None
                 raise ApiError(reply.err.payload.to_bytes())

@@ -1,6 +1,7 @@
 """The gateway agent: translates public requests into questions to coordinators and runtimes. It holds no state, so any number may run.
 
-Gets are answered; puts and deletes have no answer in Zenoh, so what is refused is published on ``event/rejected``.
+Gets are answered by the gateway on duty (wattle/gateway/duty.py). Puts and deletes reach every gateway and are carried out by each, which
+does no harm, since they name what they change; they have no answer in Zenoh, so what is refused is published on ``event/rejected``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from wattle.bus.lanes import WAITING_BYTES
 from wattle.bus.queries import error_payload
 from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway.backend import Backend
+from wattle.gateway.duty import Duty
 from wattle.gateway.request import Answer, Method, Request
 from wattle.gateway.routes import Routes
 from wattle.logs import get_logger
 from wattle.peer.asking import parse_parameters, refuse
 from wattle.peer.presence import Presence, new_incarnation
-from wattle.protocol.keys import Keys
+from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
 from wattle.settings import GatewaySettings
@@ -51,20 +53,22 @@ class GatewayAgent:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
-        presence = Presence(self.bus, self.keys)
+        presence = self._presence = Presence(self.bus, self.keys)
         backend = Backend(self.bus, self.keys, presence, timeout=REQUEST_TIMEOUT)
         self._routes = Routes(backend, presence, self._settings)
+        me = Alive("gateway", self.name, self.incarnation)
+        self._duty = Duty(me, self.bus, self.keys, presence, self._asked)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             declarations = [
-                self.bus.serve(self.keys.api(), self._asked),
                 self.bus.subscribe(self.keys.api(), self._put),
                 self.bus.serve(self.keys.state("gateway", self.name), self._answer_state),
                 self.bus.declare_alive(self.keys.alive("gateway", self.name, self.incarnation)),
             ]
-            log.info("gateway ready", api=self.keys.api())
-            task_status.started()
             try:
+                await nursery.start(self._duty.run)
+                log.info("gateway ready", serving=self._duty.serving)
+                task_status.started()
                 await trio.sleep_forever()
             finally:
                 for declaration in reversed(declarations):
@@ -107,7 +111,7 @@ class GatewayAgent:
         self._start(method, sample.key, "", sample.payload, done, reject, finish)
 
     def _busy(self) -> Unavailable:
-        problem = f"this gateway has {self._open} requests open, with {self._putting} bytes to put; try again, or start another gateway"
+        problem = f"this gateway has {self._open} requests open, with {self._putting} bytes to put; try again later"
         return Unavailable(problem, code="BUSY")
 
     def _start(
@@ -171,6 +175,8 @@ class GatewayAgent:
             "namespace": self.keys.namespace,
             "version": __version__,
             "protocol": PROTOCOL,
+            "serving": self._duty.serving,
+            "sees": [peer.peer for peer in self._presence.peers()],
             "open_requests": self._open,
             "time": timestamp(time.time()),
         }

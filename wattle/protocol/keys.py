@@ -2,11 +2,12 @@
 
 ::
 
-    wattle/<ns>/api/v1/...                              public requests, served by every gateway (see wattle/gateway/routes.py)
+    wattle/<ns>/api/v1/...                              public requests, served by the gateway on duty (see wattle/gateway/routes.py)
     wattle/<ns>/event/runs/<run>[/workers/<worker>]     status changes, JSON
     wattle/<ns>/event/rejected                          puts and deletes that were refused (they have no reply)
     wattle/<ns>/state/<role>/<peer>                     any peer about itself
     wattle/<ns>/alive/<role>/<peer>/<incarnation>       liveliness tokens
+    wattle/<ns>/duty/<peer>/<incarnation>               the liveliness token of a gateway that answers (wattle/gateway/duty.py)
     wattle/<ns>/feed/<peer>                             a peer's facts: published when new, queried with ?after=N
     wattle/<ns>/cmd/<peer>/<verb>                       commands: queries with replies
     wattle/<ns>/blob/<digest>                           who holds this content
@@ -107,12 +108,15 @@ class Keys:
 
     def parse_alive(self, key: str) -> Alive:
         """Role, peer and incarnation of a token; raises InvalidRequest where they are no names: a peer called ``*`` would be everybody."""
-        parts = _after(key, f"{self.root}/alive/").split("/")
-        if len(parts) != 3:
-            raise InvalidRequest(f"key {key!r} is no liveliness token")
-        for part, what in zip(parts, ("role", "peer", "incarnation"), strict=True):
-            check_name(part, what)
-        return Alive(*parts)
+        return _token(key, _after(key, f"{self.root}/alive/").split("/"))
+
+    def duty(self, peer: str = "*", incarnation: str = "*") -> str:
+        """The token of a gateway that is on duty, or a pattern of them."""
+        return f"{self.root}/duty/{peer}/{incarnation}"
+
+    def parse_duty(self, key: str) -> Alive:
+        """The gateway that a token of duty is of; raises InvalidRequest as ``parse_alive`` does."""
+        return _token(key, ["gateway", *_after(key, f"{self.root}/duty/").split("/")])
 
     def feed(self, peer: str = "*") -> str:
         """A peer's feed."""
@@ -163,6 +167,14 @@ class Keys:
         if len(parts) != 4 or _ATTEMPT.fullmatch(parts[2]) is None or parts[3] not in STREAMS:
             raise InvalidRequest(f"key {key!r} is no log; logs are log/<run>/<worker>/<attempt>/<stdout or stderr>")
         return TaskId(check_name(parts[0], "run"), check_name(parts[1], "worker"), int(parts[2])), parts[3]
+
+
+def _token(key: str, parts: list[str]) -> Alive:
+    if len(parts) != 3:
+        raise InvalidRequest(f"key {key!r} is no liveliness token")
+    for part, what in zip(parts, ("role", "peer", "incarnation"), strict=True):
+        check_name(part, what)
+    return Alive(*parts)
 
 
 def _after(key: str, prefix: str) -> str:

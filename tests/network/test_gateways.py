@@ -1,0 +1,166 @@
+"""Several gateways on the networks of docs/zenoh.md, and clients of eclipse-zenoh alone: what they ask is carried out once, wherever they
+are connected, and by another gateway as soon as one is gone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zenoh
+
+from tests.network.processes import API, Agent, ApiError, Network, StockClient, network, stock_client, wait_until
+
+CONFIGS = Path(__file__).parents[2] / "zenoh-configs"
+ROUTER = ("--zenoh-config", str(CONFIGS / "router.json5"))
+CLIENT = ("--zenoh-config", str(CONFIGS / "client-of-router.json5"))
+SUBMISSIONS = 50
+
+
+def peers(net: Network) -> list[Agent]:
+    """Peers that dial the coordinator, and each other by gossip."""
+    head = net.start("coordinator")
+    others = [net.start(role, connect=head) for role in ("runtime", "gateway", "gateway", "gateway")]
+    return [head, *others]
+
+
+def routers(net: Network) -> list[Agent]:
+    """Three routers in a chain; a gateway is client of each, the coordinator of the last."""
+    doors: list[Agent] = []
+    for _ in range(3):
+        dialled = doors[-1] if doors else None
+        doors.append(net.start("router", None, *ROUTER, *_socket(net, f"router{len(doors) + 1}"), connect=dialled))
+        net.start("gateway", None, *CLIENT, connect=doors[-1])
+    net.start("coordinator", None, *CLIENT, connect=doors[-1])
+    return doors
+
+
+def mixed(net: Network) -> list[Agent]:
+    """A router with clients and peers: a gateway among each, and one among the clients of a peer."""
+    router = net.start("router", None, *ROUTER, *_socket(net, "router1"))
+    head = net.start("coordinator", connect=router)
+    peer = net.start("gateway", None, "--connect", router.endpoint, connect=head)
+    net.start("gateway", None, *CLIENT, connect=router)
+    net.start("gateway", None, *CLIENT, connect=head)
+    return [router, head, peer]
+
+
+def _socket(net: Network, name: str) -> Sequence[str]:
+    return ("--listen", f"unixsock-stream/{net.folder}/{name}/wattle.sock")
+
+
+Build = Callable[[Network], list[Agent]]
+
+
+@contextmanager
+def doors(build: Build) -> Iterator[tuple[Network, list[StockClient]]]:
+    """A network, and a client of each agent that has clients, once everybody sees everybody and one gateway is on duty."""
+    with network() as net, ExitStack() as stack:
+        clients = [stack.enter_context(stock_client(agent.endpoint)) for agent in build(net)]
+        for client in clients:
+            wait_until(lambda client=client: settled(net, client), "one gateway is on duty")  # type: ignore[misc]
+        yield net, clients
+
+
+def settled(net: Network, client: StockClient) -> bool:
+    gateways = {agent.name for agent in net.agents if agent.role == "gateway" and agent.process.poll() is None}
+    told = states(client)
+    try:
+        seen = {peer["name"] for peer in client.get("health")["peers"]}
+    except LookupError:
+        return False
+    return set(told) == gateways and sum(told.values()) == 1 and len(seen) == len(net.agents)
+
+
+def states(client: StockClient) -> dict[str, bool]:
+    """The gateways, and whether they say that they are on duty."""
+    found = {}
+    for reply in client.session.get("wattle/default/state/gateway/*", target=zenoh.QueryTarget.ALL, timeout=5):
+        if reply.ok is not None:
+            state = json.loads(reply.ok.payload.to_bytes())
+            found[state["name"]] = state["serving"]
+    return found
+
+
+def workflow(name: str) -> dict[str, Any]:
+    """One whose worker waits for a node that does not come."""
+    return {"name": name, "workers": [{"name": "w", "command": "true", "place": {"node": "nowhere"}}]}
+
+
+def runs(client: StockClient) -> Counter[str]:
+    """How many runs there are of each workflow."""
+    return Counter(run["workflow"] for run in client.get("runs?limit=1000")["runs"])
+
+
+@pytest.mark.parametrize("build", [peers, routers, mixed])
+def test_what_comes_without_an_id_is_carried_out_once_wherever_it_is_asked(build: Build) -> None:
+    with doors(build) as (_, clients):
+        for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
+            replies = list(client.session.get(API + "runs", payload=json.dumps(workflow(f"d-{number}")), timeout=30))
+            assert [reply.ok is not None for reply in replies] == [True]
+        assert runs(clients[0]) == {f"d-{number}": 1 for number in range(SUBMISSIONS)}
+        for number, client in enumerate(clients):
+            client.get("workflows", workflow(f"w-{number}"))
+            client.get(f"workflows/w-{number}/start")
+            run = client.get("runs", workflow(f"r-{number}"))["id"]
+            client.get(f"runs/{run}/cancel")
+            client.get(f"runs/{run}/retry")
+            client.get(f"runs/{run}/cancel")
+            assert client.get("prune", {"runs": [run]})["runs"] == [run]
+        assert all(runs(clients[-1])[f"w-{number}"] == 1 for number in range(len(clients)))
+
+
+def test_a_peer_of_eclipse_zenoh_is_answered_by_one_gateway() -> None:
+    with network() as net:
+        agents = peers(net)
+        config = {
+            "mode": "peer",
+            "connect": {"endpoints": [agent.endpoint for agent in agents]},
+            "scouting": {"multicast": {"enabled": False}},
+        }
+        with stock_client(agents[0].endpoint) as client:
+            wait_until(lambda: settled(net, client), "one gateway is on duty")
+            with zenoh.open(zenoh.Config.from_json5(json.dumps(config))) as session:
+                wait_until(lambda: list(session.get(API + "health", timeout=5)), "a peer is answered")
+                for number in range(SUBMISSIONS):
+                    assert len(list(session.get(API + "runs", payload=json.dumps(workflow(f"d-{number}"))))) == 1
+            assert runs(client) == {f"d-{number}": 1 for number in range(SUBMISSIONS)}
+
+
+@pytest.mark.parametrize("build", [peers, routers])
+def test_when_the_gateway_on_duty_is_killed_another_answers_and_nothing_is_carried_out_twice(build: Build) -> None:
+    with doors(build) as (net, clients):
+        (on_duty,) = [name for name, serving in states(clients[0]).items() if serving]
+        (gone,) = [agent for agent in net.agents if agent.name == on_duty]
+        clients = [client for client in clients if client.endpoint not in gone.endpoints]
+        answered = set()
+        for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
+            if number == SUBMISSIONS // 2:
+                gone.process.kill()
+            try:
+                client.get("runs", workflow(f"d-{number}"))
+            except (LookupError, ApiError) as error:  # it may have been carried out or not: an answer is what tells
+                assert isinstance(error, LookupError) or error.code == "Timeout"
+            else:
+                answered.add(f"d-{number}")
+        for client in clients:
+            wait_until(lambda client=client: asked(client), "another gateway answers")  # type: ignore[misc]
+            client.get("runs", workflow("last"))
+        found = runs(clients[0])
+        assert found.pop("last") == len(clients)
+        assert set(found.values()) == {1}
+        assert answered <= set(found)
+        assert len(answered) > SUBMISSIONS // 2
+
+
+def asked(client: StockClient) -> bool:
+    try:
+        client.get("health")
+    except LookupError:
+        return False
+    return True
