@@ -113,6 +113,16 @@ def test_a_network_heard_of_before_is_waited_for_longer() -> None:
     assert 5.0 < stage.now <= 10.0
 
 
+def test_a_gateway_that_held_the_first_request_until_it_was_killed_is_waited_for_like_one_never_met() -> None:
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        if len(stage.asked) == 1:
+            stage.now += 15  # held back, as long polls are, and then nobody answers
+        return good(run("succeeded")) if len(stage.asked) > 3 else NOBODY
+
+    stage = Stage(answer)
+    assert stage.play(steps.wait(stage.policy, "r", 60.0))[1].status == "succeeded"
+
+
 def test_other_errors_are_raised_at_once() -> None:
     stage = Stage(script(bad("RUN_NOT_FOUND")))
     with pytest.raises(NotFound):

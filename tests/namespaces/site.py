@@ -1,6 +1,7 @@
-"""A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone, ``side``
-shares a host with coordinator ``one``, ``back`` one with runtime ``far``. The lease is one second. Of every two agents the later one in
-``PORTS`` dials the other; or they find each other by multicast (zenoh-configs/lan-peer.json5), which heals less soon.
+"""A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone and,
+as the first by name, on duty wherever it is in sight; ``side`` shares a host with coordinator ``one``, ``rear`` one with runtime ``far``.
+The lease is one second. Of every two agents the later one in ``PORTS`` dials the other; or they find each other by multicast
+(zenoh-configs/lan-peer.json5), which heals less soon.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-import zenoh
-
 from tests.namespaces.hosts import Lan, lan, together
-from tests.network.processes import API, Agent, StockClient, stock_client, wait_until
+from tests.network.processes import Agent, StockClient, stock_client, wait_until
 from wattle.core.hashing import ranked
 
 MULTICAST = ("--zenoh-config", str(Path(__file__).parents[2] / "zenoh-configs" / "lan-peer.json5"))
@@ -38,9 +37,9 @@ DIALLED = {
         }
     },
 }
-PORTS = {"door": 7447, "side": 7447, "back": 7447, "one": 7448, "two": 7448, "near": 7448, "far": 7448, "mid": 7449}
+PORTS = {"door": 7447, "side": 7447, "rear": 7447, "one": 7448, "two": 7448, "near": 7448, "far": 7448, "mid": 7449}
 COORDINATORS, RUNTIMES = ("one", "two"), ("near", "far")
-GATEWAYS = {"door": "door", "side": "one", "back": "far"}  # and the hosts they are on
+GATEWAYS = {"door": "door", "side": "one", "rear": "far"}  # and the hosts they are on
 PATIENCE = 60.0
 _numbers = count(1)
 
@@ -111,13 +110,10 @@ class Site:
         return self.agents[agent].log.count(f'"event": "{event}"')
 
     def _complete(self) -> bool:
-        """Whether every gateway sees everybody. Any of them may answer a client, so all are asked."""
-        replies = self.door.session.get(
-            f"{API}health", timeout=5, target=zenoh.QueryTarget.ALL, consolidation=zenoh.ConsolidationMode.NONE
-        )
-        told = [reply.ok for reply in replies]
-        seen = [{peer["name"] for peer in json.loads(ok.payload.to_bytes())["peers"]} for ok in told if ok is not None]
-        return len(seen) == len(GATEWAYS) and all(names.issuperset(self.agents) for names in seen)
+        """Whether every gateway sees everybody, and ``door`` is on duty alone."""
+        states = self.door.gateways()
+        everywhere = all(set(state["sees"]).issuperset(self.agents) for state in states.values())
+        return len(states) == len(GATEWAYS) and everywhere and self.door.on_duty() == ["door"]
 
     def start(self, role: str, name: str, *options: str) -> Agent:
         """Start an agent, or start it again."""

@@ -163,7 +163,7 @@ def test_a_coordinator_cut_off_alone_takes_no_work_from_the_others(patient: Site
 
 
 def test_a_gateway_cut_off_says_so_and_the_others_go_on(patient: Site, gates: Gates) -> None:
-    door, back, run = patient.door, patient.clients["back"], run_of("one")
+    door, rear, run = patient.door, patient.clients["rear"], run_of("one")
     submit(door, run, worker("first", gates.script))
     gates.arrived("first.1")
     patient.cut("door")
@@ -175,8 +175,8 @@ def test_a_gateway_cut_off_says_so_and_the_others_go_on(patient: Site, gates: Ga
     assert door.get("nodes")["nodes"] == []
     assert door.get("health")["status"] == "degraded"
     gates.open("first.1")
-    assert back.wait(run)["status"] == "succeeded"
-    assert execute(back, run_of("two"))["status"] == "succeeded"
+    assert rear.wait(run)["status"] == "succeeded"
+    assert execute(rear, run_of("two"))["status"] == "succeeded"
     patient.heal("door")
     assert door.wait(run)["status"] == "succeeded"
 
@@ -228,7 +228,7 @@ def test_a_broken_link_between_the_owner_and_a_node_stops_nothing_else(patient: 
 
 
 def test_a_node_cut_off_is_shown_unreachable_and_its_logs_are_where_it_is(patient: Site, gates: Gates) -> None:
-    door, back, run = patient.door, patient.clients["back"], run_of("one")
+    door, rear, run = patient.door, patient.clients["rear"], run_of("one")
     events = submit(door, run, worker("first", f"echo begun\n{gates.script}echo done", node="far"))
     gates.arrived("first.1")
     events.wait(name="first", status="running")
@@ -239,19 +239,19 @@ def test_a_node_cut_off_is_shown_unreachable_and_its_logs_are_where_it_is(patien
     shown = door.get(f"runs/{run}/workers/first")
     assert (shown["status"], shown["unreachable"], shown["node"]) == ("running", True, "far")
     assert refusal(lambda: log(door, run, "first", 1)) == NODE_AWAY
-    assert code(back, f"runs/{run}") == "NO_COORDINATOR"
-    assert log(back, run, "first", 1) == "begun\n"  # on the other side of the cut
+    assert code(rear, f"runs/{run}") == "NO_COORDINATOR"
+    assert log(rear, run, "first", 1) == "begun\n"  # on the other side of the cut
     gates.open("first.1")  # ends while nobody can see it
     patient.heal("far")
     assert door.wait(run)["status"] == "succeeded"
     assert attempts(door, run, "first") == [(1, "far", "succeeded")]
     assert door.get(f"runs/{run}/workers/first")["unreachable"] is False
-    assert log(door, run, "first", 1) == log(back, run, "first", 1) == "begun\ndone\n"
+    assert log(door, run, "first", 1) == log(rear, run, "first", 1) == "begun\ndone\n"
 
 
 @long
 def test_the_work_of_a_node_cut_off_for_long_is_done_elsewhere_and_all_logs_are_kept(hasty: Site, gates: Gates) -> None:
-    door, back, run = hasty.door, hasty.clients["back"], run_of("one")
+    door, rear, run = hasty.door, hasty.clients["rear"], run_of("one")
     script = f'echo "begun $WATTLE_ATTEMPT"\n{gates.script}'
     with only_on(door, "far"):
         events = submit(door, run, worker("first", script), worker("second", script))
@@ -262,7 +262,7 @@ def test_the_work_of_a_node_cut_off_for_long_is_done_elsewhere_and_all_logs_are_
     assert [(n, node) for n, node, _ in attempts(door, run, "first")] == [(1, "far"), (2, "near")]
     assert refusal(lambda: log(door, run, "first", 1)) == NODE_AWAY
     assert log(door, run, "first", 2) == "begun 2\n"
-    assert log(back, run, "first", 1) == "begun 1\n"
+    assert log(rear, run, "first", 1) == "begun 1\n"
     gates.open("first.2")
     events.wait(name="first", status="succeeded")
     gates.open("second.1")  # ends while nobody can see it, and before the other attempt
@@ -274,13 +274,13 @@ def test_the_work_of_a_node_cut_off_for_long_is_done_elsewhere_and_all_logs_are_
     wait_until(
         lambda: attempts(door, run, "second") == [(1, "far", "succeeded"), (2, "near", "superseded")], "second ended"
     )
-    for client in (door, back):
+    for client in (door, rear):
         assert [log(client, run, "first", n) for n in (1, 2)] == ["begun 1\n", "begun 2\n"]
 
 
 @long
 def test_both_sides_of_a_split_go_on_and_one_result_stands(hasty: Site, gates: Gates) -> None:
-    door, back = hasty.door, hasty.clients["back"]
+    door, rear = hasty.door, hasty.clients["rear"]
     here, there = run_of("one"), run_of("one")  # and where their first result will be
     with only_on(door, "near"):
         submit(door, here, worker("third", gates.script))
@@ -291,15 +291,15 @@ def test_both_sides_of_a_split_go_on_and_one_result_stands(hasty: Site, gates: G
     hasty.cut("two", "far")
     gates.arrived("first.2", f"third.{ADOPTED}")  # each side has given up the other's node
     assert owner(door, here) == owner(door, there) == ("one", 1)
-    assert owner(back, here) == owner(back, there) == ("two", 2)
+    assert owner(rear, here) == owner(rear, there) == ("two", 2)
     gates.open("third.1")
     mine = door.wait(here)
     gates.open("first.1")
-    theirs = back.wait(there)
+    theirs = rear.wait(there)
     gates.open("first.2")  # a second result of the same run, later
     assert door.wait(there)["completed_at"] > theirs["completed_at"]
     hasty.heal("two", "far")
-    for client in (door, back):
+    for client in (door, rear):
         for run, first in ((here, mine), (there, theirs)):
             wait_until(
                 lambda c=client, r=run, f=first: c.get(f"runs/{r}")["completed_at"] == f["completed_at"],  # type: ignore[misc]
@@ -351,25 +351,25 @@ def test_lost_packets_cost_time_and_nothing_else(hasty: Site, tmp_path: Path) ->
 @long
 def test_with_a_quorum_the_smaller_side_gives_out_nothing_and_says_why(gates: Gates) -> None:
     with site({"WATTLE_QUORUM": "3", "WATTLE_LOST_AFTER": "300"}, mid="near") as strict:
-        door, back, run, late = strict.door, strict.clients["back"], run_of("two"), run_of("two")
+        door, rear, run, late = strict.door, strict.clients["rear"], run_of("two"), run_of("two")
         submit(door, run, worker("first", gates.script, node="far"), worker("second", "true", "first"))
         gates.arrived("first.1")
         strict.cut("two", "far")
         wait_until(lambda: owner(door, run) == ("one", 2), "the larger side has taken over")
         gates.open("first.1")
-        wait_until(lambda: back.get(f"runs/{run}/workers/second")["status"] == "ready", "the smaller side works on")
-        seen = back.get(f"runs/{run}/workers/second")
+        wait_until(lambda: rear.get(f"runs/{run}/workers/second")["status"] == "ready", "the smaller side works on")
+        seen = rear.get(f"runs/{run}/workers/second")
         assert (seen["status"], seen["attempts"]) == ("ready", [])
         assert seen["waiting_for"] == "waits for a quorum: 2 of 3 peers are in sight"
         quick = {"document": {"name": "q", "workers": [{"name": "w", "command": "true"}]}, "run": late}
         for path, payload in (("runs", quick), (f"runs/{run}/cancel", None)):
-            refused = refusal(lambda p=path, b=payload: back.get(p, b))  # type: ignore[misc]
+            refused = refusal(lambda p=path, b=payload: rear.get(p, b))  # type: ignore[misc]
             said = "2 of 3 peers are in sight at coordinator 'two': without that quorum nothing is changed"
             assert refused == ("NO_QUORUM", said)
         strict.heal("two", "far")
-        assert back.get("runs", quick)["owner"] == "two"
+        assert rear.get("runs", quick)["owner"] == "two"
         for name, last in ((run, "one"), (late, "two")):
             final = door.wait(name)
             assert (final["status"], final["owner"]) == ("succeeded", last)
-        assert attempts(back, run, "first") == [(1, "far", "succeeded")]
-        assert [(n, status) for n, _, status in attempts(back, run, "second")] == [(ADOPTED_BY_ONE, "succeeded")]
+        assert attempts(rear, run, "first") == [(1, "far", "succeeded")]
+        assert [(n, status) for n, _, status in attempts(rear, run, "second")] == [(ADOPTED_BY_ONE, "succeeded")]

@@ -236,6 +236,17 @@ class StockClient:
                 return ready
             assert time.monotonic() < deadline, f"only {ready} are ready"
 
+    def gateways(self) -> dict[str, dict[str, Any]]:
+        """What gateways say of themselves, whether they are on duty or not."""
+        key = f"{API.removesuffix('api/v1/')}state/gateway/*"
+        answers = self.session.get(key, target=zenoh.QueryTarget.ALL, timeout=10)
+        states = [json.loads(reply.ok.payload.to_bytes()) for reply in answers if reply.ok is not None]
+        return {state["name"]: state for state in states}
+
+    def on_duty(self) -> list[str]:
+        """The gateways that say that they are on duty."""
+        return [name for name, state in self.gateways().items() if state["serving"]]
+
     def close(self) -> None:
         self.session.close()
 

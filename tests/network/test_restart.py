@@ -113,7 +113,7 @@ def test_a_client_that_waits_at_a_killed_gateway_is_answered_by_another() -> Non
             wait_until(lambda: open_requests(client, gateway) >= 1, "the client waits at the first gateway")
             net.start("gateway", "second", connect=coordinator)
             gateway.kill()
-            wait_until(lambda: [p["name"] for p in client.get("health")["peers"]].count("second"), "the second answers")
+            wait_until(lambda: client.on_duty() == ["second"], "the second answers")
             assert not answer.done()
             open_gate(gate)
             assert answer.result(60).status == "succeeded"

@@ -23,7 +23,7 @@ from wattle.peer.presence import Presence
 from wattle.protocol.keys import Alive, Keys
 
 TURN = 0.1
-"""Seconds that each gateway which stands by gives the one before it to take the duty: that one may see somebody on duty whom it does not."""
+"""Seconds that each gateway that stands by gives the one before it to take the duty, which may see somebody on duty that it does not."""
 
 MEETING = 1.0
 """Seconds that a gateway which starts waits for the others to answer, at most."""
@@ -67,9 +67,7 @@ class Duty:
 
     async def _meet(self) -> None:
         """Ask the other gateways anything: with their answers, what they declared before is known as well."""
-        await self._bus.get(
-            self._keys.state("gateway"), timeout=MEETING, everyone=True, priority=Priority.CONTROL
-        )
+        await self._bus.get(self._keys.state("gateway"), timeout=MEETING, everyone=True, priority=Priority.CONTROL)
 
     async def _take(self) -> None:
         """Take the duty, unless somebody else does within the time that those before this gateway are given."""
