@@ -35,6 +35,7 @@ from wattle.store.folder import FolderLock
 
 if TYPE_CHECKING:
     from wattle.runtime.agent import RuntimeAgent
+    from wattle.runtime.launching import Starting
     from wattle.store.base import Store
 
 SWITCH_INTERVAL = 1e-4
@@ -54,6 +55,7 @@ class Host:
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
+        self._spawner: Starting | None = None
         self._stores: dict[str, Store] = {}
         self._broken: StoreError | None = None
         self._broke = trio.Event()
@@ -67,6 +69,8 @@ class Host:
         """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
         with ExitStack() as stack:
             stack.callback(FolderLock(self._first.data).close)
+            if "runtime" in self._settings:
+                self._start_spawner(stack)
             for role in self._settings:  # before anybody can see this process: what cannot use its store does not join
                 self._open_store(role, stack)
             bus = await open_zenoh_bus(_zenoh_options(self._first))
@@ -79,7 +83,7 @@ class Host:
     async def _serve(self, bus: Bus, ready: Callable[[list[str]], None]) -> None:
         keys, lease = Keys(self._first.namespace), lease_of(_zenoh_options(self._first))
         async with trio.open_nursery() as claims:
-            for role in self._settings:
+            for role in self._settings if _finds_others(self._first) else ():
                 claims.start_soon(partial(claim_name, bus, keys, role, self.name(role), lease=lease))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
@@ -93,6 +97,14 @@ class Host:
         """One agent's life; when it ends by itself the others end too."""
         await life(task_status=task_status)
         scope.cancel()
+
+    def _start_spawner(self, stack: ExitStack) -> None:
+        """So that it starts while everything else does."""
+        from wattle.runtime.launching import start_ahead
+
+        self._spawner = start_ahead(self._settings["runtime"].data)
+        if self._spawner is not None:
+            stack.callback(self._spawner.give_up)
 
     def _open_store(self, role: str, stack: ExitStack) -> None:
         settings = self._settings[role]
@@ -127,7 +139,7 @@ class Host:
                 from wattle.store.runtime import RuntimeStore
 
                 assert isinstance(store, RuntimeStore)
-                self._runtime = RuntimeAgent(name, settings, bus, store, at_rest=self._at_rest)
+                self._runtime = RuntimeAgent(name, settings, bus, store, at_rest=self._at_rest, spawner=self._spawner)
                 return self._runtime.run
             case GatewaySettings():
                 from wattle.gateway.agent import GatewayAgent
@@ -217,6 +229,11 @@ def _leaves(group: BaseExceptionGroup[WattleError]) -> Iterator[WattleError]:
             yield from _leaves(error)
         else:
             yield error
+
+
+def _finds_others(settings: AgentSettings) -> bool:
+    """Whether a session may find others by itself. One that only listens has nobody in sight when it opens, and so no name to look for."""
+    return bool(settings.connect or settings.multicast or settings.zenoh_config)
 
 
 def _zenoh_options(settings: AgentSettings) -> ZenohOptions:

@@ -4,8 +4,8 @@ Every module may say ``log = get_logger("wattle.feeds")`` for free, and then ``l
 event in plain words, and values by name. ``run``, ``worker``, ``attempt`` and ``cause`` (the id that runs from an event through
 messages to what came of it) are the standard names; ``role`` and ``peer`` are bound once.
 
-A process that never calls ``configure``, such as the command line, shows warnings and errors as plain lines on stderr. Only ``configure``
-imports structlog, which takes 0.2 s (it brings rich and asyncio along): agents call it, clients never do.
+A process that never calls ``configure``, such as the command line, shows warnings and errors as plain lines on stderr. Only lines for
+people are made by structlog, which takes 0.2 s to import (it brings rich and asyncio along): where nobody reads along it is left alone.
 
 Messages travel through the standard library's logging, so records of zenoh, peewee and Python's own warnings come out alike, and
 programs that use the SDK handle Wattle's with what they know.
@@ -13,6 +13,7 @@ programs that use the SDK handle Wattle's with what they know.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -116,18 +117,18 @@ def configure(
     """Log to ``file``, else to ``stream``, else to stderr, from ``level`` on, with ``values`` in every entry.
 
     ``level`` is one of LEVELS, ``format`` one of FORMATS: auto is human on a terminal, json elsewhere. A second call replaces what the
-    first one set up. Raises SettingsError when the file cannot be opened.
+    first one set up. Where structlog is imported already, what is said through it comes out of the same handler. Raises SettingsError when
+    the file cannot be opened.
     """
     global _handler
     if level not in LEVELS or format not in FORMATS:
         raise ValueError(f"no such log level or format: {level!r}, {format!r}")
-    import structlog
-
     target = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - stderr is None when started with 2>&-
     handler = logging.StreamHandler(target) if file is None else _open(file)
     terminal = file is None and target.isatty()
     human = format == "human" or (format == "auto" and terminal)
-    handler.setFormatter(_formatter(human, terminal and not os.environ.get("NO_COLOR"), values))
+    colors = terminal and not os.environ.get("NO_COLOR")
+    handler.setFormatter(_human_formatter(colors, values) if human else _JsonFormatter(values))
 
     root = logging.getLogger()
     if _handler is not None:
@@ -140,7 +141,14 @@ def configure(
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(number, logging.INFO))
     logging.captureWarnings(True)
-    # For agents of users that say structlog.get_logger(): their events come out of the same handler.
+    if "structlog" in sys.modules:
+        _configure_structlog()
+
+
+def _configure_structlog() -> None:
+    """For agents of users that say ``structlog.get_logger()``: their events come out of the same handler."""
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -164,26 +172,50 @@ def _open(file: Path) -> WatchedFileHandler:
         ) from None
 
 
-def _formatter(human: bool, colors: bool, bound: Mapping[str, object]) -> logging.Formatter:
+def _human_formatter(colors: bool, bound: Mapping[str, object]) -> logging.Formatter:
     import structlog
 
-    def entry(_: object, __: str, given: Any) -> dict[str, Any]:
-        return _entry(given, bound)
+    def entry(_: object, __: str, given: Any) -> Mapping[str, Any]:
+        record = given.pop("_record")
+        given.pop("_from_structlog")
+        return _entry(record, given, bound)
 
-    processors: list[Any] = [entry]
-    if human:
-        plain = structlog.dev.plain_traceback  # the rich one would print the values of local variables
-        renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False)
-        processors += [_printable, renderer]
-    else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
-    return structlog.stdlib.ProcessorFormatter(processors=processors)
+    plain = structlog.dev.plain_traceback  # the rich one would print the values of local variables
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False)
+    return structlog.stdlib.ProcessorFormatter(processors=[entry, _printable, renderer])
 
 
-def _entry(given: dict[str, Any], bound: Mapping[str, object]) -> dict[str, Any]:
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per record, with ``bound`` in it."""
+
+    def __init__(self, bound: Mapping[str, object]) -> None:
+        super().__init__()
+        self._bound = bound
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The entry as a line."""
+        if isinstance(record.msg, dict) and hasattr(record, "_logger"):  # a structlog logger's
+            given = dict(record.msg)
+        else:
+            given = {"event": record.getMessage(), "exc_info": record.exc_info, "stack_info": record.stack_info}
+            given = {name: value for name, value in given.items() if value}
+        entry = _entry(record, given, self._bound)
+        error = _exception(entry.pop("exc_info", None))
+        if error is not None:
+            entry["exception"] = self.formatException(error)
+        return json.dumps(entry, default=str)
+
+
+def _exception(given: Any) -> Any:
+    """What ``exc_info`` may be (an exception, True, or what sys.exc_info() gives) as the last of these; None where there is none."""
+    if isinstance(given, BaseException):
+        return type(given), given, given.__traceback__
+    found = given if isinstance(given, tuple) else sys.exc_info() if given else (None,)
+    return None if found[0] is None else found
+
+
+def _entry(record: logging.LogRecord, given: dict[str, Any], bound: Mapping[str, object]) -> dict[str, Any]:
     """One entry from a record, whoever made it: Wattle, a plain logging call, or a structlog logger."""
-    record: logging.LogRecord = given.pop("_record")
-    given.pop("_from_structlog")
     event, exc_info = given.pop("event", ""), given.pop("exc_info", None)
     values = {**bound, **_context.get(), **given}
     if isinstance(record.msg, _Event):

@@ -1,4 +1,4 @@
-"""The embedded network: found, started and stopped by ``wattle run``; one child process ``wattle up`` on the data folder.
+"""The embedded network: found, started and stopped by ``wattle run``; one child process on the data folder, wattle/cli/embedded.py.
 
 Who uses an embedded network *holds* it: the process that started it by the pipe on the child's stdin, any later ``wattle run``
 by a connection to ``hold.sock`` in the data folder. The kernel ends either when its process ends, in whatever way. When the last
@@ -174,17 +174,16 @@ def take_lock(data: Path) -> BinaryIO | None:
 
 
 class Child:
-    """``wattle up`` as a child process: in a session of its own, so that a terminal's Ctrl-C does not reach it."""
+    """The network (wattle/cli/embedded.py) as a child process: in a session of its own, so that a terminal's Ctrl-C does not reach it."""
 
     def __init__(self, data: Path, namespace: str, lock: int, *options: str) -> None:
         self._log = data / LOG_NAME
         self._ready = False
         self._unread = b""
-        arguments = ["up", "--data", str(data), "--namespace", namespace, "--listen", socket_endpoint(data)]
         with self._open_log() as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [*_python(), "-m", "wattle", *arguments, "--embedded-lock", str(lock), *options],
+                [*_python(), "-m", "wattle.cli.embedded", str(data), namespace, str(lock), *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -98,7 +98,7 @@ def _runtime(trap: Trap) -> None:
     from wattle.core.model import FactKind
     from wattle.core.states import Phase
     from wattle.protocol.messages import AssignBatch, decode
-    from wattle.runtime import processes
+    from wattle.runtime import launching
     from wattle.runtime.agent import RuntimeAgent
     from wattle.runtime.transfer import _Part
     from wattle.store.runtime import RuntimeStore
@@ -129,7 +129,7 @@ def _runtime(trap: Trap) -> None:
     before(RuntimeAgent, "_collect", of_worker("collecting"), trap)
     before(_Part, "append", lambda part, data: ["fetching"] if part.offset else [], trap)
     _after_commits(RuntimeStore, saved, trap)
-    processes._BOOT = _SPAWNER
+    launching._BOOT = _SPAWNER
 
 
 def _after_commits(store: Any, steps: Callable[[Iterable[Any]], Iterator[str]], trap: Trap) -> None:

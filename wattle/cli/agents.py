@@ -7,25 +7,17 @@ commands of them. What an option means is said in wattle/settings.
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import runpy
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wattle.errors import InvalidRequest, StoreError, WattleError
-
-ROLES = ("coordinator", "gateway", "runtime")
-"""What ``up`` runs."""
-
-EMBEDDED_STOP_TIMEOUT = 1.0
-"""Seconds that tasks get once nobody uses an embedded network any more; their run is cancelled or given up by then."""
-
-Flags = dict[str, Any]
+from wattle.cli.hosting import ROLES, Flags, run_roles
+from wattle.errors import InvalidRequest, StoreError
 
 
 def _shared(
@@ -87,19 +79,9 @@ def _of_runtimes(
     """Options of runtimes."""
 
 
-def _of_up(
-    embedded_lock: Annotated[int | None, typer.Option("--embedded-lock", hidden=True)] = None,
-    at_rest: Annotated[bool, typer.Option("--at-rest", hidden=True)] = False,
-) -> None:
-    """The sign of an embedded network: the descriptor of its data folder's lock; and whether it is to start no tasks."""
-
-
-_RUNTIME_FLAGS = frozenset(inspect.signature(_of_runtimes).parameters)
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("up")(_command(up, _shared, _of_runtimes, _of_up))
+    app.command("up")(_command(up, _shared, _of_runtimes))
     app.command("coordinator")(_command(_agent("coordinator", "decides what runs where, and keeps runs"), _shared))
     app.command("runtime")(_command(_agent("runtime", "executes tasks on this machine"), _shared, _of_runtimes))
     app.command("gateway")(_command(_agent("gateway", "answers the public keys"), _shared))
@@ -115,16 +97,22 @@ def _command(handler: Callable[[Flags], int], *groups: Callable[..., None]) -> C
     def command(**flags: Any) -> None:
         raise typer.Exit(handler(flags))
 
-    parameters = [one for group in groups for one in inspect.signature(group, eval_str=True).parameters.values()]
+    parameters = [one for group in groups for one in _parameters(group)]
     command.__doc__ = handler.__doc__
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
 
 
+@cache
+def _parameters(group: Callable[..., None]) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(group, eval_str=True).parameters.values())
+
+
 def _agent(role: str, does: str) -> Callable[[Flags], int]:
     def handler(flags: Flags) -> int:
-        return _run([role], flags, lambda endpoints: _say_ready(endpoints))
+        run_roles([role], flags, _say_ready)
+        return 0
 
     handler.__doc__ = f"Run a {role}: it {does}."
     return handler
@@ -132,9 +120,6 @@ def _agent(role: str, does: str) -> Callable[[Flags], int]:
 
 def up(flags: Flags) -> int:
     """Run a coordinator, a gateway and a runtime on one data folder."""
-    descriptor, at_rest = flags.pop("embedded_lock"), flags.pop("at_rest")
-    if descriptor is not None:
-        return _up_embedded(descriptor, flags, at_rest)
     from wattle.network import HOLD_NAME, make_folder, take_lock
     from wattle.settings import ClientSettings, load_settings
 
@@ -148,51 +133,8 @@ def up(flags: Flags) -> int:
         )
     with lock:
         (data / HOLD_NAME).unlink(missing_ok=True)  # an embedded network's; this one lasts
-        return _run(ROLES, flags, lambda endpoints: _say_up(endpoints, flags["data"]))
-
-
-def _up_embedded(lock: int, flags: Flags, at_rest: bool) -> int:
-    from wattle.cli.holders import Holders, say
-
-    os.set_inheritable(lock, False)
-    flags["stop_timeout"] = EMBEDDED_STOP_TIMEOUT if flags["stop_timeout"] is None else flags["stop_timeout"]
-    flags["die_with_runtime"] = True
-    Holders(flags["data"]).start()
-    try:
-        return _run(ROLES, flags, lambda endpoints: say(" ".join(["ready", *endpoints])), at_rest=at_rest)
-    except WattleError as error:
-        say(f"error {json.dumps(error.as_dict())}")
-        raise
-
-
-def _run(
-    roles: tuple[str, ...] | list[str], flags: Flags, ready: Callable[[list[str]], None], *, at_rest: bool = False
-) -> int:
-    from wattle.host import run_agents
-    from wattle.settings import load_settings
-    from wattle.settings.agents import (
-        AgentSettings,
-        CoordinatorSettings,
-        GatewaySettings,
-        RouterSettings,
-        RuntimeSettings,
-    )
-
-    kinds: dict[str, type[AgentSettings]] = {
-        kind.role: kind for kind in (CoordinatorSettings, GatewaySettings, RuntimeSettings, RouterSettings)
-    }
-    config = flags.pop("config")
-    runtime_only = _RUNTIME_FLAGS | {"die_with_runtime"}
-    settings: dict[str, AgentSettings] = {
-        role: load_settings(
-            kinds[role],
-            config=config,
-            flags={name: value for name, value in flags.items() if role == "runtime" or name not in runtime_only},
-        )
-        for role in roles
-    }
-    run_agents(settings, ready=ready, at_rest=at_rest)
-    return 0
+        run_roles(ROLES, flags, lambda endpoints: _say_up(endpoints, flags["data"]))
+        return 0
 
 
 def _say_ready(endpoints: list[str]) -> None:

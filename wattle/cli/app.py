@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_name
 
 from wattle import __version__
 from wattle.cli import agents, documents, nodes, raw, runs, store, workflows
+from wattle.cli.hosting import leave
 from wattle.cli.output import print_json_line, styled
 from wattle.errors import InternalError, StoreError, Unavailable, WattleError
 
@@ -83,4 +86,24 @@ for _part in (runs, workflows, nodes, documents, agents, store, raw):
 
 def main() -> None:
     """The entry point."""
-    app()
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    _leave_out_all_but(name)
+    try:
+        app()
+    except SystemExit as ended:
+        if name == "agent" or not isinstance(ended.code, int):  # a program of the user's may have more to do
+            raise
+        leave(ended.code)
+
+
+def _leave_out_all_but(name: str) -> None:
+    """Have no other commands made than the one that is asked for: making all takes longer than most commands do."""
+    asked = [
+        command for command in app.registered_commands if name == (command.name or _function_name(command.callback))
+    ]
+    if asked:
+        app.registered_commands, app.registered_groups = asked, []
+
+
+def _function_name(function: Callable[..., Any] | None) -> str:
+    return "" if function is None else get_command_name(function.__name__)

@@ -11,8 +11,6 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import typer
 
-from wattle.protocol.records import as_json, seconds
-
 V = TypeVar("V")
 
 COLOURS = {
@@ -50,6 +48,8 @@ class Json:
 
     def listing(self, records: Iterable[V], columns: Sequence[Column[V]], empty: str) -> None:
         """Printed item by item, so that a long listing needs no memory."""
+        from wattle.protocol.records import as_json
+
         separator = "["
         for item in records:
             sys.stdout.write(f"{separator}\n  {dumps(as_json(item))}")
@@ -58,6 +58,8 @@ class Json:
 
     def record(self, record: Any, fields: Sequence[tuple[str, object]]) -> None:
         """The record as it is."""
+        from wattle.protocol.records import as_json
+
         sys.stdout.write(json.dumps(record if isinstance(record, dict) else as_json(record), indent=2) + "\n")
 
 
@@ -155,12 +157,16 @@ def styled(text: str, **style: Any) -> str:
 
 def local_time(stamp: str | None) -> str | None:
     """An RFC 3339 time as the clock on the wall shows it."""
+    from wattle.protocol.records import seconds
+
     at = seconds(stamp)
     return None if at is None else datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(start: str | None, end: str | None) -> str | None:
     """The time between two RFC 3339 times, the second by default now."""
+    from wattle.protocol.records import seconds
+
     began = seconds(start)
     if began is None:
         return None

@@ -52,6 +52,7 @@ from wattle.protocol.records import as_json, node_view
 from wattle.runtime.capacity import detect
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
 from wattle.runtime.launch import disk_full
+from wattle.runtime.launching import Starting
 from wattle.runtime.layout import Folders, Layout, declared_outputs, layout, make_folder
 from wattle.runtime.output import Logs
 from wattle.runtime.processes import (
@@ -83,7 +84,14 @@ class RuntimeAgent:
     """One runtime; ``run`` is its life."""
 
     def __init__(
-        self, name: str, settings: RuntimeSettings, bus: Bus, store: RuntimeStore, *, at_rest: bool = False
+        self,
+        name: str,
+        settings: RuntimeSettings,
+        bus: Bus,
+        store: RuntimeStore,
+        *,
+        at_rest: bool = False,
+        spawner: Starting | None = None,
     ) -> None:
         self.name, self.bus, self.store = name, bus, store
         self.keys = Keys(settings.namespace)
@@ -92,6 +100,7 @@ class RuntimeAgent:
         self._slots, self._resources, self._labels = settings.slots, resources, settings.labels
         self.core = RuntimeCore(RuntimeOptions(self._slots, resources, settings.queue_patience))
         self._settings = settings
+        self._starting = spawner
         self._folders = Folders(settings.data)
         self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
         self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
@@ -118,7 +127,9 @@ class RuntimeAgent:
         die = self._settings.die_with_runtime
         async with (
             trio.open_nursery() as nursery,
-            open_processes(self._folders.data, self._process_events, die_with_runtime=die) as processes,
+            open_processes(
+                self._folders.data, self._process_events, die_with_runtime=die, starting=self._starting
+            ) as processes,
         ):
             self._nursery, self._processes = nursery, processes
             self._files = Files(self.bus, self.keys, self.name, self._folders, self.store)

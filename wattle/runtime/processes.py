@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from wattle.core.model import TaskId
 from wattle.errors import InternalError, InvalidRequest
 from wattle.logs import get_logger
 from wattle.runtime.channel import LINE_MAX, VERSION, Lines, address, encode
+from wattle.runtime.launching import LINGER, SOCKET, Starting
 from wattle.runtime.process_events import (
     Exited,
     Held,
@@ -56,8 +56,6 @@ __all__ = [
 
 _log = get_logger("wattle.runtime.processes")
 
-_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from wattle.runtime.spawner import main; main(sys.argv[1:])"
-_ROOT = Path(__file__).resolve().parents[2]
 _ANSWER_TIMEOUT = 10.0  # seconds for a spawner to start, or to say what it holds
 _ATTEMPTS = 5  # at reaching or starting a spawner, before giving up
 _LAST_WORDS = 1.0  # seconds for the buffer to empty when this side leaves
@@ -69,12 +67,19 @@ class Processes:
     """A connection to the folder's spawner, kept up. The calls only fill a buffer: they never block and may come at any time."""
 
     def __init__(
-        self, folder: Path, on_event: Callable[[list[ProcessEvent]], None], *, die_with_runtime: bool, linger: float
+        self,
+        folder: Path,
+        on_event: Callable[[list[ProcessEvent]], None],
+        *,
+        die_with_runtime: bool,
+        linger: float,
+        starting: Starting | None = None,
     ) -> None:
         self._folder = folder.resolve()
         self._on_event = on_event
         self._die_with_runtime = die_with_runtime
         self._linger = linger
+        self._starting = starting
         self._asked: dict[TaskId, bytes] = {}  # spawns that nothing was heard of yet, as sent
         self._running: dict[TaskId, Started] = {}
         self._outgoing: list[bytes] = []
@@ -139,7 +144,7 @@ class Processes:
         problem = ""
         for attempt in range(_ATTEMPTS):
             await trio.sleep(0.1 * (2**attempt - 1))
-            stream = await self._dial()
+            stream = None if self._starting is not None else await self._dial()
             if stream is None:
                 problem = await self._start()
                 stream = None if problem else await self._dial()
@@ -156,7 +161,7 @@ class Processes:
     async def _dial(self) -> trio.SocketStream | None:
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
-            with address(str(self._folder / "spawner.sock")) as path:
+            with address(str(self._folder / SOCKET)) as path:
                 await sock.connect(path)
         except OSError:
             sock.close()
@@ -180,31 +185,11 @@ class Processes:
         return None
 
     async def _start(self) -> str:
-        """Start a spawner and wait until it listens; returns what went wrong, or nothing."""
+        """Start a spawner, or take the one that was started ahead, and wait until it listens; returns what went wrong, or nothing."""
         self._reap()
-        reader, writer = os.pipe()
-        try:
-            try:
-                self._child = self._launch(writer)
-            finally:
-                os.close(writer)
-            with trio.move_on_after(_ANSWER_TIMEOUT):
-                await trio.lowlevel.wait_readable(reader)
-                return "" if os.read(reader, 64) else "ended at its start"
-        finally:
-            os.close(reader)
-        os.kill(self._child, SIGKILL)
-        return "waits for an earlier one, which holds spawner.lock and does not answer; end the process named there"
-
-    def _launch(self, ready: int) -> int:
-        options = ["--linger", f"{self._linger:g}"]
-        argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, str(_ROOT), str(self._folder), *options]
-        files = (
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, ready, 1),
-            (os.POSIX_SPAWN_OPEN, 2, str(self._folder / "spawner.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        )
-        return os.posix_spawn(sys.executable, argv, dict(os.environ), file_actions=files, setsid=True, setsigmask=())
+        starting, self._starting = self._starting or Starting(self._folder, self._linger), None
+        starting.taken, self._child = True, starting.pid
+        return await starting.wait(_ANSWER_TIMEOUT)
 
     def _reap(self) -> None:
         if self._child is not None:
@@ -306,15 +291,18 @@ async def open_processes(
     on_event: Callable[[list[ProcessEvent]], None],
     *,
     die_with_runtime: bool = False,
-    linger: float = 10.0,
+    linger: float = LINGER,
+    starting: Starting | None = None,
 ) -> AsyncIterator[Processes]:
     """Connect to the spawner that serves ``folder``, or start one; ``on_event`` is called on the trio thread, ``Held`` first.
+
+    ``starting`` is one that was started ahead.
 
     Leaving the block leaves the processes running, unless ``die_with_runtime``: then the spawner ends them and itself. A spawner
     without runtime and without processes ends after ``linger`` seconds. Raises InternalError when no spawner can be had; should none be
     had later on either, the block is cancelled and the error comes in an exception group.
     """
-    processes = Processes(folder, on_event, die_with_runtime=die_with_runtime, linger=linger)
+    processes = Processes(folder, on_event, die_with_runtime=die_with_runtime, linger=linger, starting=starting)
     stream = await processes._connect()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(processes._run, stream)

@@ -1,6 +1,6 @@
 """Settings of every role: see wattle/settings/load.py for where they come from, docs/settings.md for what there is.
 
-The classes of agents are imported at first use, because pydantic-settings takes longer to import than most commands of a client run.
+The classes of agents are imported at first use, because pydantic takes longer to import than most commands of a client run.
 """
 
 from __future__ import annotations

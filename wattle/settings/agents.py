@@ -1,4 +1,4 @@
-"""The settings of agents, one class per role, on pydantic-settings.
+"""The settings of agents, one class per role, on pydantic.
 
 ``RuntimeSettings()`` reads ``WATTLE_*`` variables over the defaults; ``load_settings`` adds the file and the flags.
 Descriptions, bounds and defaults here are the only place where they stand: docs/settings.md and config/ are made of them.
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ByteSize,
+    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -22,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wattle.settings.base import Problem, Rejected
 from wattle.settings.client import ClientSettings
@@ -36,9 +37,8 @@ from wattle.settings.values import (
     default_name,
     socket_endpoint,
     socket_problem,
+    variables,
 )
-
-_BYTES: TypeAdapter[ByteSize] = TypeAdapter(ByteSize)
 
 
 def _lower(value: object) -> object:
@@ -54,7 +54,7 @@ def _number(value: object) -> object:
 def _amount(value: object) -> object:
     """Texts such as ``8GiB`` as the number of bytes they stand for."""
     if isinstance(value, str) and value.strip()[-1:].isalpha() and value.strip()[:1].isdigit():
-        return int(_BYTES.validate_python(value.strip()))
+        return int(TypeAdapter(ByteSize).validate_python(value.strip()))
     return _number(value)
 
 
@@ -67,16 +67,10 @@ Count = Annotated[int, BeforeValidator(_number)]
 Amount = Annotated[float, BeforeValidator(_amount), Field(ge=0, le=1e18, allow_inf_nan=False)]
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(BaseModel):
     """What every agent needs to know. Frozen; all paths are absolute."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="WATTLE_",
-        env_ignore_empty=True,
-        enable_decoding=False,
-        extra="forbid",
-        frozen=True,
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, defer_build=True)
     role: ClassVar[str] = "agent"
 
     data: AbsolutePath = Field(
@@ -134,6 +128,11 @@ class AgentSettings(BaseSettings):
         description="File to append logs to; it may be moved away (rotated) at any time.",
         json_schema_extra={"derived": "none, logs go to stderr"},
     )
+
+    def __init__(self, **given: Any) -> None:
+        """Of the given values and, where those say nothing, of ``WATTLE_*`` variables; raises pydantic's ValidationError."""
+        read = {name: text for name, text in variables().items() if name in type(self).model_fields}
+        super().__init__(**(read | given))
 
     @field_validator("name")
     @classmethod

@@ -26,7 +26,7 @@ _MAX_SECONDS = 366 * 86400.0
 
 
 def variables() -> dict[str, str]:
-    """The ``WATTLE_*`` variables of this process that are not empty, by field name; as pydantic-settings reads them, in any case."""
+    """The ``WATTLE_*`` variables of this process that are not empty, by field name; in any case."""
     found = ((name.lower(), text) for name, text in os.environ.items() if text)
     return {name.removeprefix(_PREFIX): text for name, text in found if name.startswith(_PREFIX)}
 
