@@ -256,6 +256,18 @@ def test_without_configure_warnings_are_plain_lines_on_stderr_and_structlog_is_n
     assert done.stderr == "loud %s run='r' peer='p'\n"
 
 
+def test_json_needs_no_structlog_and_people_s_lines_do() -> None:
+    done = python(
+        "import io, sys; from wattle.logs import configure, get_logger; out = io.StringIO(); configure(stream=out);"
+        "error = ZeroDivisionError('by nothing'); get_logger('wattle.probe').error('failed', run='r', exc_info=error);"
+        "print(out.getvalue(), 'structlog' in sys.modules); configure(format='human'); print('structlog' in sys.modules)"
+    )
+    line, without, people = done.stdout.splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["run"], entry["exception"]) == ("failed", "r", "ZeroDivisionError: by nothing")
+    assert (without.strip(), people) == ("False", "True")
+
+
 def test_a_process_without_stderr_can_still_log() -> None:
     code = "from wattle.logs import *; configure(); get_logger('x').error('lost'); print('alive')"
     assert python(code, redirect="2>&-").stdout == "alive\n"

@@ -175,14 +175,15 @@ def _open(file: Path) -> WatchedFileHandler:
 def _human_formatter(colors: bool, bound: Mapping[str, object]) -> logging.Formatter:
     import structlog
 
-    def entry(_: object, __: str, given: Any) -> Mapping[str, Any]:
+    def entry(_: object, __: str, given: Any) -> dict[str, Any]:
         record = given.pop("_record")
         given.pop("_from_structlog")
         return _entry(record, given, bound)
 
     plain = structlog.dev.plain_traceback  # the rich one would print the values of local variables
     renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, sort_keys=False)
-    return structlog.stdlib.ProcessorFormatter(processors=[entry, _printable, renderer])
+    processors: list[Any] = [entry, _printable, renderer]
+    return structlog.stdlib.ProcessorFormatter(processors=processors)
 
 
 class _JsonFormatter(logging.Formatter):

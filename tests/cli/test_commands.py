@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer import Context
+from typer.main import get_command
 from typer.testing import Result
 
 from tests.client.fake_gateway import FakeGateway, node, workflow
 from wattle import __version__
+from wattle.cli import app
 
 Wattle = Callable[..., Result]
 Write = Callable[..., Path]
@@ -22,6 +25,21 @@ def test_help_and_version(wattle: Wattle) -> None:
     assert shown.exit_code == 0
     assert "doctor" in shown.stdout
     assert wattle("nonsense").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [("run", {"run"}), ("up", {"up"}), ("agent", None), ("", None), ("--help", None), ("nonsense", None)],
+)
+def test_a_command_that_is_asked_for_is_made_alone(
+    asked: str, made: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.app, "registered_commands", list(app.app.registered_commands))
+    monkeypatch.setattr(app.app, "registered_groups", list(app.app.registered_groups))
+    everything = set(get_command(app.app).list_commands(Context(get_command(app.app))))  # type: ignore[attr-defined]
+    app.leave_out_all_but(asked)
+    left = set(get_command(app.app).list_commands(Context(get_command(app.app))))  # type: ignore[attr-defined]
+    assert left == (everything if made is None else made)
 
 
 def test_run_on_a_network_in_reach(wattle: Wattle, gateway: FakeGateway, document: Write) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def until(process: subprocess.Popen[str], text: str, stream: str = "stdout") -> 
         if text in line:
             return said
     raise AssertionError(f"it never said {text!r} but {said!r}; {process.communicate()}")
+
+
+def test_the_embedded_network_is_ready_without_what_only_people_and_other_commands_need() -> None:
+    code = (
+        "import sys; from wattle.cli import embedded; import wattle.host, wattle.coordinator.agent, wattle.runtime.agent,"
+        "wattle.gateway.agent, wattle.store.coordinator, wattle.store.runtime, wattle.settings.agents;"
+        "print([m for m in ('typer', 'rich', 'structlog', 'asyncio', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_run_starts_a_network_shows_the_result_and_stops_it(spawn: Spawn, document: Write, data: Path) -> None:

@@ -17,6 +17,7 @@ import trio.testing
 from wattle.core.model import TaskId
 from wattle.errors import WattleError
 from wattle.runtime.launch import disk_full
+from wattle.runtime.launching import start_ahead
 from wattle.runtime.processes import (
     Exited,
     Held,
@@ -137,6 +138,28 @@ async def test_a_task_runs_in_its_folder_with_its_files_and_its_exit_code_is_tol
     assert (data / "w.stdout").read_text() == f"{data} one run/w/1\n"
     assert (data / "w.stderr").read_text() == "problem\n"
     assert (data / "w.stdout").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_spawner_started_ahead_is_the_one_that_is_used(data: Path) -> None:
+    starting = start_ahead(data)
+    assert starting is not None
+    events = Events()
+    async with open_processes(data, events, die_with_runtime=True, starting=starting) as processes:
+        assert spawner_pid(data) == starting.pid
+        starting.give_up()  # it is taken
+        processes.spawn([request(data, task(), "true")])
+        assert (await events.wait(Exited)).exit_code == 0
+        assert start_ahead(data) is None  # there is one
+
+
+async def test_a_spawner_started_ahead_that_nobody_takes_is_ended(data: Path) -> None:
+    starting = start_ahead(data)
+    assert starting is not None
+    starting.give_up()
+    with pytest.raises(ProcessLookupError):
+        os.kill(starting.pid, 0)
+    async with open_processes(data, Events(), die_with_runtime=True):
+        assert spawner_pid(data) != starting.pid
 
 
 async def test_memory_of_a_task_is_measured(data: Path) -> None:

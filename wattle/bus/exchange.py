@@ -31,6 +31,7 @@ class Call:
         self._answers: deque[zenoh.Reply] = deque()
         self._over: list[str] = []  # of the two that have to be over: "sending" and "answers"
         self._ended = trio.Event()
+        self._woken = False  # two threads may both find it unset: then trio is woken twice, which does no harm
 
     def issue(self, ask: Callable[[], Any]) -> None:
         """Send the query; runs on an outlet."""
@@ -74,6 +75,9 @@ class Call:
             self._wake()
 
     def _wake(self) -> None:
+        if self._woken:
+            return
+        self._woken = True
         try:
             self._token.run_sync_soon(self.end)
         except trio.RunFinishedError:  # nobody is left to be told

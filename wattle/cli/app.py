@@ -87,7 +87,7 @@ for _part in (runs, workflows, nodes, documents, agents, store, raw):
 def main() -> None:
     """The entry point."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
-    _leave_out_all_but(name)
+    leave_out_all_but(name)
     try:
         app()
     except SystemExit as ended:
@@ -96,7 +96,7 @@ def main() -> None:
         leave(ended.code)
 
 
-def _leave_out_all_but(name: str) -> None:
+def leave_out_all_but(name: str) -> None:
     """Have no other commands made than the one that is asked for: making all takes longer than most commands do."""
     asked = [
         command for command in app.registered_commands if name == (command.name or _function_name(command.callback))

@@ -277,7 +277,7 @@ class Client:
         match step:
             case steps.Ask(request, timeout):
                 return self._open().get(
-                    self._key(request.path), request.payload, parameters=request.parameters, timeout=timeout
+                    self._key(request.path), request.payload, parameters=request.parameters, timeout=timeout, first=True
                 )
             case steps.Pause(seconds):
                 time.sleep(seconds)

@@ -283,7 +283,7 @@ class TrioClient:
         match step:
             case steps.Ask(request, timeout):
                 return await self._open().get(
-                    self._key(request.path), request.payload, parameters=request.parameters, timeout=timeout
+                    self._key(request.path), request.payload, parameters=request.parameters, timeout=timeout, first=True
                 )
             case steps.Pause(seconds):
                 await trio.sleep(seconds)

@@ -30,7 +30,7 @@ from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.events import CoordinatorEvent
-from wattle.core.model import CopyPage, Fact, NodeInfo, RunHead, Snapshot
+from wattle.core.model import CopyPage, Fact, NodeInfo, RunHead, RunRecord, Snapshot
 from wattle.core.placement import NodeStatus
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
@@ -43,7 +43,7 @@ from wattle.peer.loop import Loop, wall_clock
 from wattle.peer.presence import new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import PROTOCOL, KeepAnswer, decode, encode
-from wattle.protocol.records import RunView, as_json, timestamp
+from wattle.protocol.records import RunView, timestamp
 from wattle.settings import CoordinatorSettings
 from wattle.store.coordinator import CoordinatorStore
 
@@ -179,8 +179,9 @@ class CoordinatorAgent:
         self.core.announcing = heard = self._events.matching
         effects = self.core.handle((event for event, _ in items), now)
         number = self.core.number
-        with self.store.transaction():
-            self.store.save(effects, number)
+        if any(isinstance(effect, do.COORDINATOR_SAVES) for effect in effects):
+            with self.store.transaction():
+                self.store.save(effects, number)
         if number != self.store.number:
             self.store.number = number
             self._journal.note(number, effects)
@@ -206,9 +207,11 @@ class CoordinatorAgent:
                 case do.Ship():
                     self._copying.ship(effect)
                 case do.AnnounceRun() if effect.run.status.final:
-                    self._unsettled.append((self.core.number, partial(self._announce_run, effect)))
+                    self._unsettled.append((self.core.number, partial(self._announce_end, effect.run)))
                 case do.AnnounceRun():
-                    self._announce_run(effect)
+                    log.debug("run " + effect.run.status, run=effect.run.id, workflow=effect.run.workflow)
+                    if heard:
+                        self._tell_run(effect.run)
                 case do.AnnounceReleased():
                     log.warning("run has another owner", run=effect.run, owner=effect.owner)
                     self._requests.turn_away(effect.run)
@@ -225,28 +228,29 @@ class CoordinatorAgent:
                 case do.AnnounceWorker() if heard:
                     self._announce_worker(effect)
 
-    def _announce_run(self, effect: do.AnnounceRun) -> None:
-        run = effect.run
+    def _announce_end(self, run: RunRecord) -> None:
         row = self.store.run(run.id)
-        if row is None or (run.status.final and (row.status, row.retried) != (run.status, run.retried)):
+        if row is None or (row.status, row.retried) != (run.status, run.retried):
             return  # by the time it may be told it is another owner's, or goes on again
-        log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, reason=run.error_message)
-        if run.status.final:
-            self._requests.release(run.id)
+        self._requests.release(row)
         if self._events.matching:
-            view = RunView(
-                id=run.id,
-                workflow=run.workflow,
-                status=run.status,
-                created_at=timestamp(run.created_at) or "",
-                started_at=timestamp(run.started_at),
-                completed_at=timestamp(run.completed_at),
-                owner=run.owner,
-                epoch=run.epoch,
-                counts=run.counts,
-                error_message=run.error_message,
-            )
-            self.bus.put(self.keys.event_run(run.id), to_json(as_json(view)))
+            self._tell_run(run)
+        log.info("run " + run.status, run=run.id, workflow=run.workflow, epoch=run.epoch, reason=run.error_message)
+
+    def _tell_run(self, run: RunRecord) -> None:
+        view = RunView(
+            id=run.id,
+            workflow=run.workflow,
+            status=run.status,
+            created_at=timestamp(run.created_at) or "",
+            started_at=timestamp(run.started_at),
+            completed_at=timestamp(run.completed_at),
+            owner=run.owner,
+            epoch=run.epoch,
+            counts=run.counts,
+            error_message=run.error_message,
+        )
+        self.bus.put(self.keys.event_run(run.id), to_json(view))
 
     def _announce_worker(self, effect: do.AnnounceWorker) -> None:
         worker = effect.worker

@@ -32,7 +32,7 @@ from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
 from wattle.peer.loop import wall_clock
 from wattle.protocol.messages import FIRST_TIME, LAST_TIME, NOT_HERE
-from wattle.protocol.records import RunView, WorkflowView, as_json, node_view
+from wattle.protocol.records import RunView, WorkflowView, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
 
@@ -51,7 +51,7 @@ Args = Mapping[str, Any]
 
 
 class Requests:
-    """The verbs, one method each. A method answers now (returns a JSON value, or None: not known here), or later (_LATER)."""
+    """The verbs, one method each. A method answers now (returns a view or other JSON, or None: not known here), or later (_LATER)."""
 
     def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
         self._agent, self._nursery, self._store = agent, nursery, agent.store
@@ -136,11 +136,11 @@ class Requests:
         existing = self._store.run(run_id)
         if existing is not None:
             if existing.document == request.digest and json.loads(existing.params) == request.params:
-                return self._once_settled(query, existing.number, as_json(run_view(existing)))  # told twice
+                return self._once_settled(query, existing.number, run_view(existing))  # told twice
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
-        if self._store.pruned(run_id) is not None:
+        if self._store.gone(run_id) is not None:
             raise Conflict(f"run {run_id!r} existed and was pruned; choose another id", code="RUN_PRUNED")
         if self._store.copies.heads_of([run_id]):
             raise self._owner_unreachable(run_id)
@@ -158,7 +158,7 @@ class Requests:
         finally:
             del self._submitting[run_id]
             committed.set()  # whoever waits for it looks at what became of it
-        return as_json(self._view(run_id))
+        return self._view(run_id)
 
     def _view(self, run_id: str) -> RunView:
         row = self._store.run(run_id)
@@ -168,7 +168,7 @@ class Requests:
 
     def _answer_view(self, query: Query, run_id: str) -> None:
         try:
-            self._answer(query, as_json(self._view(run_id)))
+            self._answer(query, self._view(run_id))
         except Unavailable as error:
             refuse(query, error)
 
@@ -187,9 +187,9 @@ class Requests:
         view = run_view(row)
         wait = _number(args, "wait")
         if view.final:
-            return self._once_settled(query, row.number, as_json(view))
+            return self._once_settled(query, row.number, view)
         if wait <= 0:
-            return as_json(view)
+            return view
         if self._waiting_count >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for runs already; ask again without wait", code="BUSY")
         scope = self._waiting.setdefault(row.id, {})[query] = trio.CancelScope()
@@ -214,12 +214,13 @@ class Requests:
             del self._waiting[run_id]
         self._answer_view(query, run_id)
 
-    def release(self, run_id: str) -> None:
+    def release(self, row: Runs) -> None:
         """Answer the long polls of a run that is final now."""
-        waiting = self._waiting.pop(run_id, None)
+        waiting = self._waiting.pop(row.id, None)
         if waiting:
+            answer = run_view(row)
             for query, scope in waiting.items():
-                self._answer_view(query, run_id)
+                self._answer(query, answer)
                 scope.cancel()
 
     def turn_away(self, run_id: str) -> None:
@@ -264,7 +265,7 @@ class Requests:
         rows = self._store.runs(_text(args, "workflow"), _text(args, "status"), place, limit, owner=self._agent.name)
         views = [run_view(row) for row in rows]
         ended = max((row.number for row, view in zip(rows, views, strict=True) if view.final), default=0)
-        return self._once_settled(query, ended, {"runs": [as_json(view) for view in views]})
+        return self._once_settled(query, ended, {"runs": views})
 
     def _cancel(self, query: Query, args: Args) -> Any:
         row = self._mine(args)
@@ -273,7 +274,7 @@ class Requests:
         if row.status in ("succeeded", "failed"):
             raise Conflict(f"run {row.id!r} has {row.status} already: there is nothing to cancel", code="RUN_FINAL")
         if row.status == "cancelled":
-            return as_json(run_view(row))
+            return run_view(row)
         self._check_quorum()
         self._agent.post(on.CancelRun(row.id), lambda: self._answer_view(query, row.id))
         return _LATER
@@ -306,9 +307,7 @@ class Requests:
         rows = self._store.workers(row.id, _text(args, "status"), _count(args, "after", -1), limit + 1)
         more, rows = len(rows) > limit, rows[:limit]
         tasks = self._store.tasks(row.id, [w.name for w in rows] if len(rows) < 500 else None)
-        views = [
-            as_json(worker_view(w, tasks.get(w.name, ()), self._out_of_sight, self._why_waiting(row.id))) for w in rows
-        ]
+        views = [worker_view(w, tasks.get(w.name, ()), self._out_of_sight, self._why_waiting(row.id)) for w in rows]
         return {"workers": views, "next": str(rows[-1].position) if more else None}
 
     def _worker(self, query: Query, args: Args) -> Any:
@@ -317,7 +316,7 @@ class Requests:
         if row is None or worker is None:
             return None
         tasks = self._store.tasks(row.id, [worker.name])
-        return as_json(worker_view(worker, tasks.get(worker.name, ()), self._out_of_sight, self._why_waiting(row.id)))
+        return worker_view(worker, tasks.get(worker.name, ()), self._out_of_sight, self._why_waiting(row.id))
 
     def _out_of_sight(self, node: str) -> bool:
         known = self._agent.core.nodes.get(node)
@@ -335,7 +334,7 @@ class Requests:
         now = wall_clock()
         definition = Definition(request.document.name, now, request.json, request.digest, now)
         await self._settled(on.Define(definition))
-        return as_json(self._workflow_view(request.document.name))
+        return self._workflow_view(request.document.name)
 
     async def _settled(self, event: on.CoordinatorEvent) -> None:
         """Have an event handled, and wait until what follows is committed, here and on other stores."""
@@ -364,18 +363,18 @@ class Requests:
 
     def _workflow(self, query: Query, args: Args) -> Any:
         name = str(args.get("name"))
-        return None if self._store.workflow(name) is None else as_json(self._workflow_view(name))
+        return None if self._store.workflow(name) is None else self._workflow_view(name)
 
     def _workflows(self, query: Query, args: Args) -> Any:
         rows = self._store.workflows(_text(args, "status"), _text(args, "after"), _count(args, "limit", 1))
-        return {"workflows": [as_json(workflow_view(row)) for row in rows]}
+        return {"workflows": [workflow_view(row) for row in rows]}
 
     async def _delete_workflow(self, query: Query) -> Any:
         name = str(_args(query).get("name"))
         definition = self._store.owned.definition(name)
         if definition is None or definition.deleted_at is not None:
             return None
-        view = as_json(self._workflow_view(name))
+        view = self._workflow_view(name)
         now = wall_clock()
         await self._settled(on.Define(replace(definition, updated_at=now, deleted_at=now)))
         return view
@@ -384,11 +383,7 @@ class Requests:
 
     def _nodes(self, query: Query, args: Args) -> Any:
         return {
-            "nodes": [
-                as_json(node_view(n.info, n.status.value))
-                for n in self._agent.core.nodes.values()
-                if n.info.incarnation
-            ]
+            "nodes": [node_view(n.info, n.status.value) for n in self._agent.core.nodes.values() if n.info.incarnation]
         }
 
 

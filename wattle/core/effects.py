@@ -262,6 +262,23 @@ CoordinatorEffect = (
     | SetTimer
 )
 
+COORDINATOR_SAVES = (
+    CreateRun,
+    SaveRun,
+    SaveWorker,
+    SaveTask,
+    SaveCursor,
+    ReadAgain,
+    SaveHolder,
+    SaveLateFact,
+    AdoptRun,
+    SaveDefinition,
+    ReleaseRun,
+    ForgetRun,
+    SaveCopies,
+)
+"""Those that a coordinator's store writes."""
+
 
 # --- to be saved by a runtime ---------------------------------------------------------------------------------------
 

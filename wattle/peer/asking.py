@@ -88,7 +88,7 @@ async def ask(
     priority: Priority = Priority.CONTROL,
 ) -> Reply:
     """The first answer from the one peer behind ``key``; raises Unavailable when none comes in time."""
-    replies = await bus.get(key, payload, parameters=parameters, timeout=timeout, priority=priority)
+    replies = await bus.get(key, payload, parameters=parameters, timeout=timeout, first=True, priority=priority)
     for reply in replies:
         if reply.ok:
             return reply

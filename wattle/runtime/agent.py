@@ -48,7 +48,7 @@ from wattle.protocol.messages import (
     decode,
     encode,
 )
-from wattle.protocol.records import as_json, node_view
+from wattle.protocol.records import node_view
 from wattle.runtime.capacity import detect
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
 from wattle.runtime.launch import disk_full
@@ -243,7 +243,7 @@ class RuntimeAgent:
         """Answer the oldest drain or resume, if it came from somebody who waits."""
         if self._orders:
             view = node_view(self.info(), "draining" if self.core.draining else "ready")
-            self._reply(self._orders.popleft(), to_json(as_json(view)))
+            self._reply(self._orders.popleft(), to_json(view))
 
     def _reply(self, query: Query, payload: bytes) -> None:
         """Answer a command on this peer's own key: whoever asked may have asked all peers at once."""

@@ -394,9 +394,11 @@ class CoordinatorStore(Store):
 
     def pruned(self, run: str) -> RunHead | None:
         """The last state of a run that is known to have been pruned; None when it is not known, or somebody has gone on with it."""
-        if self.run(run) is not None:
-            return None
-        own = self.owned.head(run)
+        return self.gone(run) if self.run(run) is None else None
+
+    def gone(self, run: str) -> RunHead | None:
+        """The same for a run that is not here."""
+        own = self.owned.pruned(run)
         heads = [*self.copies.heads_of([run]), *([] if own is None else [own])]
         best = max(heads, key=lambda head: head.rank, default=None)
         return best if best is not None and best.pruned_at else None

@@ -153,9 +153,10 @@ class OwnedRuns:
             row = Workflows.get_or_none(Workflows.name == run.removeprefix(DEFINITION))
             return None if row is None else self._definition(row).head(self._store.owner, self._store.id, row.number)
         found = self._store.run(run)
-        return self._pruned(run) if found is None else head_of(self._store.record(found), self._store.id, found.number)
+        return self.pruned(run) if found is None else head_of(self._store.record(found), self._store.id, found.number)
 
-    def _pruned(self, run: str) -> RunHead | None:
+    def pruned(self, run: str) -> RunHead | None:
+        """The last state of a run of one's own that was pruned, as far as that is remembered."""
         sql = "SELECT head, number FROM forgotten WHERE run = ? AND head IS NOT NULL"
         for head, number in self._store.query(sql, (run,)):
             return replace(_HEAD.validate_json(head), number=number)
