@@ -12,9 +12,11 @@ from wattle.bus.base import Sample
 from wattle.bus.memory import MemoryBus
 from wattle.coordinator import agent as coordinator_agent
 from wattle.coordinator import neighbours
+from wattle.core import events as on
 from wattle.core.model import NodeInfo, TaskStatus
 from wattle.errors import Conflict
 from wattle.protocol.messages import encode
+from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import Documents
 
 
@@ -28,6 +30,19 @@ async def test_a_run_goes_its_way(net: World) -> None:
         node.finish(task)
     assert (await net.final("r1"))["status"] == "succeeded"
     assert [a["node"] for a in (await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]] == ["node1"]
+
+
+async def test_a_batch_that_changes_nothing_is_no_commit(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = await net.coordinator()
+    commits: list[object] = []
+    transaction = CoordinatorStore.transaction
+    monkeypatch.setattr(CoordinatorStore, "transaction", lambda store: commits.append(store) or transaction(store))
+    handled = trio.Event()
+    agent.post(on.Tick(), handled.set)
+    await handled.wait()
+    assert not commits
+    await net.submit("r1")
+    assert commits
 
 
 async def test_after_a_restart_running_tasks_go_on_and_are_not_assigned_again(net: World) -> None:
