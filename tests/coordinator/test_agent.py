@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 import trio
 import trio.testing
@@ -36,7 +38,12 @@ async def test_a_batch_that_changes_nothing_is_no_commit(net: World, monkeypatch
     agent = await net.coordinator()
     commits: list[object] = []
     transaction = CoordinatorStore.transaction
-    monkeypatch.setattr(CoordinatorStore, "transaction", lambda store: commits.append(store) or transaction(store))
+
+    def counted(store: CoordinatorStore) -> AbstractContextManager[None]:
+        commits.append(store)
+        return transaction(store)
+
+    monkeypatch.setattr(CoordinatorStore, "transaction", counted)
     handled = trio.Event()
     agent.post(on.Tick(), handled.set)
     await handled.wait()
