@@ -13,6 +13,7 @@ EXAMPLE := examples/wordcount
 .DELETE_ON_ERROR:
 TORTURE ?= --seconds 300
 MINUTES ?= 30
+BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg
 SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= 2
@@ -40,8 +41,8 @@ cuts: $(VENV)/installed-dev ## machines cut off from each other (network namespa
 soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=5 says otherwise
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
-bench: $(VENV)/installed ## measure Wattle beside xargs and a bare loop that starts processes
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/installed-bench ## measure Wattle beside xargs, make and other schedulers (40 min); BENCH="fan --rounds 3" says otherwise
+	$(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: $(VENV)/installed-dev ## try INPUTS=100000 made-up inputs on each way in (TARGETS="keys documents" for some of them)
 	$(BIN)/python -m tests.fuzz $(TARGETS) --inputs $(or $(INPUTS),100000)
@@ -70,6 +71,10 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(VENV)/installed
 
 $(BIN)/python:

@@ -1,4 +1,4 @@
-"""The program: ``python -m benchmarks [CASE ...] [--rounds N] [--json FILE]``."""
+"""The program: ``python -m benchmarks [CASE ...] [--rounds N] [--scale X] [--folder DIR] [--json FILE] [--svg FILE]``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import astuple
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from subprocess import CalledProcessError
+from typing import Any
 
-from benchmarks import report
+from benchmarks import drawing, report
 from benchmarks.agents import network
-from benchmarks.cases import CASES, Bench, Sizes
+from benchmarks.cases import CASES
+from benchmarks.frame import Bench, Sizes
 from wattle.errors import WattleError
 
 
@@ -22,23 +24,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     about = report.machine()
     print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n")
-    sizes = Sizes(*(max(1, int(size * options.scale)) for size in astuple(Sizes())))
     try:
         with ExitStack() as stack:
             shared = cache(lambda: stack.enter_context(network(options.folder)))
-            bench = Bench(sizes, options.folder, shared)
+            bench = Bench(Sizes().scaled(options.scale), options.folder, shared, options.rounds)
             found = {}
             for name in options.cases or CASES:
-                rounds = [CASES[name](bench) for _ in range(options.rounds)]
-                found[name] = report.summary(rounds)
-                title = " ".join((CASES[name].__doc__ or "").split())
-                print(report.table(name, title, found[name]), flush=True)
+                found[name] = _measure(name, bench)
+                print(report.table(name, found[name]["title"], found[name]), flush=True)
     except (WattleError, CalledProcessError) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
     if options.json is not None:
         options.json.write_text(json.dumps({"machine": about, "cases": found}, indent=1) + "\n")
+    if options.svg is not None:
+        options.svg.write_text(drawing.draw(about, found))
     return 0
+
+
+def _measure(name: str, bench: Bench) -> dict[str, Any]:
+    """All rounds of a case."""
+    rounds = [CASES[name](replace(bench, turn=turn)) for turn in range(bench.rounds)]
+    return {"title": " ".join((CASES[name].__doc__ or "").split()), **report.summary(rounds)}
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,6 +55,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="sizes relative to the standard ones (1)")
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where all data goes; keep it short (/tmp)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.cases if name not in CASES]
     if unknown or options.rounds < 1:

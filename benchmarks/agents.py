@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -40,10 +41,17 @@ class Network:
         assert self.meters is not None, "this network was started without meters"
         return {part: _read_meter(self.meters / f"{part}.json", self.pids[part]) for part in METERED}
 
+    def memory(self, part: str, *, most: bool = False) -> int:
+        """Resident bytes of a part, or the most there ever were."""
+        lines = Path(f"/proc/{self.pids[part]}/status").read_text().splitlines()
+        field = "VmHWM:" if most else "VmRSS:"
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) << 10
+
     def cpu(self) -> dict[str, float]:
         """CPU seconds by part so far; ``tasks`` is what the spawner's ended children took."""
         spent = {part: _times(pid) for part, pid in self.pids.items()}
-        return {part: own for part, (own, _) in spent.items()} | {"tasks": spent["spawner"][1]}
+        own = {part: seconds for part, (seconds, _) in spent.items()}
+        return own | ({"tasks": spent["spawner"][1]} if "spawner" in spent else {})
 
 
 @contextmanager
@@ -62,12 +70,41 @@ def network(place: Path, *, metered: bool = False) -> Iterator[Network]:
 
 
 @contextmanager
+def pair(place: Path) -> Iterator[Network]:
+    """A network of two runtimes, ``runtime1`` and ``runtime2``, that reach each other over TCP on loopback alone; not warm."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir=place))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        pids: dict[str, int] = {}
+        first = door = None
+        for name in ("coordinator", "runtime1", "runtime2", "gateway"):
+            listen = f"tcp/127.0.0.1:{_free_port()}"
+            pids[name], door = stack.enter_context(agent(folder, name.rstrip("12"), first, name=name, listen=listen))
+            first = first or door
+        assert door is not None
+        client = stack.enter_context(Client(door, timeout=READY))
+        until = time.monotonic() + READY
+        while sum(node.status == "ready" for node in client.nodes()) < 2:
+            if time.monotonic() > until:
+                raise WattleError("the runtimes are not seen")
+        yield Network(client, pids)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
 def agent(
-    folder: Path, role: str, connect: str | None = None, *, name: str = "", metered: bool = False
+    folder: Path, role: str, connect: str | None = None, *, name: str = "", metered: bool = False, listen: str = ""
 ) -> Iterator[tuple[int, str]]:
-    """One agent, named after its role or as said: its process number and its endpoint."""
+    """One agent, named after its role or as said: its process number and its endpoint, a socket in its folder or as said."""
     name = name or role
     options = ["--data", str(folder / name), "--name", name, "--log-file", str(folder / f"{name}.log")]
+    options += ["--listen", listen] if listen else []
     peer = ["--connect", connect] if connect else []
     program = ["benchmarks.meter", str(folder / f"{name}.json")] if metered else ["wattle"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}

@@ -1,13 +1,17 @@
-"""What Wattle is measured beside: programs that start processes and do nothing else."""
+"""What Wattle is measured beside: programs that start processes, or copy bytes, and do nothing else."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks.frame import Absent, Graph
 
 TRUE = "/bin/true"
 
@@ -50,6 +54,63 @@ for _ in range(running):
     os.wait()
 print(time.perf_counter() - started)
 """
+
+
+def make(graph: Graph, place: Path) -> float:
+    """Seconds that ``make -j$(nproc)`` takes for a graph of ``true``; make starts a recipe that is one plain command without a shell."""
+    if shutil.which("make") is None:
+        raise Absent("there is no make")
+    names = [f"t{n}" for n in range(len(graph))]
+    rules = [
+        f"{name}:{''.join(f' t{k}' for k in needs)}\n\t@{TRUE}\n" for name, needs in zip(names, graph, strict=True)
+    ]
+    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as folder:
+        file = Path(folder) / "Makefile"
+        file.write_text(f"all: {' '.join(names)}\n.PHONY: all {' '.join(names)}\n" + "".join(rules))
+        return timed(["make", "-r", "-s", f"-j{os.cpu_count()}", "-f", str(file)])
+
+
+def socket_copy(source: Path, target: Path) -> float:
+    """Seconds until a file has been read, sent over loopback by one process, and received and written by another."""
+    program = [sys.executable, "-I", "-S", "-c"]
+    receiver = subprocess.Popen([*program, _RECEIVE, str(target)], stdout=subprocess.PIPE, text=True)
+    assert receiver.stdout is not None
+    with receiver:
+        port = receiver.stdout.readline().strip()
+        subprocess.run([*program, _SEND, str(source), port], check=True)
+        taken = float(receiver.stdout.readline())
+    if target.stat().st_size != source.stat().st_size:
+        raise AssertionError("the copy is not complete")
+    return taken
+
+
+_RECEIVE = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+started, buffer = time.perf_counter(), bytearray(1 << 20)
+with open(sys.argv[1], "wb", buffering=0) as file:
+    while count := connection.recv_into(buffer):
+        file.write(memoryview(buffer)[:count])
+print(time.perf_counter() - started)
+"""
+
+_SEND = """
+import socket, sys
+buffer = bytearray(1 << 20)
+with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as link, open(sys.argv[1], "rb", buffering=0) as file:
+    while count := file.readinto(buffer):
+        link.sendall(memoryview(buffer)[:count])
+"""
+
+
+def hashing(file: Path) -> float:
+    """Seconds to read a file and take its sha256, in this process."""
+    started = time.perf_counter()
+    with file.open("rb", buffering=0) as opened:
+        hashlib.file_digest(opened, "sha256")
+    return time.perf_counter() - started
 
 
 def interpreter() -> float:

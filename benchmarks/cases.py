@@ -1,4 +1,4 @@
-"""The cases: what Wattle and its baselines do in one round. Every round of a case gives one number per contender."""
+"""The cases with small tasks: what Wattle and its contenders do in one round. All cases stand in ``CASES``."""
 
 from __future__ import annotations
 
@@ -9,100 +9,118 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import agents, baselines, core
+from benchmarks import agents, baselines, core, peers
 from benchmarks.agents import Network
+from benchmarks.content import files, idle, logs
+from benchmarks.frame import (
+    PATIENCE,
+    Bench,
+    Case,
+    Document,
+    Graph,
+    Round,
+    chain_of,
+    document_of,
+    fan_of,
+    layers_of,
+    side_by_side,
+)
 from wattle.errors import WattleError
 
-PATIENCE = 600.0
-"""Seconds until a run counts as stuck."""
-
-Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much of everything a round does."""
-
-    fan: int = 2_000
-    chain: int = 200
-    latency: int = 100
-    core: int = 20_000
-
-
-@dataclass(slots=True)
-class Round:
-    """One round: a number per contender, Wattle first, all in ``unit``; and what else was seen, in units of its own."""
-
-    unit: str
-    numbers: dict[str, float]
-    details: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Bench:
-    """What a round may use: the folder that all data goes below, and a network, started by the first case that asks for it."""
-
-    sizes: Sizes
-    place: Path
-    network: Callable[[], Network]
-
-
-Case = Callable[[Bench], Round]
+Contenders = dict[str, Callable[[], float]]
 
 
 def fan(bench: Bench) -> Round:
     """N x true at once, from submission to the final result at the client."""
-    count = bench.sizes.fan
-    seconds, details = _measured(bench.network(), _fan(count))
     width = os.cpu_count() or 1
-    others = {
-        "xargs": baselines.xargs(count),
-        "spawn": baselines.spawn_loop(count, width),
-        "spawn with files": baselines.spawn_loop(count, width, bench.place),
+    count = bench.sizes.fan
+    loops: Contenders = {
+        "xargs": lambda: baselines.xargs(count),
+        "spawn": lambda: baselines.spawn_loop(count, width),
+        "spawn with files": lambda: baselines.spawn_loop(count, width, bench.place),
     }
-    return _per_task("us a task", 1e6, count, {"wattle": seconds, **others}, details)
+    return _graph(bench, "fan", fan_of(count), loops)
+
+
+def layered(bench: Bench) -> Round:
+    """20 layers of true, each task needing three of the layer before (xargs runs as many without order)."""
+    graph = layers_of(bench.sizes.layered)
+    return _graph(bench, "layered", graph, {"xargs": lambda: baselines.xargs(len(graph))})
 
 
 def chain(bench: Bench) -> Round:
     """N x true, each after the one before, from submission to the final result at the client."""
     count = bench.sizes.chain
-    workers: list[Document] = [
-        {"name": f"w{n}", "command": baselines.TRUE, "needs": [f"w{n - 1}"]} for n in range(count)
-    ]
-    del workers[0]["needs"]
-    seconds, details = _measured(bench.network(), {"name": "chain", "workers": workers})
-    others = {"spawn": baselines.spawn_loop(count, 1), "spawn with files": baselines.spawn_loop(count, 1, bench.place)}
-    return _per_task("ms a step", 1e3, count, {"wattle": seconds, **others}, details)
+    loops: Contenders = {
+        "spawn": lambda: baselines.spawn_loop(count, 1),
+        "spawn with files": lambda: baselines.spawn_loop(count, 1, bench.place),
+    }
+    return _graph(bench, "chain", chain_of(count), loops)
+
+
+def _graph(bench: Bench, name: str, graph: Graph, loops: Contenders) -> Round:
+    """One graph, for all who can run it and for loops that start as many processes."""
+    document, details = document_of(name, graph, baselines.TRUE), dict[str, float]()
+
+    def wattle() -> float:
+        seconds, cpu = _measured(bench.network(), document)
+        details.update(cpu)
+        return seconds
+
+    contenders: Contenders = {"wattle": wattle, **loops, "make": lambda: baselines.make(graph, bench.place)}
+    contenders |= {peer: partial(_peer, peer, graph, bench) for peer in peers.PACKAGES}
+    return side_by_side(bench, "ms a task", 1e3 / len(graph), contenders, details)
+
+
+def _peer(peer: str, graph: Graph, bench: Bench) -> float:
+    return peers.seconds(peer, graph, bench.place)[0]
 
 
 def latency(bench: Bench) -> Round:
     """One true on an idle network, again and again: from submission to the final result at the client, the median of N."""
-    client, count = bench.network().client, bench.sizes.latency
+    count, details = bench.sizes.latency, dict[str, float]()
     document = {"name": "one", "workers": [{"name": "w", "command": baselines.TRUE}]}
-    taken = []
-    for _ in range(count):
-        started = time.perf_counter()
-        _succeeded(client.wait(client.submit(document).id, PATIENCE))
-        taken.append((time.perf_counter() - started) * 1e3)
-    alone = baselines.spawn_loop(count, 1) / count * 1e3
-    return Round("ms", {"wattle": statistics.median(taken), "spawn": alone}, {"99th, ms": _percentile(taken, 0.99)})
+
+    def wattle() -> float:
+        client, taken = bench.network().client, []
+        for _ in range(count):
+            started = time.perf_counter()
+            _succeeded(client.wait(client.submit(document).id, PATIENCE))
+            taken.append(time.perf_counter() - started)
+        details["99th, ms"] = _percentile(taken, 0.99) * 1e3
+        return statistics.median(taken)
+
+    def peer(name: str) -> float:
+        return statistics.median(peers.seconds(name, fan_of(1), bench.place, times=count))
+
+    contenders: Contenders = {"wattle": wattle, "spawn": lambda: baselines.spawn_loop(count, 1) / count}
+    contenders |= {name: partial(peer, name) for name in peers.PACKAGES}
+    return side_by_side(bench, "ms", 1e3, contenders, details)
 
 
 def cold(bench: Bench) -> Round:
-    """``wattle run`` of one true where nothing runs yet, from the shell to its exit."""
-    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=bench.place) as folder:
+    """One true where nothing runs yet, from the shell to the exit: ``wattle run``, a program that starts a peer and stops it."""
+    contenders: Contenders = {
+        "wattle": lambda: _cold_wattle(bench.place),
+        "python": baselines.interpreter,
+        "xargs": baselines.shell,
+    }
+    contenders |= {name: partial(peers.cold, name, bench.place) for name in peers.PACKAGES}
+    return side_by_side(bench, "ms", 1e3, contenders, {})
+
+
+def _cold_wattle(place: Path) -> float:
+    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as folder:
         file = Path(folder) / "one.json"
         file.write_text(json.dumps({"name": "one", "workers": [{"name": "w", "command": baselines.TRUE}]}))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
         environment["WATTLE_DATA"] = f"{folder}/data"
         command = ["/bin/sh", "-c", '"$0" -m wattle run --quiet "$1"', sys.executable, str(file)]
-        seconds = baselines.timed(command, environment)
-    others = {"python": baselines.interpreter(), "xargs": baselines.shell()}
-    return Round("ms", {name: taken * 1e3 for name, taken in {"wattle": seconds, **others}.items()})
+        return baselines.timed(command, environment)
 
 
 def core_alone(bench: Bench) -> Round:
@@ -116,7 +134,7 @@ def budget(bench: Bench) -> Round:
     count = bench.sizes.fan
     with agents.network(bench.place, metered=True) as network:
         before = network.budget()
-        seconds, _ = _measured(network, _fan(count))
+        seconds, _ = _measured(network, document_of("fan", fan_of(count), baselines.TRUE))
         after = network.budget()
     details: dict[str, float] = {}
     for agent, now in after.items():
@@ -133,16 +151,16 @@ def budget(bench: Bench) -> Round:
 
 CASES: dict[str, Case] = {
     "fan": fan,
+    "layered": layered,
     "chain": chain,
     "latency": latency,
     "cold": cold,
+    "files": files,
+    "logs": logs,
+    "idle": idle,
     "core": core_alone,
     "budget": budget,
 }
-
-
-def _fan(count: int) -> Document:
-    return {"name": "fan", "workers": [{"name": f"w{n}", "command": baselines.TRUE} for n in range(count)]}
 
 
 def _measured(network: Network, document: Document) -> tuple[float, dict[str, float]]:
@@ -157,10 +175,6 @@ def _measured(network: Network, document: Document) -> tuple[float, dict[str, fl
 def _succeeded(view: Any) -> None:
     if view.status != "succeeded":
         raise WattleError(f"run {view.id} is {view.status}: {view.error_message}")
-
-
-def _per_task(unit: str, factor: float, count: int, seconds: dict[str, float], details: dict[str, float]) -> Round:
-    return Round(unit, {name: taken / count * factor for name, taken in seconds.items()}, details)
 
 
 def _percentile(values: list[float], share: float) -> float:

@@ -14,21 +14,33 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from benchmarks.cases import Round
+from benchmarks.frame import Round
 from wattle import __version__
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     """Medians, spread and ratios of a case's rounds, with every number they come from."""
-    names = list(rounds[0].numbers)
+    contenders = _by_name([round.numbers for round in rounds])
+    ratios = _by_name([_ratios(round.numbers) for round in rounds])
+    details = _by_name([round.details for round in rounds])
     return {
         "unit": rounds[0].unit,
-        "contenders": {name: _spread([r.numbers[name] for r in rounds]) for name in names},
-        "ratios": {
-            f"wattle/{name}": _spread([r.numbers["wattle"] / r.numbers[name] for r in rounds]) for name in names[1:]
-        },
-        "details": {name: _spread([r.details[name] for r in rounds]) for name in rounds[0].details},
+        "contenders": {name: _spread(values) for name, values in contenders.items()},
+        "ratios": {name: _spread(values) for name, values in ratios.items()},
+        "details": {name: _spread(values) for name, values in details.items()},
+        "absent": {name: why for round in rounds for name, why in round.absent.items()},
+        "load": _spread([round.load for round in rounds]),
     }
+
+
+def _ratios(numbers: dict[str, float]) -> dict[str, float]:
+    return {f"wattle/{name}": numbers["wattle"] / number for name, number in numbers.items() if name != "wattle"}
+
+
+def _by_name(rounds: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """The rounds' numbers by name, in the order of the fullest round; who was missing in a round has fewer."""
+    names = max(rounds, key=len)
+    return {name: [numbers[name] for numbers in rounds if name in numbers] for name in names}
 
 
 def _spread(values: list[float]) -> dict[str, Any]:
@@ -41,6 +53,8 @@ def table(case: str, title: str, found: dict[str, Any]) -> str:
     lines += [_line(f"{name}, {found['unit']}", seen) for name, seen in found["contenders"].items()]
     lines += [_line(name, seen) for name, seen in found["ratios"].items()]
     lines += [_line(name, seen) for name, seen in found["details"].items()]
+    lines += [f"  {name} was not measured: {why}" for name, why in found["absent"].items()]
+    lines += [_line("load of the machine", found["load"])]
     return "\n".join(lines) + "\n"
 
 
