@@ -123,7 +123,7 @@ def logs(bench: Bench) -> Round:
         details["skipped, MB"] = lost / 1e6
         details["follower behind the end, s"] = max(0.0, caught_up - ended[0])
         after = bench.network().cpu()
-        for part in ("runtime", "gateway"):
+        for part in ("coordinator", "runtime", "gateway"):
             details[f"cpu of {part}, s"] = after[part] - before[part]
         return printing(run)
 

@@ -38,7 +38,7 @@ def _panel(top: float, name: str, found: Mapping[str, Any]) -> list[str]:
     bottom = top + HEAD + len(contenders) * (BAR + GAP)
     parts = [
         f'<text x="12" y="{top + 16:.0f}" font-weight="bold" font-size="14">{escape(name)}</text>',
-        f'<text x="12" y="{top + 33:.0f}" fill="{INK}">{escape(found["title"])} In {escape(found["unit"])}.</text>',
+        f'<text x="12" y="{top + 33:.0f}" fill="{INK}">{escape(found["title"].replace("``", ""))} In {escape(found["unit"])}.</text>',
     ]
     for n in range(decades + 1):
         at = x(low * 10**n)
@@ -50,7 +50,7 @@ def _panel(top: float, name: str, found: Mapping[str, Any]) -> list[str]:
         y = top + HEAD + n * (BAR + GAP)
         middle, colour = y + BAR / 2, OURS if who == "wattle" else THEIRS
         ratio = found["ratios"].get(f"wattle/{who}")
-        told = f"{seen['median']:.3g}" + (f"  (Wattle: {ratio['median']:.3g} of it)" if ratio else "")
+        told = _number(seen["median"]) + (f"  (Wattle takes {_number(ratio['median'])} of it)" if ratio else "")
         parts += [
             f'<text x="{LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(who)}</text>',
             f'<rect x="{LEFT}" y="{y:.1f}" width="{x(seen["median"]) - LEFT:.1f}" height="{BAR}" fill="{colour}"/>',
@@ -58,3 +58,7 @@ def _panel(top: float, name: str, found: Mapping[str, Any]) -> list[str]:
             f'<text x="{x(seen["most"]) + 8:.1f}" y="{middle + 4:.1f}">{told}</text>',
         ]
     return parts
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
