@@ -41,7 +41,7 @@ cuts: $(VENV)/installed-dev ## machines cut off from each other (network namespa
 soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=5 says otherwise
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
-bench: $(VENV)/installed-bench ## measure Wattle beside xargs, make and other schedulers (40 min); BENCH="fan --rounds 3" says otherwise
+bench: $(VENV)/installed-bench ## measure Wattle beside xargs, make and other schedulers; BENCH="fan --rounds 3" for less
 	$(BIN)/python -m benchmarks $(BENCH)
 
 fuzz: $(VENV)/installed-dev ## try INPUTS=100000 made-up inputs on each way in (TARGETS="keys documents" for some of them)
