@@ -50,7 +50,7 @@ def _panel(top: float, name: str, found: Mapping[str, Any]) -> list[str]:
         y = top + HEAD + n * (BAR + GAP)
         middle, colour = y + BAR / 2, OURS if who == "wattle" else THEIRS
         ratio = found["ratios"].get(f"wattle/{who}")
-        told = _number(seen["median"]) + (f"  (Wattle takes {_number(ratio['median'])} of it)" if ratio else "")
+        told = _number(seen["median"]) + (f"  (Wattle: {_number(ratio['median'])} times that)" if ratio else "")
         parts += [
             f'<text x="{LEFT - 8}" y="{middle + 4:.1f}" text-anchor="end">{escape(who)}</text>',
             f'<rect x="{LEFT}" y="{y:.1f}" width="{x(seen["median"]) - LEFT:.1f}" height="{BAR}" fill="{colour}"/>',
