@@ -34,6 +34,7 @@ class Network:
 
     client: Client
     pids: Mapping[str, int]
+    door: str  # the gateway's endpoint
     meters: Path | None = None  # the folder that metered agents write to
 
     def budget(self) -> dict[str, dict[str, Any]]:
@@ -49,7 +50,7 @@ class Network:
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds by part so far; ``tasks`` is what the spawner's ended children took."""
-        spent = {part: _times(pid) for part, pid in self.pids.items()}
+        spent = {part: times(pid) for part, pid in self.pids.items()}
         own = {part: seconds for part, (seconds, _) in spent.items()}
         return own | ({"tasks": spent["spawner"][1]} if "spawner" in spent else {})
 
@@ -66,7 +67,7 @@ def network(place: Path, *, metered: bool = False) -> Iterator[Network]:
         client = stack.enter_context(Client(door, timeout=READY))
         _warm_up(client)
         pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": child(runtime)}
-        yield Network(client, pids, folder if metered else None)
+        yield Network(client, pids, door, folder if metered else None)
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def pair(place: Path) -> Iterator[Network]:
         while sum(node.status == "ready" for node in client.nodes()) < 2:
             if time.monotonic() > until:
                 raise WattleError("the runtimes are not seen")
-        yield Network(client, pids)
+        yield Network(client, pids, door)
 
 
 def _free_port() -> int:
@@ -153,7 +154,7 @@ def child(pid: int) -> int:
     return int(child)
 
 
-def _times(pid: int) -> tuple[float, float]:
+def times(pid: int) -> tuple[float, float]:
     """CPU seconds of a process, and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own, ended = int(fields[11]) + int(fields[12]), int(fields[13]) + int(fields[14])
