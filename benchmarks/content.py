@@ -110,7 +110,12 @@ def logs(bench: Bench) -> Round:
     def followed() -> float:
         run, before = client.submit(document).id, bench.network().cpu()
         ended: list[float] = []
-        waiter = threading.Thread(target=lambda: (client.wait(run, PATIENCE), ended.append(time.monotonic())))
+
+        def wait() -> None:
+            client.wait(run, PATIENCE)
+            ended.append(time.monotonic())
+
+        waiter = threading.Thread(target=wait)
         waiter.start()
         got = lost = 0
         for chunk in client.log_chunks(run, "w", follow=True):
