@@ -19,9 +19,10 @@ Promises:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from wattle.values import value
 
 TIMEOUT = b"Timeout"
 """The payload of the error reply that ends a ``get`` whose time is up."""
@@ -35,7 +36,7 @@ class Priority(Enum):
     BULK = "bulk"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Sample:
     """Something published. ``payload`` is None for a delete; ``gap`` says that samples before this one were dropped here."""
 
@@ -45,7 +46,7 @@ class Sample:
     gap: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Reply:
     """One answer to a ``get``. ``ok`` is False for an error reply, whose ``key`` is empty."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from wattle.core.model import (
@@ -18,11 +17,12 @@ from wattle.core.model import (
     Workflow,
 )
 from wattle.core.states import Phase
+from wattle.values import value
 
 # --- to be saved by a coordinator -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CreateRun:
     """Store a new run with all its workers."""
 
@@ -32,28 +32,28 @@ class CreateRun:
     submission: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveRun:
     """Store a run's row."""
 
     run: RunRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveWorker:
     """Store what changed of a worker."""
 
     worker: WorkerRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveTask:
     """Store an attempt."""
 
     task: TaskRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveCursor:
     """Remember up to which entry a node's feed has been learned; ``store`` is the identity of the node's data folder."""
 
@@ -62,14 +62,14 @@ class SaveCursor:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ReadAgain:
     """Forget how far the feeds of all nodes but these have been learned: they are to be read from their first entry when next met."""
 
     but: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveHolder:
     """Remember that a node has a copy of some content that a run passes around."""
 
@@ -78,7 +78,7 @@ class SaveHolder:
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveLateFact:
     """Note in the history how an attempt ended whose run is over: it becomes ``superseded`` unless its end is known."""
 
@@ -86,21 +86,21 @@ class SaveLateFact:
     fact: Fact
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AdoptRun:
     """Store a run that was another owner's, whole; ``snapshot.run`` says where it stands now."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveDefinition:
     """Store a workflow's definition, as opaque as it came."""
 
     definition: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ReleaseRun:
     """Have a run no more: ``head`` says who has it now. What is stored of it stays as a copy of that owner's until a real one comes.
 
@@ -111,14 +111,14 @@ class ReleaseRun:
     handing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ForgetRun:
     """Remove a final run for good, unless another owner has it meanwhile; ``head`` says when, and is all that is remembered of it."""
 
     head: RunHead
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveCopies:
     """Keep what another owner's page says, and how far it goes (either core)."""
 
@@ -128,7 +128,7 @@ class SaveCopies:
 # --- to be done by a coordinator after the commit -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Assign:
     """Give a task to a node."""
 
@@ -136,7 +136,7 @@ class Assign:
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Cancel:
     """Have a node end a task."""
 
@@ -145,14 +145,14 @@ class Cancel:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AnnounceRun:
     """Publish a run's new status."""
 
     run: RunRecord
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AnnounceReleased:
     """A run is this coordinator's no more: who waits for it here has to ask its new owner."""
 
@@ -160,7 +160,7 @@ class AnnounceReleased:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AnnounceWorker:
     """Publish a worker's new status, and the node of its newest attempt."""
 
@@ -169,7 +169,7 @@ class AnnounceWorker:
     unreachable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ship:
     """Send a follower what was committed after ``after``; -1 asks how far it is. Ends in Kept or NotKept."""
 
@@ -177,7 +177,7 @@ class Ship:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AnswerKeep:
     """Answer a page: the copies of its owner go up to ``number`` here (either core)."""
 
@@ -185,7 +185,7 @@ class AnswerKeep:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AskCopies:
     """Ask a peer, or oneself, which copies it has; ends in CopiesTold or CopiesUntold.
 
@@ -200,7 +200,7 @@ class AskCopies:
     runs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Gather:
     """Get a copy of a run from a peer that has it, to adopt it in ``epoch``; ends in Gathered or NotGathered."""
 
@@ -209,7 +209,7 @@ class Gather:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Forget:
     """Have a peer drop copies that have become worthless: another owner has gone on from them."""
 
@@ -219,7 +219,7 @@ class Forget:
     runs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Claim:
     """Tell a node who owns runs now, and ask what it knows of them; ends in RunsClaimed or Undelivered."""
 
@@ -227,7 +227,7 @@ class Claim:
     runs: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SetTimer:
     """Call again with a Tick at this time (either core); a later SetTimer replaces an earlier one."""
 
@@ -283,7 +283,7 @@ COORDINATOR_SAVES = (
 # --- to be saved by a runtime ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HeldTask:
     """One row of the runtime's ``tasks``: the assignment, by whom, and how far it has come.
 
@@ -303,14 +303,14 @@ class HeldTask:
     memory_peak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveHeldTask:
     """Store a task's row."""
 
     task: HeldTask
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SaveFence:
     """Remember the highest (epoch, owner) seen for a run."""
 
@@ -319,7 +319,7 @@ class SaveFence:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Append:
     """Append a fact to the feed. All facts of one batch make one numbered entry."""
 
@@ -329,7 +329,7 @@ class Append:
 # --- to be done by a runtime after the commit -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answer:
     """Answer one task of a command. ``code`` is OK, or why not: FENCED (epoch and owner are the current ones), OVER (it has ended here),
     PASSED (a later attempt of its worker has), DRAINING or UNFIT.
@@ -343,7 +343,7 @@ class Answer:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AnswerClaim:
     """Answer a claim: ``refused`` are the runs that others have, as (run, epoch, owner)."""
 
@@ -351,21 +351,21 @@ class AnswerClaim:
     refused: tuple[tuple[str, int, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Prepare:
     """Put a task's inputs in place; ends in Prepared or PrepareFailed."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Abandon:
     """Stop preparing or collecting for a task: it has ended."""
 
     task: TaskId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Spawn:
     """Start a task's process, now or the moment that ``after`` ends; ends in ProcessStarted, SpawnFailed or Skipped.
 
@@ -378,7 +378,7 @@ class Spawn:
     on_success: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Kill:
     """Send a signal to a task's whole process group."""
 
@@ -386,33 +386,33 @@ class Kill:
     signal: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Revoke:
     """Do not start a task that waits for another's end; ends in Skipped, unless it has started."""
 
     task: TaskId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Acknowledge:
     """Tell the spawner that a task's exit is stored."""
 
     task: TaskId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Collect:
     """Hash a task's outputs; ends in Collected or CollectFailed."""
 
     assignment: Assignment
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NodeUpdate:
     """Publish what this node says of itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Left:
     """Nothing is left to do here: the runtime may go."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from wattle.core.model import (
@@ -18,11 +18,12 @@ from wattle.core.model import (
     Usage,
     Workflow,
 )
+from wattle.values import value
 
 # --- to the coordinator core --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Submit:
     """Start a new run. ``submission`` is opaque here and handed on with CreateRun: what the store keeps of the request."""
 
@@ -31,35 +32,35 @@ class Submit:
     submission: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Restore:
     """Take up an unfinished run again, after a restart."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RetryRun:
     """Run again what did not succeed in a final run."""
 
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Define:
     """Store a workflow's definition, which is opaque here, and have it copied like a run."""
 
     definition: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelRun:
     """End a run as soon as what runs has been stopped."""
 
     run: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NodeSeen:
     """A runtime is in sight. ``held`` are this owner's tasks it had open, with their epochs; its feed has been read since then.
 
@@ -71,14 +72,14 @@ class NodeSeen:
     claimed: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NodeChanged:
     """A runtime in sight says something new of itself."""
 
     info: NodeInfo
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NodeUnreachable:
     """A runtime's liveliness token is gone. ``incarnation`` guards against a token that a restart replaced."""
 
@@ -86,7 +87,7 @@ class NodeUnreachable:
     incarnation: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FactsLearned:
     """One entry of a runtime's feed. Entries count from 1; each is told once, in order (the shell keeps the cursor with the core).
 
@@ -100,7 +101,7 @@ class FactsLearned:
     first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Delivered:
     """A runtime has stored these tasks."""
 
@@ -108,7 +109,7 @@ class Delivered:
     tasks: tuple[TaskId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelAnswered:
     """A runtime has taken note that these tasks are to end."""
 
@@ -116,7 +117,7 @@ class CancelAnswered:
     tasks: tuple[TaskId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Refused:
     """A runtime did not take a task; the codes are those of effects.Answer. With FENCED, ``epoch`` and ``owner`` are the current ones."""
 
@@ -128,14 +129,14 @@ class Refused:
     owner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Undelivered:
     """A command to this node got no answer: what is open is sent again, with the same identities, while the node is in sight."""
 
     node: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RunsClaimed:
     """A runtime knows now who owns these runs. ``facts`` are all it has ever said of them, ``held`` their tasks it has open with their
     epochs, ``refused`` those that others own: (run, epoch, owner).
@@ -148,7 +149,7 @@ class RunsClaimed:
     refused: tuple[tuple[str, int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CoordinatorSeen:
     """Another coordinator is in sight; ``store`` identifies its data folder."""
 
@@ -157,7 +158,7 @@ class CoordinatorSeen:
     store: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CoordinatorGone:
     """A coordinator's liveliness token is gone."""
 
@@ -165,14 +166,14 @@ class CoordinatorGone:
     incarnation: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Prune:
     """Remove final runs of this owner's for good; ``runs`` are their states as stored, which the core does not remember."""
 
     runs: tuple[RunHead, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Keep:
     """A coordinator wants a page of its changes kept (either core). Answered through AnswerKeep with this ``token``.
 
@@ -185,7 +186,7 @@ class Keep:
     own: tuple[RunHead, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Kept:
     """A follower's copies of this coordinator's runs go up to its commit ``number``."""
 
@@ -193,14 +194,14 @@ class Kept:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NotKept:
     """A follower did not answer."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopiesTold:
     """A peer's answer to AskCopies; ``sees`` are the coordinators in its sight."""
 
@@ -210,7 +211,7 @@ class CopiesTold:
     sees: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopiesUntold:
     """A peer did not answer AskCopies."""
 
@@ -218,7 +219,7 @@ class CopiesUntold:
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Gathered:
     """The copy of a run that was asked for; ``snapshot`` has all its attempts."""
 
@@ -227,14 +228,14 @@ class Gathered:
     snapshot: Snapshot
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NotGathered:
     """The copy of a run could not be had."""
 
     head: RunHead
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Tick:
     """Time has passed (either core)."""
 
@@ -271,7 +272,7 @@ CoordinatorEvent = (
 # --- to the runtime core --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Assigned:
     """A coordinator gives tasks. The core answers each through an Answer effect with this ``token``."""
 
@@ -280,7 +281,7 @@ class Assigned:
     tasks: tuple[Assignment, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelAsked:
     """A coordinator wants tasks ended: (task, epoch of the order) pairs."""
 
@@ -289,7 +290,7 @@ class CancelAsked:
     tasks: tuple[tuple[TaskId, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ClaimAsked:
     """A coordinator says that it owns runs, as (run, epoch). Answered through AnswerClaim with this ``token``."""
 
@@ -298,7 +299,7 @@ class ClaimAsked:
     runs: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Prepared:
     """A task's inputs are in place; ``fetched`` are the digests that came from elsewhere."""
 
@@ -306,7 +307,7 @@ class Prepared:
     fetched: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PrepareFailed:
     """A task cannot start: ``missing`` names inputs nobody in reach has, ``disk_full`` says that the node has no room for its files.
 
@@ -319,7 +320,7 @@ class PrepareFailed:
     disk_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ProcessStarted:
     """The spawner started a task's process."""
 
@@ -328,7 +329,7 @@ class ProcessStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SpawnFailed:
     """A task's process could not be started; ``disk_full``: because the node has no room for its files, which is no fault of the task's."""
 
@@ -337,21 +338,21 @@ class SpawnFailed:
     disk_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Skipped:
     """A task that waited at the spawner will not start: it was revoked, told to end, or what it was to follow did not end well."""
 
     task: TaskId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class StillWaiting:
     """After a restart of the runtime: these tasks wait at the spawner for others' ends."""
 
     tasks: tuple[TaskId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ProcessExited:
     """A task's process ended; exactly one of ``exit_code`` and ``signal`` is set."""
 
@@ -363,14 +364,14 @@ class ProcessExited:
     signalled: bool = False  # a signal had been sent to it before, on this runtime's order
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ProcessesLost:
     """The spawner is gone, and with it any knowledge of what it ran; or it does not know these tasks after a restart."""
 
     tasks: tuple[TaskId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Collected:
     """A succeeded task's outputs are hashed."""
 
@@ -378,7 +379,7 @@ class Collected:
     outputs: Mapping[str, Output]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CollectFailed:
     """A succeeded task did not leave the outputs it declares."""
 
@@ -386,7 +387,7 @@ class CollectFailed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Drain:
     """Take nothing new and hand back what waits; with ``leave_at``, stop what still runs then and be done.
 
@@ -397,12 +398,12 @@ class Drain:
     kill: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Resume:
     """Take work again."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CoordinatorsInSight:
     """The coordinators whose liveliness tokens are there."""
 

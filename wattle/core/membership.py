@@ -83,7 +83,7 @@ class Membership:
             if run_id not in event.claimed:  # taken up while the node was being asked
                 node.claims[run_id] = epoch
         self._send_claims(node)
-        self.core.replication.choose()
+        self.core.replication.came()
         self.core.succession.look(event.info.name)
 
     def settle_held(self, node: Node, held: Mapping[TaskId, int], runs: frozenset[str] | None = None) -> None:
@@ -161,7 +161,7 @@ class Membership:
             node.claims.clear()  # they are repeated when it is met again, for runs that have not ended until then
             if adopted:
                 self.read_again()
-        self.core.replication.choose()
+        self.core.replication.went(event.node)
         self.core.succession.node_gone(event.node)
         self._give_time(node)
         for task in node.tasks:

@@ -7,9 +7,11 @@ durations are seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from wattle.values import value
 
 
 class RunStatus(StrEnum):
@@ -82,7 +84,7 @@ class TaskId(NamedTuple):
 # --- a compiled workflow ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Retries:
     """How often and when a failed worker is tried again.
 
@@ -97,7 +99,7 @@ class Retries:
     jitter: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WorkerSpec:
     """One worker, checked and complete. Texts may still hold ``${...}`` references (see core/template.py)."""
 
@@ -121,7 +123,7 @@ class WorkerSpec:
     on_disconnect: str = "continue"  # continue | stop
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Workflow:
     """A compiled workflow: workers in the order of the document, the graph known to be free of cycles."""
 
@@ -133,7 +135,7 @@ class Workflow:
 # --- what runtimes and coordinators tell each other ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Output:
     """One output file of a succeeded task: its path as the document gives it (parameters filled in), content digest and size."""
 
@@ -142,7 +144,7 @@ class Output:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Input:
     """One input of a task: which file of which worker, and the content it must have."""
 
@@ -153,7 +155,7 @@ class Input:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Usage:
     """What a task used, from wait4(2): CPU seconds (user and system), peak resident memory of its largest process in bytes."""
 
@@ -161,7 +163,7 @@ class Usage:
     memory_peak: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Assignment:
     """Everything a runtime needs to execute one task; self-contained, so that it can start while cut off.
 
@@ -201,7 +203,7 @@ class FactKind(StrEnum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Fact:
     """What a runtime's feed says about one task. All fields after ``pid`` belong to ``finished`` alone.
 
@@ -233,7 +235,7 @@ class Fact:
         return TaskId(self.run, self.worker, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NodeInfo:
     """What a runtime says of itself: how many tasks at once, what they may use together, and where it stands.
 
@@ -257,7 +259,7 @@ class NodeInfo:
 # --- what a coordinator records -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RunRecord:
     """One row of the coordinator's ``runs``; ``counts`` are workers by status.
 
@@ -280,7 +282,7 @@ class RunRecord:
     adopted: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WorkerRecord:
     """The part of one row of the coordinator's ``workers`` that changes while a run goes on.
 
@@ -303,7 +305,7 @@ class WorkerRecord:
     completed_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TaskRecord:
     """One row of the coordinator's ``tasks``: one attempt, on one node."""
 
@@ -326,7 +328,7 @@ class TaskRecord:
         return TaskId(self.run, self.worker, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Snapshot:
     """A run as its store remembers it: all that is needed to go on with it. ``holders``: digest -> nodes known to have it.
 
@@ -344,7 +346,7 @@ class Snapshot:
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RunHead:
     """Which state of a run a store has: whose, in which epoch, and whether it is final.
 
@@ -389,7 +391,7 @@ class RunHead:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopiedRun:
     """What changed of a run in its owner's store up to its commit ``number``: rows as (key, JSON text), opaque to those who keep them.
 
@@ -404,7 +406,7 @@ class CopiedRun:
     forgotten: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopyPage:
     """What changed in an owner's store after its commit ``after``, up to ``number``; an ``after`` of -1 only asks how far the copy is."""
 

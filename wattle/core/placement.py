@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wattle.core.model import NodeInfo, TaskId, WorkerSpec
+from wattle.values import value
 
 MAX_PREFETCH = 256
 """Tasks sent ahead to one node beyond its slots, at most. Chosen so that one batch stays well under a megabyte."""
@@ -103,7 +104,7 @@ class Node:
         return min(MAX_PREFETCH, int(self.info.slots * window / max(self.mean_seconds, 1e-4)))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Requirement:
     """What a worker asks of a node; equal requirements share a queue."""
 
@@ -120,11 +121,11 @@ class Requirement:
         """Why the node could never run it, or None when it could."""
         if self.node is not None and self.node != info.name:
             return f"is not {self.node}"
-        for key, value in self.labels:
+        for key, wanted in self.labels:
             if key not in info.labels:
-                return f"has no label {key}={value}"
-            if info.labels[key] != value:
-                return f"has label {key}={info.labels[key]}, not {value}"
+                return f"has no label {key}={wanted}"
+            if info.labels[key] != wanted:
+                return f"has label {key}={info.labels[key]}, not {wanted}"
         for name, amount in self.resources:
             if amount > info.resources.get(name, 0.0):
                 return f"has {info.resources.get(name, 0.0):g} {name}, not {amount:g}"

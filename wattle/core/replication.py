@@ -44,6 +44,7 @@ class Replication:
         self._urgent = False  # somebody waits for what this batch commits
         self._awaited = 0  # the newest commit that somebody waits for
         self._settled = 0  # as it was when a quorum was last in sight
+        self._changed = False  # somebody came or went since the followers were chosen
 
     def hasten(self) -> None:
         """What this batch commits is waited for: send it at once."""
@@ -65,8 +66,18 @@ class Replication:
             return self.core.number
         return sorted((f.kept or 0 for f in self.followers.values()), reverse=True)[need - 1]
 
-    def choose(self) -> None:
-        """Choose the followers anew, after somebody came or went."""
+    def came(self) -> None:
+        """A peer is in sight: the followers are chosen anew with this batch, once for all that came."""
+        self._changed = True
+
+    def went(self, peer: str) -> None:
+        """A peer is out of sight: should it be back with this very batch, it is asked anew how far it is."""
+        self.followers.pop(peer, None)
+        self._changed = True
+
+    def _choose(self) -> None:
+        """Choose the followers anew: all coordinators, and some runtimes."""
+        self._changed = False
         options, members = self.core.options, self.core.members
         nodes = [name for name in members.pool.nodes if members.in_sight(name) and name not in options.companions]
         chosen = {*self.core.succession.coordinators, *ranked(nodes, self.core.name)[: options.replicas]}
@@ -92,6 +103,8 @@ class Replication:
 
     def ship(self) -> None:
         """Send every follower what it lacks, unless something is on its way there or it may wait for more."""
+        if self._changed:
+            self._choose()
         if self._urgent:
             self._awaited, self._urgent = self.core.number, False
         for name, follower in self.followers.items():

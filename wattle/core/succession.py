@@ -75,7 +75,7 @@ class Succession:
         inquiry = self._inquiries.pop((event.name, event.store), None)
         if inquiry is not None:
             self._tokens.pop(inquiry.token, None)
-        self.core.replication.choose()
+        self.core.replication.came()
         self.look(event.name)
 
     def gone(self, event: on.CoordinatorGone) -> None:
@@ -84,7 +84,7 @@ class Succession:
             return
         del self._incarnations[event.name]
         store = self.coordinators.pop(event.name)
-        self.core.replication.choose()
+        self.core.replication.went(event.name)
         self.suspect((event.name, store))
         self._without(event.name)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,7 @@ from pydantic_core import SchemaValidator, core_schema
 from wattle.core.model import Assignment, Fact, FactKind, RunHead, TaskId, TaskStatus
 from wattle.errors import InvalidRequest
 from wattle.names import check_name
+from wattle.values import value
 
 PROTOCOL = 3
 """Raised when peers of different versions could misunderstand each other."""
@@ -41,7 +41,7 @@ M = TypeVar("M")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AssignBatch:
     """``cmd/<runtime>/assign``: store these tasks and execute them. Answered by TaskAnswers."""
 
@@ -62,7 +62,7 @@ def check_assignments(batch: AssignBatch) -> None:
                 raise InvalidRequest(f"{source.digest[:80]!r} is no digest; content is named by 64 hexadecimal digits")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TaskRef:
     """A task, and the epoch of its run's owner."""
 
@@ -77,7 +77,7 @@ class TaskRef:
         return TaskId(self.run, self.worker, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelBatch:
     """``cmd/<runtime>/cancel``: end these tasks. Answered by TaskAnswers."""
 
@@ -85,7 +85,7 @@ class CancelBatch:
     tasks: tuple[TaskRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TaskAnswer:
     """A runtime's word on one task of a command: OK, FENCED (with the current epoch and owner), OVER, PASSED, DRAINING or UNFIT."""
 
@@ -103,14 +103,14 @@ class TaskAnswer:
         return TaskId(self.run, self.worker, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TaskAnswers:
     """The answer to a command, one entry per task in the order asked."""
 
     tasks: tuple[TaskAnswer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HeldQuestion:
     """``cmd/<runtime>/held``: these runs, as (run, epoch), are ``owner``'s now; which tasks are open there? Answered by HeldTasks."""
 
@@ -118,7 +118,7 @@ class HeldQuestion:
     claims: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HeldTasks:
     """The open tasks: the asking owner's, those of ``others``, and the claims ``refused`` as (run, epoch, owner)."""
 
@@ -127,7 +127,7 @@ class HeldTasks:
     refused: tuple[tuple[str, int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FactsQuestion:
     """``cmd/<runtime>/facts``: what did its feed ever say of a run, from the entry ``after`` on? Answered by FactsAnswer."""
 
@@ -135,7 +135,7 @@ class FactsQuestion:
     after: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FactsAnswer:
     """Facts of one run; ``after`` is where to ask on, None at the end."""
 
@@ -143,7 +143,7 @@ class FactsAnswer:
     after: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class KeepAnswer:
     """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` in the data folder ``store``."""
 
@@ -151,7 +151,7 @@ class KeepAnswer:
     store: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopiesQuestion:
     """``cmd/<peer>/copies``: which states of these runs are there, or of this owner's runs, or one of each owner's? See AskCopies."""
 
@@ -160,7 +160,7 @@ class CopiesQuestion:
     runs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopiesAnswer:
     """States of runs; ``sees`` are the coordinators in the answering peer's sight."""
 
@@ -168,7 +168,7 @@ class CopiesAnswer:
     sees: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopyQuestion:
     """``cmd/<peer>/copy``: the rows of one owner's state of a run, from the key ``after`` on. Answered by CopyAnswer."""
 
@@ -178,14 +178,14 @@ class CopyQuestion:
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CopyAnswer:
     """Rows of a state of a run; none means that there are no more."""
 
     rows: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ForgetOrder:
     """``cmd/<peer>/forget``: drop the copies of these runs of an owner. Answered with the same."""
 
@@ -194,21 +194,21 @@ class ForgetOrder:
     runs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Discard:
     """``cmd/<runtime>/discard``: these runs are pruned, as their last states say; remove what there is of them. Not answered: a hint."""
 
     runs: tuple[RunHead, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class PrunedQuestion:
     """``cmd/<coordinator>/pruned``: which of these runs are pruned? Answered by Discard, or not at all where none is."""
 
     runs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FeedEntry:
     """The facts of one commit. Entries of a feed are numbered from 1 in the order of commits; old ones are removed in time."""
 
@@ -216,7 +216,7 @@ class FeedEntry:
     facts: tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class FeedPage:
     """A stretch of a feed: published when new, or answering ``feed/<peer>?after=N``. ``head`` is the newest entry's number.
 
