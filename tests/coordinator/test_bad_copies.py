@@ -28,7 +28,7 @@ from wattle.store.owned import DEFINITION, Definition, Submission, document_row,
 RUN = RunRecord("r", "p", RunStatus.RUNNING, "gone", 1, 1.0, started_at=2.0)
 WORKER = WorkerRecord("r", "a", WorkerStatus.RUNNING, attempts=1, started_at=2.0)
 TASK = TaskRecord("r", "a", 1, "node1", TaskStatus.RUNNING, 1.5, started_at=2.0)
-SUBMITTED = document_row(Submission(document("p"), "d", {}))
+SUBMITTED = document_row(Submission(text(document("p")), "d", {}))
 ROWS = [run_row(RUN), SUBMITTED, worker_row(WORKER), task_row(TASK)]
 DEFINED = Definition("w", 5.0, document("w"), "d", 5.0)
 

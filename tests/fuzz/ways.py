@@ -164,7 +164,7 @@ def pages(random: Random) -> tuple[list[str], list[str], list[str]]:
     task = TaskRecord("adopted", "a", 1, NODE, TaskStatus.RUNNING, 1.5, started_at=2.0)
     rows = [
         run_row(run),
-        document_row(Submission(DONE, "0" * 64, {})),
+        document_row(Submission(json.dumps(DONE), "0" * 64, {})),
         worker_row(worker),
         task_row(task),
         (f"h/{'0' * 64}/{NODE}", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,12 @@ def save(store: CoordinatorStore, *effects: do.CoordinatorEffect) -> None:
 
 def create(store: CoordinatorStore, run_id: str, created_at: float = 1.0) -> None:
     workers = tuple(WorkerRecord(run_id, name, WorkerStatus.CREATED) for name in WORKFLOW.workers)
-    save(store, do.CreateRun(run_record(run_id, created_at), WORKFLOW, workers, Submission(DOCUMENT, "d1", {"p": 1})))
+    save(
+        store,
+        do.CreateRun(
+            run_record(run_id, created_at), WORKFLOW, workers, Submission(json.dumps(DOCUMENT), "d1", {"p": 1})
+        ),
+    )
 
 
 def test_a_run_comes_back_as_it_was_saved(store: CoordinatorStore) -> None:

@@ -15,7 +15,7 @@ from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.copies import Copies
 from wattle.core.model import CopiedRun, CopyPage, Fact, FactKind, NodeInfo, Output, RunHead, Snapshot, TaskStatus
-from wattle.document.compile import compile_document, to_json
+from wattle.document.compile import compile_document, to_json, to_text
 from wattle.document.load import load
 from wattle.protocol.messages import decode, encode
 from wattle.store import copies as copies_module
@@ -28,7 +28,7 @@ DOCUMENT = load(
     '{"name": "b", "command": "true", "needs": ["a"]}, {"name": "c", "command": "true", "retries": {"max": 2, "delay": 0}}]}'
 )
 WORKFLOW = compile_document(DOCUMENT, {})
-SUBMISSION = Submission(to_json(DOCUMENT), "d" * 64, {})
+SUBMISSION = Submission(to_text(DOCUMENT), "d" * 64, {})
 
 
 class Follower:
@@ -81,7 +81,7 @@ class Owner:
             return
         if self.rng.random() < 0.1:
             name = self.rng.choice(("other", "third"))  # not what runs are submitted with
-            document = {**SUBMISSION.document, "name": name}
+            document = {**to_json(DOCUMENT), "name": name}
             self.tell(on.Define(Definition(name, self.now, document, f"{self.core.number}", self.now)))
             return
         task = self.assigned.pop(self.rng.randrange(len(self.assigned))).assignment

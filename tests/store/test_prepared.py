@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def create(store: CoordinatorStore, run_id: str, at: float) -> RunRecord:
     run = RunRecord(run_id, "flow", RunStatus.CREATED, "me", 1, at, cancel_requested=True, counts={"created": 1})
     workers = (WorkerRecord(run_id, "a", WorkerStatus.CREATED),)
     with store.transaction():
-        store.save([do.CreateRun(run, WORKFLOW, workers, Submission(DOCUMENT, "d", {}))])
+        store.save([do.CreateRun(run, WORKFLOW, workers, Submission(json.dumps(DOCUMENT), "d", {}))])
     return run
 
 

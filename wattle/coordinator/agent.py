@@ -19,6 +19,7 @@ from pydantic_core import to_json
 
 from wattle import __version__
 from wattle.bus.base import Bus, Query, Sample
+from wattle.collector import paused
 from wattle.coordinator.copying import Copying
 from wattle.coordinator.dispatch import Dispatch
 from wattle.coordinator.journal import Journal
@@ -177,11 +178,12 @@ class CoordinatorAgent:
 
     def _step(self, items: list[Item], now: float) -> None:
         self.core.announcing = heard = self._events.matching
-        effects = self.core.handle((event for event, _ in items), now)
-        number = self.core.number
-        if any(isinstance(effect, do.COORDINATOR_SAVES) for effect in effects):
-            with self.store.transaction():
-                self.store.save(effects, number)
+        with paused():
+            effects = self.core.handle((event for event, _ in items), now)
+            number = self.core.number
+            if any(isinstance(effect, do.COORDINATOR_SAVES) for effect in effects):
+                with self.store.transaction():
+                    self.store.save(effects, number)
         if number != self.store.number:
             self.store.number = number
             self._journal.note(number, effects)

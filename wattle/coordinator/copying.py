@@ -151,7 +151,7 @@ class Copying:
                 return
             found = recover(rows)
             workflow = compile_document(
-                Document.model_validate(found.submission.document), dict(found.submission.params)
+                Document.model_validate_json(found.submission.body), dict(found.submission.params)
             )
             _check(head, found, workflow)
         except (WattleError, ValueError) as error:

@@ -12,7 +12,7 @@ from wattle.core.model import CopiedRun, CopyPage, RunHead
 from wattle.core.run import head_of
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.copies import ROWS_MOST
-from wattle.store.owned import DEFINITION, definition_copy, holder_row, text
+from wattle.store.owned import DEFINITION, Submission, definition_copy, document_row, holder_row, text
 
 REMEMBERED_MOST = 20_000
 """Changed rows kept in memory, about 1 kB each: a few seconds of full load. A follower further behind is served from the store."""
@@ -201,4 +201,10 @@ def _merged(before: _Changes | None, change: _Changes) -> _Changes:
 
 
 def _row(key: str, what: object) -> tuple[str, str]:
-    return key, "" if what is None else text(what)
+    match what:
+        case None:
+            return key, ""
+        case Submission():
+            return document_row(what)
+        case _:
+            return key, text(what)

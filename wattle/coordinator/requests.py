@@ -15,17 +15,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from wattle.bus.base import Query
+from wattle.collector import paused
 from wattle.coordinator.views import run_view, worker_view, workflow_view
 from wattle.core import events as on
 from wattle.core.membership import why_waiting
+from wattle.core.model import Workflow
 from wattle.core.placement import NodeStatus
-from wattle.document.compile import compile_document
-from wattle.document.compile import to_json as document_json
-from wattle.document.load import load
+from wattle.document.compile import compile_document, to_text
+from wattle.document.load import load, load_value
 from wattle.document.model import Document
+from wattle.document.syntax import MAX_BYTES
 from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.names import check_name, new_run_id
@@ -127,7 +129,7 @@ class Requests:
     async def _submit(self, query: Query) -> Any:
         """``{"document", "params", "run"}``, the document as an object or as text (JSON or YAML)."""
         request = await _parse(query.payload or b"")
-        run_id = request.run or new_run_id(request.document.name, time.time(), secrets.token_hex(2))
+        run_id = request.run or new_run_id(request.name, time.time(), secrets.token_hex(2))
         return await self._begin(query, run_id, request)
 
     async def _begin(self, query: Query, run_id: str, request: _Submit) -> Any:
@@ -149,11 +151,10 @@ class Requests:
             raise Unavailable(
                 f"{self._agent.max_runs} runs are unfinished here, and no more are taken (max_runs)", code="BUSY"
             )
-        compiled = compile_document(request.document, request.params)
         committed = self._submitting[run_id] = trio.Event()
-        submission = Submission(request.json, request.digest, request.params)
+        submission = Submission(request.body, request.digest, request.params)
         try:
-            self._agent.post(on.Submit(run_id, compiled, submission), committed.set)
+            self._agent.post(on.Submit(run_id, request.compiled(), submission), committed.set)
             await committed.wait()
         finally:
             del self._submitting[run_id]
@@ -332,9 +333,9 @@ class Requests:
     async def _put_workflow(self, query: Query) -> Any:
         request = await _parse(query.payload or b"")
         now = wall_clock()
-        definition = Definition(request.document.name, now, request.json, request.digest, now)
+        definition = Definition(request.name, now, from_json(request.body), request.digest, now)
         await self._settled(on.Define(definition))
-        return self._workflow_view(request.document.name)
+        return self._workflow_view(request.name)
 
     async def _settled(self, event: on.CoordinatorEvent) -> None:
         """Have an event handled, and wait until what follows is committed, here and on other stores."""
@@ -391,16 +392,35 @@ _LATER = object()
 
 
 class _Submit:
-    """A submission, parsed and checked: the document, its JSON form and that form's digest, parameters, and the wished-for run id."""
+    """A submission, parsed and checked: the document's name, JSON text and that text's digest, parameters, and the wished-for run id.
+
+    What it compiles to is made along with it, in the same thread; what its parameters are refused for is told by ``compiled``.
+    """
 
     def __init__(self, document: Document, params: Mapping[str, Any], run: str | None) -> None:
-        self.document, self.params, self.run = document, dict(params), run
-        self.json = document_json(document)
-        self.digest = hashlib.sha256(to_json(self.json)).hexdigest()
+        self.name, self.params, self.run = document.name, dict(params), run
+        self.body = to_text(document)
+        self.digest = hashlib.sha256(self.body.encode()).hexdigest()
+        self._compiled: Workflow | WattleError
+        try:
+            self._compiled = compile_document(document, params)
+        except WattleError as error:
+            self._compiled = error
+
+    def compiled(self) -> Workflow:
+        """The workflow with these parameters; raises what ``compile_document`` raises."""
+        if isinstance(self._compiled, WattleError):
+            raise self._compiled
+        return self._compiled
 
     @classmethod
     def parse(cls, body: bytes) -> _Submit:
         """Raises InvalidRequest, or InvalidDocument with every problem of the document."""
+        with paused():
+            return cls._parse(body)
+
+    @classmethod
+    def _parse(cls, body: bytes) -> _Submit:
         request = parse_object(body)
         unknown = sorted(set(request) - {"document", "params", "run"})
         if unknown:
@@ -414,8 +434,10 @@ class _Submit:
         run = request.get("run")
         if run is not None:
             check_name(run, "run")
-        text = document if isinstance(document, str) else to_json(document)
-        return cls(load(text), params, run)
+        if len(body) > MAX_BYTES:
+            document = to_json(document)  # which may be smaller
+        loaded = load_value(document, placed=True) if isinstance(document, dict) else load(document)
+        return cls(loaded, params, run)
 
 
 async def _parse(body: bytes) -> _Submit:

@@ -30,8 +30,8 @@ class Ahead:
         self._later: dict[str, deque[tuple[str, str]]] = {}  # node -> (run, worker) for which there was no room
 
     def given(self, run: Run, worker: Worker, node: Node) -> None:
-        """A worker is at a node now: what depends on it may follow it there."""
-        if worker.dependents:
+        """A worker that others depend on is at a node now: they may follow it there."""
+        if len(worker.dependents) == 1 or len(self.core.nodes) == 1:
             self._given.append((run, worker, node))
 
     def place(self) -> None:
@@ -82,11 +82,13 @@ class Ahead:
             return False
         if node.mean_seconds is None or worker.requirement.misfit(node.info) is not None:
             return False
+        if len(self.core.nodes) > 1 and len(worker.spec.needs) > 1:
+            return False  # no link of a chain
         producers = {producer for producer, _ in worker.spec.inputs.values()}
         for need in run.unmet_needs(worker):
             here = len(need.open) == 1 and all(record.node == node.info.name for record in need.open.values())
             if not here or need.spec.name in producers:
                 return False
-            if len(self.core.nodes) > 1 and not (len(worker.spec.needs) == len(need.dependents) == 1):
+            if len(self.core.nodes) > 1 and len(need.dependents) > 1:
                 return False
         return True

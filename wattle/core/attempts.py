@@ -55,11 +55,12 @@ class Attempts:
 
     def find(self, task: TaskId) -> tuple[Run, Worker, TaskRecord] | None:
         """An attempt that is open or lost, with its worker and run; None when it has ended or its run has."""
-        run = self.core.runs.get(task.run)
-        worker = run.workers.get(task.worker) if run is not None else None
+        run_id, name, attempt = task
+        run = self.core.runs.get(run_id)
+        worker = run.workers.get(name) if run is not None else None
         if run is None or worker is None:
             return None
-        record = worker.open.get(task.attempt) or worker.lost.get(task.attempt)
+        record = worker.open.get(attempt) or worker.lost.get(attempt)
         return None if record is None else (run, worker, record)
 
     def accepted(self, worker: Worker, record: TaskRecord) -> None:
@@ -90,11 +91,12 @@ class Attempts:
 
     def learn(self, node: Node, fact: Fact) -> None:
         """Take in one fact of a node's feed."""
-        self.core.recall.discover(node, fact.id, fact.started_at or fact.at)
+        task = fact.id
+        self.core.recall.discover(node, task, fact.started_at or fact.at)
         if fact.kind is FactKind.FINISHED:
-            node.release(fact.id)
-            node.cancels.pop(fact.id, None)
-        found = self.find(fact.id)
+            node.release(task)
+            node.cancels.pop(task, None)
+        found = self.find(task)
         if found is None:
             self._pass_over(fact)
             if fact.kind is FactKind.FINISHED:

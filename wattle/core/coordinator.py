@@ -93,7 +93,7 @@ class CoordinatorCore:
         self._order = 0
         self._new: list[tuple[Run, object]] = []
         self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
-        self._workers: dict[tuple[str, str], Worker] = {}
+        self._workers: dict[Worker, Run] = {}
         self._tasks: dict[TaskId, TaskRecord] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             on.Submit: self._submit,
@@ -165,7 +165,7 @@ class CoordinatorCore:
             self._runs.pop(run.id, None)
         fresh = {run.id for run, _ in self._new}
         out += [do.SaveRun(run.record()) for run in self._runs.values()]
-        out += [do.SaveWorker(w.record(run)) for (run, _), w in self._workers.items() if run not in fresh]
+        out += [do.SaveWorker(w.record(run.id)) for w, run in self._workers.items() if run.id not in fresh]
         out += [do.SaveTask(task) for task in self._tasks.values()]
         # Adoptions come before what changed of the adopted runs since, and releases after.
         first = [effect for effect in self.saves if isinstance(effect, do.AdoptRun)]
@@ -185,7 +185,7 @@ class CoordinatorCore:
 
     def save_worker(self, run: Run, worker: Worker) -> None:
         """Have a worker's row stored with this batch."""
-        self._workers[run.id, worker.spec.name] = worker
+        self._workers[worker] = run
 
     def save_task(self, record: TaskRecord) -> None:
         """Have an attempt's record stored with this batch."""
@@ -309,7 +309,7 @@ class CoordinatorCore:
         """Have a run in memory no more: ``head`` is the state that counts now."""
         self._runs.pop(run.id, None)
         for worker in run.workers.values():
-            self._workers.pop((run.id, worker.spec.name), None)
+            self._workers.pop(worker, None)
             for record in worker.open.values():
                 node = self.nodes[record.node]
                 node.release(record.id)
@@ -368,10 +368,11 @@ class CoordinatorCore:
             return False
         run.change(worker, status)
         worker.error = error
-        self._workers[run.id, worker.spec.name] = worker
-        self.touch(run)
+        self._workers[worker] = run
+        self._runs[run.id] = run
         self._stamp(worker, status)
-        self.announce(run, worker)
+        if self.announcing:
+            self.announce(run, worker)
         if status is WorkerStatus.READY:
             worker.cause = self.cause
             for record in worker.open.values():
@@ -382,14 +383,16 @@ class CoordinatorCore:
                 dependent = run.workers[name]
                 if dependent.status is WorkerStatus.CREATED:
                     dependent.waiting -= 1
-                    self._open(run, dependent)
+                    if not dependent.waiting:
+                        self._open(run, dependent)
         elif status is WorkerStatus.FAILED:
             self._after_failure(run, worker)
         if status.final:
             for record in worker.open.values():  # the first recorded finish wins
                 self.members.cancel(record.node, record.id, run.epoch)
-            for waiting in run.open_stages():
-                self._open(run, waiting)
+            if run.by_stage:
+                for waiting in run.open_stages():
+                    self._open(run, waiting)
         return True
 
     def _stamp(self, worker: Worker, status: WorkerStatus) -> None:
@@ -410,14 +413,15 @@ class CoordinatorCore:
     def open_created(self, run: Run) -> None:
         """Make every worker ready that nothing keeps."""
         for worker in run.workers.values():
-            self._open(run, worker)
+            if not worker.waiting:
+                self._open(run, worker)
 
     def _open(self, run: Run, worker: Worker) -> None:
         """Make a worker ready when nothing keeps it."""
         if worker.status is not WorkerStatus.CREATED or worker.waiting or worker.stage > run.stage or run.winding_down:
             return
         self.move(run, worker, WorkerEvent.MET)
-        if any(record.status is TaskStatus.RUNNING for record in worker.open.values()):
+        if worker.open and any(record.status is TaskStatus.RUNNING for record in worker.open.values()):
             self.move(run, worker, WorkerEvent.STARTED)  # an attempt given up before its files were lost has come back
 
     def reopen(self, run: Run, worker: Worker, event: WorkerEvent, error: str | None) -> None:
@@ -510,17 +514,23 @@ class CoordinatorCore:
 
     def assign(self, run: Run, worker: Worker, node: Node, *, ahead: bool = False) -> None:
         """Give a worker to a node, perhaps ahead of its time (core/ahead.py)."""
-        worker.attempts = max(worker.attempts + 1, first_attempt(run.adopted, self.name))
+        attempt = worker.attempts + 1
+        if run.adopted:
+            attempt = max(attempt, first_attempt(run.adopted, self.name))
+        worker.attempts = attempt
         if worker.known is not None:
-            worker.known.add(worker.attempts)
-        record = TaskRecord(run.id, worker.spec.name, worker.attempts, node.info.name, TaskStatus.ASSIGNED, self.now)
-        worker.open[worker.attempts] = record
-        worker.node = record.node
-        node.take(record.id, worker.spec.resources, ahead=ahead)
-        self.save_task(record)
-        self._workers[run.id, worker.spec.name] = worker
-        self.acts.append(do.Assign(node.info.name, run.assignment(worker, worker.attempts)))
-        self.ahead.given(run, worker, node)
+            worker.known.add(attempt)
+        name = node.info.name
+        task = TaskId(run.id, worker.spec.name, attempt)
+        record = TaskRecord(run.id, worker.spec.name, attempt, name, TaskStatus.ASSIGNED, self.now)
+        worker.open[attempt] = record
+        worker.node = name
+        node.take(task, worker.spec.resources, ahead=ahead)
+        self._tasks[task] = record
+        self._workers[worker] = run
+        self.acts.append(do.Assign(name, run.assignment(worker, attempt)))
+        if worker.dependents:
+            self.ahead.given(run, worker, node)
 
 
 def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:

@@ -299,7 +299,7 @@ class WorkerRecord:
     losses: int = 0  # attempts whose end nobody saw
     reproduced: int = 0  # how often it ran again after success, because every copy of its files was lost
     not_before: float | None = None
-    results: dict[str, Output] = field(default_factory=dict)
+    results: Mapping[str, Output] = field(default_factory=dict)
     ready_at: float | None = None
     started_at: float | None = None
     completed_at: float | None = None

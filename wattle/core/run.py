@@ -27,7 +27,12 @@ from wattle.core.model import (
     WorkerStatus,
     Workflow,
 )
-from wattle.core.placement import Entry, Requirement
+from wattle.core.placement import ANYTHING, Entry, Requirement
+
+_NO_RESULTS: Mapping[str, Output] = {}
+"""The results of a worker that has none: one mapping for all, and never changed."""
+
+_NO_INPUTS: dict[str, Input] = {}
 
 FEW_HOLDERS = 32
 """Copies of some content beyond which it draws no worker to a node any more: fetching is cheap then, and ranking all of them is not."""
@@ -54,7 +59,7 @@ class Worker:
     )
     misses: int = 0  # attempts in a row whose inputs could not be fetched; not stored
     not_before: float | None = None
-    results: dict[str, Output] = field(default_factory=dict)
+    results: Mapping[str, Output] = field(default_factory=lambda: _NO_RESULTS)
     open: dict[int, TaskRecord] = field(default_factory=dict)
     lost: dict[int, TaskRecord] = field(default_factory=dict)
     ahead: int = 0  # the newest attempt that was given to a node before the worker was ready; not stored
@@ -239,7 +244,7 @@ class Run:
     def assignment(self, worker: Worker, attempt: int) -> Assignment:
         """What a runtime is told to execute this attempt: once the newest attempts of what it waits for have succeeded there."""
         spec = worker.spec
-        inputs = {}
+        inputs = {} if spec.inputs else _NO_INPUTS
         for key, (producer, output) in spec.inputs.items():
             file = self.workers[producer].results[output]
             inputs[key] = Input(producer, output, file.path, file.digest, file.size)
@@ -262,8 +267,12 @@ class Run:
             priority=spec.priority,
             on_disconnect=spec.on_disconnect,
             cause=worker.cause,
-            after=tuple((need.spec.name, max(need.open, default=need.attempts)) for need in self.unmet_needs(worker)),
+            after=self._after(worker) if worker.waiting else (),
         )
+
+    def _after(self, worker: Worker) -> tuple[tuple[str, int], ...]:
+        """What must have succeeded first: the newest attempts of what it still waits for."""
+        return tuple((need.spec.name, max(need.open, default=need.attempts)) for need in self.unmet_needs(worker))
 
 
 def head_of(record: RunRecord, store: str, number: int = 0) -> RunHead:
@@ -278,10 +287,13 @@ def _workers(workflow: Workflow) -> dict[str, Worker]:
     needs = {name: spec.needs for name, spec in workflow.workers.items()}
     stages = _stages(workflow.mode, needs)
     after = dependents(needs)
-    return {
-        name: Worker(spec, index, stages.get(name, 0), Requirement.of(spec), tuple(after[name]), len(spec.needs))
-        for index, (name, spec) in enumerate(workflow.workers.items())
-    }
+    shared: dict[Requirement, Requirement] = {}
+    workers = {}
+    for index, (name, spec) in enumerate(workflow.workers.items()):
+        requirement = Requirement.of(spec) if spec.resources or spec.labels or spec.node else ANYTHING
+        requirement = shared.setdefault(requirement, requirement)
+        workers[name] = Worker(spec, index, stages.get(name, 0), requirement, tuple(after[name]), len(spec.needs))
+    return workers
 
 
 def _stages(mode: str, needs: Mapping[str, tuple[str, ...]]) -> dict[str, int]:

@@ -23,6 +23,8 @@ from wattle.document.problems import closest, invalid, shown
 from wattle.errors import InvalidRequest
 
 _NO_RETRIES = core.Retries()
+_NOTHING: dict[str, Any] = {}
+"""What most workers give of most things: one for all, since nobody changes the parts of a spec."""
 
 
 def compile_document(document: Document, params: Mapping[str, Any] | None = None) -> core.Workflow:
@@ -38,6 +40,11 @@ def compile_document(document: Document, params: Mapping[str, Any] | None = None
     return core.Workflow(
         document.name, {worker.name: common.spec(worker) for worker in document.workers}, document.mode
     )
+
+
+def to_text(document: Document) -> str:
+    """The document as JSON text, without a tree of values in between: the text of ``to_json``."""
+    return document.model_dump_json(exclude_unset=True)
 
 
 def to_json(document: Document) -> dict[str, Any]:
@@ -147,11 +154,12 @@ class _Common:
         self.params = params
         self.path_values = _path_values(params)
         self.env = dict(document.env_vars)
+        self.resources: dict[tuple[tuple[str, float], ...], dict[str, float]] = {}  # most workers ask for the same
         self.variables = {environment_name("params", name): name for name in params}
 
     def spec(self, worker: Worker) -> core.WorkerSpec:
         """A worker, complete."""
-        inputs = {key: _source(text) for key, text in worker.inputs.items()}
+        inputs = {key: _source(text) for key, text in worker.inputs.items()} if worker.inputs else _NOTHING
         command = [] if worker.command is None else words_of(worker.command)
         argv = (*command, *worker.args)
         env = {**self.env, **worker.env_vars} if worker.env_vars else self.env
@@ -164,14 +172,14 @@ class _Common:
             env=env,
             working_dir=working_dir,
             inputs=inputs,
-            outputs=dict(worker.outputs),
+            outputs=dict(worker.outputs) if worker.outputs else _NOTHING,
             needs=tuple(dict.fromkeys([producer for producer, _ in inputs.values()] + worker.needs)),
-            params=self._used([*argv, worker.script or "", *env.values(), working_dir or "", *worker.outputs.values()]),
+            params=self._used(worker, argv, env, working_dir) if self.params else _NOTHING,
             retries=core.Retries(**worker.retries.model_dump()) if worker.retries.model_fields_set else _NO_RETRIES,
             timeout=worker.timeout,
             kill_after=worker.kill_after,
-            resources=_resources(worker.resources),
-            labels=dict(worker.place.labels),
+            resources=self._resources(worker.resources) if worker.resources.model_fields_set else _NOTHING,
+            labels=dict(worker.place.labels) if worker.place.labels else _NOTHING,
             node=worker.place.node,
             priority=self.document.priority if priority is None else priority,
             on_failure=self.document.on_failure if on_failure is None else on_failure,
@@ -185,11 +193,15 @@ class _Common:
             return worker.working_dir
         return posixpath.join(self.document.working_dir, worker.working_dir)
 
-    def _used(self, texts: list[str]) -> dict[str, str]:
+    def _resources(self, resources: Resources) -> dict[str, float]:
+        given: dict[str, float] = resources.model_dump(exclude_none=True)
+        return self.resources.setdefault(tuple(given.items()), given)
+
+    def _used(
+        self, worker: Worker, argv: Iterable[str], env: Mapping[str, str], working_dir: str | None
+    ) -> dict[str, str]:
         """The parameters that some text refers to, by reference or by the variable that holds its value."""
-        if not self.params:
-            return {}
-        joined = "\0".join(texts)
+        joined = "\0".join([*argv, worker.script or "", *env.values(), working_dir or "", *worker.outputs.values()])
         used = {reference.name for reference in references(joined) if reference.kind == "params"}
         if "WATTLE_PARAM_" in joined:
             used |= {name for variable, name in self.variables.items() if variable in joined}
@@ -199,10 +211,3 @@ class _Common:
 def _source(text: str) -> tuple[str, str]:
     producer, _, output = text.partition("/")
     return producer, output
-
-
-def _resources(resources: Resources) -> dict[str, float]:
-    if not resources.model_fields_set:
-        return {}
-    given: dict[str, float] = resources.model_dump(exclude_none=True)
-    return given

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
+from wattle.collector import paused
 from wattle.document.check import Draft, check
 from wattle.document.model import MAX_ENTRIES, MAX_WORKERS, Document, Worker
 from wattle.document.places import Path, SyntaxProblem
@@ -34,7 +35,7 @@ def load(data: bytes | str, *, file: str = "<document>", format: Format = "auto"
     ``format`` ``auto`` tells JSON and YAML apart by the first character. Raises InvalidDocument: ``detail`` lists every problem as
     ``{"file", "line", "column", "worker", "message", "fix"}`` (None where unknown), the message tells them one per line.
     """
-    with _no_collector():
+    with paused():
         try:
             parsed = parse(data, format)
             return _validated(parsed.value, file, parsed)
@@ -42,16 +43,19 @@ def load(data: bytes | str, *, file: str = "<document>", format: Format = "auto"
             raise invalid([syntax_problem(error)], file) from None
 
 
-def load_value(value: object, *, file: str = "<document>") -> Document:
-    """The same for a document that was read already, such as a part of a larger message. Lines and columns are unknown then."""
-    with _no_collector():
-        return _validated(value, file, None)
+def load_value(value: object, *, file: str = "<document>", placed: bool = False) -> Document:
+    """The same for a document that was read already, such as a part of a larger message.
+
+    Lines and columns are unknown then; with ``placed`` they are those of the JSON text that the value would be written as.
+    """
+    with paused():
+        return _validated(value, file, None, placed=placed)
 
 
-def _validated(value: object, file: str, parsed: Parsed | None) -> Document:
+def _validated(value: object, file: str, parsed: Parsed | None, *, placed: bool = False) -> Document:
     problems = list(_too_large(value))
     if problems:
-        raise invalid(problems, file, value, parsed)
+        raise invalid(problems, file, value, _written(value) if placed else parsed)
     draft: Draft | None
     try:
         document = Document.model_validate(value)
@@ -65,8 +69,13 @@ def _validated(value: object, file: str, parsed: Parsed | None) -> Document:
     if parsed is not None and parsed.repeated:
         problems += [repeated_key(path, mark) for path, mark in islice(parsed.locate(())[1], MAX_PROBLEMS + 1)]
     if problems or draft is None:
-        raise invalid(problems, file, value, parsed)
+        raise invalid(problems, file, value, _written(value) if placed else parsed)
     return draft.document
+
+
+def _written(value: object) -> Parsed:
+    """A value as a text, for the places in it: written and read again only where something is wrong."""
+    return parse(to_json(value), "json")
 
 
 def _too_large(value: object) -> Iterator[Problem]:
@@ -145,15 +154,3 @@ def _salvaged_worker(raw: object, doubtful: set[str]) -> Worker | None:
     with contextlib.suppress(ValidationError):
         return Worker.model_validate(kept)
     return None
-
-
-@contextlib.contextmanager
-def _no_collector() -> Iterator[None]:
-    """Without the garbage collector, which would walk a large document's values again and again: half of the time it takes."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -48,6 +48,8 @@ def _refuse(reason: str, fix: str) -> NoReturn:
 
 def as_text(value: object) -> object:
     """Numbers and booleans where a text is meant, as JSON writes them: ``true``, ``3``, ``0.5``. Others as they are."""
+    if type(value) is str:
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if (isinstance(value, int) and abs(value) < _TOO_LARGE) or (isinstance(value, float) and math.isfinite(value)):
@@ -88,6 +90,8 @@ def _as_retries(value: object) -> object:
 
 def _check_command(value: object) -> str | list[str]:
     """A command as one text, or as a list of words."""
+    if type(value) is str and value.isascii() and "\0" not in value and len(value) <= MAX_TEXT and value.strip():
+        return value  # nearly all are like this
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list):
         _refuse("is no text and no list of texts", "Write it as on a command line, or as a list of words.")

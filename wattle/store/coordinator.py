@@ -7,11 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import peewee
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from wattle.core import effects as do
 from wattle.core.effects import CoordinatorEffect
@@ -215,23 +217,11 @@ class CoordinatorStore(Store):
 
     def _create_run(self, created: do.CreateRun) -> None:
         run, submission = created.run, created.submission
-        self.put_workflow(submission.document, submission.digest, run.created_at)
+        document = from_json(submission.body)
+        self.put_workflow(document, submission.body, submission.digest, run.created_at)
         given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
         self.write(_INSERT_RUN, [(*given, *_run_row(run))])
-        definitions = {w["name"]: w for w in submission.document["workers"]}
-        self.write(
-            _INSERT_WORKER,
-            (
-                (
-                    run.id,
-                    w.name,
-                    *_definition_row(n, created.workflow, definitions[w.name]),
-                    run.created_at,
-                    *_worker_row(w),
-                )
-                for n, w in enumerate(created.workers)
-            ),
-        )
+        self._insert_workers(run, document, {worker.name: worker for worker in created.workers})
         self.write(_TURN_TO_RUN, [(run.id, run.workflow)])
         self._follow([run])
 
@@ -243,27 +233,40 @@ class CoordinatorStore(Store):
         """Take another owner's run in as one's own, history and all."""
         run, submission = snapshot.run, snapshot.submission
         known = self.owned.definition(run.workflow)
+        document = from_json(submission.body)
         if known is None or known.updated_at < run.created_at:
-            self.put_workflow(submission.document, submission.digest, run.created_at)
-        self.write(_INSERT_DOCUMENT, [(submission.digest, text(submission.document))])
+            self.put_workflow(document, submission.body, submission.digest, run.created_at)
+        self.write(_INSERT_DOCUMENT, [(submission.digest, submission.body)])
         given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
         self._remove(run.id)
         self.write(_INSERT_RUN, [(*given, *_run_row(run))])
-        definitions = {w["name"]: w for w in submission.document["workers"]}
-        rows = []
-        for position, name in enumerate(snapshot.workflow.workers):
-            worker = snapshot.workers.get(name) or WorkerRecord(run.id, name, WorkerStatus.CREATED)
-            definition = _definition_row(position, snapshot.workflow, definitions[name])
-            rows.append((run.id, name, *definition, run.created_at, *_worker_row(worker)))
-        self.write(_INSERT_WORKER, rows)
+        self._insert_workers(run, document, snapshot.workers)
         self.write(_UPSERT_TASK, (_task_row(task) for task in snapshot.tasks))
         self.write(_INSERT_HOLDER, ((run.id, d, node) for d, nodes in snapshot.holders.items() for node in nodes))
         self.execute(_CLAIM_WORKFLOW, (run.id, run.workflow, run.created_at))
         self._follow([run])
         self.execute("DELETE FROM forgotten WHERE run = ?", (run.id,))
 
+    def _insert_workers(self, run: RunRecord, document: Mapping[str, Any], workers: Mapping[str, WorkerRecord]) -> None:
+        """The rows of a run's workers, in the order of their keys, which SQLite takes in half the time of any other."""
+        placed = sorted(((w["name"], n, w) for n, w in enumerate(document["workers"])), key=itemgetter(0))
+        unknown = WorkerRecord(run.id, "", WorkerStatus.CREATED)
+        self.write(
+            _INSERT_WORKER,
+            (
+                (
+                    run.id,
+                    name,
+                    *_definition_row(n, run.workflow, worker),
+                    run.created_at,
+                    *_worker_row(workers.get(name, unknown)),
+                )
+                for name, n, worker in placed
+            ),
+        )
+
     def _define(self, definition: Definition, number: int) -> None:
-        self.put_workflow(definition.document, definition.digest, definition.updated_at)
+        self.put_workflow(definition.document, text(definition.document), definition.digest, definition.updated_at)
         self.execute(
             "UPDATE workflows SET deleted_at = ?, number = ? WHERE name = ?",
             (definition.deleted_at, number, definition.name),
@@ -338,9 +341,9 @@ class CoordinatorStore(Store):
             Tasks.status.in_(unended) | unknown,
         ).execute()
 
-    def put_workflow(self, document: Mapping[str, Any], digest: str, now: float) -> None:
-        """Create or replace a definition; a deleted one is there again."""
-        self.write(_INSERT_DOCUMENT, [(digest, text(document))])
+    def put_workflow(self, document: Mapping[str, Any], body: str, digest: str, now: float) -> None:
+        """Create or replace a definition, ``body`` being its document's text; a deleted one is there again."""
+        self.write(_INSERT_DOCUMENT, [(digest, body)])
         defined = (document.get("working_dir"), now, len(document["workers"]), digest, None)
         before = self.query("SELECT document FROM workflows WHERE name = ?", (document["name"],))
         self.write(_UPSERT_WORKFLOW, [(document["name"], RunStatus.CREATED.value, now, *defined)])
@@ -380,7 +383,12 @@ class CoordinatorStore(Store):
 
     def document(self, digest: str) -> dict[str, Any]:
         """A stored document in JSON form."""
-        body: dict[str, Any] = json.loads(Documents.get_by_id(digest).body)
+        document: dict[str, Any] = from_json(self.document_text(digest))
+        return document
+
+    def document_text(self, digest: str) -> str:
+        """A stored document as its JSON text."""
+        body: str = Documents.get_by_id(digest).body
         return body
 
     def run(self, run_id: str) -> Runs | None:
@@ -510,8 +518,8 @@ def run_record(row: Runs) -> RunRecord:
 
 def _worker_row(worker: WorkerRecord) -> tuple[Any, ...]:
     return (
-        worker.status.value, worker.error_message, worker.attempts, worker.failures, worker.losses, worker.reproduced, worker.not_before,
-        text(worker.results), worker.ready_at, worker.started_at, worker.completed_at,
+        worker.status._value_, worker.error_message, worker.attempts, worker.failures, worker.losses, worker.reproduced,
+        worker.not_before, text(worker.results) if worker.results else "{}", worker.ready_at, worker.started_at, worker.completed_at,
     )  # fmt: skip
 
 
@@ -533,19 +541,21 @@ def _worker_record(row: Workers) -> WorkerRecord:
     )
 
 
-def _definition_row(position: int, workflow: Workflow, worker: Mapping[str, Any]) -> tuple[Any, ...]:
-    command = worker.get("command")
+def _definition_row(position: int, workflow: str, worker: Mapping[str, Any]) -> tuple[Any, ...]:
+    given = worker.get
+    command = given("command")
+    args, env_vars, inputs, outputs, needs = (given(key) for key in ("args", "env_vars", "inputs", "outputs", "needs"))
     return (
-        position, workflow.name, command if isinstance(command, str) or command is None else text(command), text(worker.get("args", [])),
-        worker.get("script"), worker.get("working_dir"), text(worker.get("env_vars", {})), text(worker.get("inputs", {})),
-        text(worker.get("outputs", {})), text(worker.get("needs", [])),
+        position, workflow, command if isinstance(command, str) or command is None else text(command),
+        text(args) if args else "[]", given("script"), given("working_dir"), text(env_vars) if env_vars else "{}",
+        text(inputs) if inputs else "{}", text(outputs) if outputs else "{}", text(needs) if needs else "[]",
     )  # fmt: skip
 
 
 def _task_row(task: TaskRecord) -> tuple[Any, ...]:
     usage = task.usage
     return (
-        task.run, task.worker, task.attempt, task.node, task.status.value, task.assigned_at, task.started_at, task.completed_at,
+        task.run, task.worker, task.attempt, task.node, task.status._value_, task.assigned_at, task.started_at, task.completed_at,
         task.exit_code, task.signal, task.error_message, usage.cpu_seconds if usage else None, usage.memory_peak if usage else None,
     )  # fmt: skip
 
