@@ -154,6 +154,12 @@ def child(pid: int) -> int:
     return int(child)
 
 
+def memory(pid: int) -> float:
+    """The most that a process has had in memory at a time, in MB."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in status if line.startswith("VmHWM"))
+
+
 def times(pid: int) -> tuple[float, float]:
     """CPU seconds of a process, and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

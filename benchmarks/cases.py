@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import agents, baselines, core, peers
+from benchmarks import agents, baselines, core, peers, scale
 from benchmarks.agents import Network
 from benchmarks.content import files, idle, logs
 from benchmarks.frame import (
@@ -149,6 +149,39 @@ def budget(bench: Bench) -> Round:
     return Round("us a task", {"wattle": seconds / count * 1e6}, details)
 
 
+def accept(bench: Bench) -> Round:
+    """A document of N workers, from its submission until it is validated, stored, kept by another coordinator and acknowledged."""
+    seconds, details = scale.accepted(bench.place, bench.sizes.accept)
+    return Round("s", {"wattle": seconds}, details)
+
+
+def growth(bench: Bench) -> Round:
+    """The coordinator's core alone: CPU per task in a run of N tasks, beside one of a fiftieth of them."""
+    return Round("us a task", scale.grown(bench.sizes.growth))
+
+
+def coordinator(bench: Bench) -> Round:
+    """A whole coordinator, with a thousand nodes that execute nothing: its CPU per task of a run of N."""
+    count = bench.sizes.coordinator
+    spent, details = scale.coordinated(bench.place, count, bench.sizes.nodes)
+    return Round("us a task", {"wattle": spent / count * 1e6}, details)
+
+
+def runs(bench: Bench) -> Round:
+    """N runs of 10 workers submitted at once by 50 clients, beside one run of as many workers."""
+    count = bench.sizes.runs
+    network = bench.network()
+    before = network.cpu()
+    seconds, details = scale.many_runs(network.door, count)
+    spent = {part: after - before[part] for part, after in network.cpu().items()}
+    tasks = count * scale.WORKERS
+    details |= {f"cpu of {part}, us": taken / tasks * 1e6 for part, taken in spent.items()}
+    alone, _ = _measured(network, scale.flat(tasks))
+    return Round(
+        "us a task", {name: taken / tasks * 1e6 for name, taken in (("wattle", seconds), ("fan", alone))}, details
+    )
+
+
 CASES: dict[str, Case] = {
     "fan": fan,
     "layered": layered,
@@ -160,6 +193,10 @@ CASES: dict[str, Case] = {
     "idle": idle,
     "core": core_alone,
     "budget": budget,
+    "accept": accept,
+    "growth": growth,
+    "coordinator": coordinator,
+    "runs": runs,
 }
 
 

@@ -61,7 +61,8 @@ def measure(tasks: int, nodes: int, slots: int, batch: int) -> Measured:
     """What the core takes for a run of ``tasks`` workers, given its events ``batch`` at a time."""
     core = CoordinatorCore("bench", CoordinatorOptions(), lambda: 0.5)
     infos = [NodeInfo(f"n{i}", "1", "s", slots=slots, resources={"cpus": float(slots)}) for i in range(nodes)]
-    waiting: deque[on.CoordinatorEvent] = deque(on.NodeSeen(info) for info in infos)
+    core.handle([on.NodeSeen(info) for info in infos], 999.0)
+    waiting: deque[on.CoordinatorEvent] = deque()
     waiting.append(on.Submit("r", layered(tasks, max(1, min(tasks // 10, nodes * slots)))))
     now, spent, number, turned = 1000.0, 0.0, 0, 0
     while waiting:

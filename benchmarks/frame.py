@@ -32,6 +32,11 @@ class Sizes:
     chain: int = 200
     latency: int = 100
     core: int = 20_000
+    accept: int = 100_000
+    growth: int = 100_000
+    coordinator: int = 100_000
+    nodes: int = 1_000
+    runs: int = 1_000
     files: int = 1_000_000_000
     logs: int = 500_000_000
     idle: int = 300

@@ -121,6 +121,19 @@ def test_a_peer_that_fails_is_absent_with_its_last_words(monkeypatch: pytest.Mon
         peers.seconds("nobody", [[]], tmp_path)
 
 
+def test_the_cases_of_size_run_and_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    assert (
+        main(["accept", "growth", "coordinator", "runs", "--rounds", "1", "--scale", "0.01", "--json", str(file)]) == 0
+    )
+    cases = json.loads(file.read_text())["cases"]
+    assert set(cases["growth"]["contenders"]) == {"wattle", "a fiftieth"}
+    assert set(cases["runs"]["contenders"]) == {"wattle", "fan"}
+    memory = {"resident memory of its owner, most, MB", "of who keeps the copy, most, MB"}
+    assert memory <= set(cases["accept"]["details"])
+    assert cases["coordinator"]["details"]["tasks a second"]["least"] > 0
+
+
 def test_a_case_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["sprint"])

@@ -1,0 +1,153 @@
+"""The cases about size: large documents, many tasks, many nodes, many runs at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import core
+from benchmarks.agents import READY, agent, memory, times
+from benchmarks.baselines import TRUE
+from wattle import Client
+from wattle.errors import WattleError
+
+PATIENCE = 1_800.0
+"""Seconds until a run counts as stuck."""
+
+SLOTS = 16
+CLIENTS = 50
+WORKERS = 10
+"""Workers of each of many runs."""
+
+Details = dict[str, float]
+
+
+def flat(count: int) -> dict[str, Any]:
+    """A document of so many workers that need nothing."""
+    return {"name": "fan", "workers": [{"name": f"w{n}", "command": TRUE} for n in range(count)]}
+
+
+def accepted(place: Path, count: int) -> tuple[float, Details]:
+    """Seconds from the submission of a large document to its acknowledgement, with another coordinator that keeps copies."""
+    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as name:
+        folder = Path(name)
+        with (
+            agent(folder, "coordinator", name="c1") as (first, endpoint),
+            agent(folder, "coordinator", endpoint, name="c2") as (second, _),
+            agent(folder, "gateway", endpoint) as (_, door),
+            Client(door, timeout=READY) as client,
+        ):
+            pids = {"c1": first, "c2": second}
+            client.submit(flat(1))
+            before = {peer: times(pid)[0] for peer, pid in pids.items()}
+            started = time.perf_counter()
+            view = client.submit(flat(count))
+            seconds = time.perf_counter() - started
+            spent = {peer: times(pid)[0] - before[peer] for peer, pid in pids.items()}
+            if view.status != "created":
+                raise WattleError(f"run {view.id} is {view.status}")
+            (copy,) = pids.keys() - {view.owner}
+            details = {
+                "cpu of its owner, s": spent[view.owner],
+                "cpu of who keeps the copy, s": spent[copy],
+                "resident memory of its owner, most, MB": memory(pids[view.owner]),
+                "of who keeps the copy, most, MB": memory(pids[copy]),
+            }
+            return seconds, details
+
+
+def grown(count: int) -> dict[str, float]:
+    """Microseconds of the core's CPU per task in a large run, and in one of a fiftieth of its size."""
+    few = max(1, count // 50)
+    large = core.measure(count, nodes=1000, slots=SLOTS, batch=200).seconds / count
+    small = [core.measure(few, nodes=1000, slots=SLOTS, batch=200).seconds / few for _ in range(5)]
+    return {"wattle": large * 1e6, "a fiftieth": sorted(small)[2] * 1e6}
+
+
+def coordinated(place: Path, count: int, nodes: int) -> tuple[float, Details]:
+    """CPU seconds of a coordinator for a run of so many tasks on nodes that execute nothing: core, store, messages and bus."""
+    with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as name:
+        folder = Path(name)
+        with (
+            agent(folder, "coordinator") as (pid, endpoint),
+            _simulated(endpoint, nodes),
+            agent(folder, "gateway", endpoint) as (_, door),
+            Client(door, timeout=READY) as client,
+        ):
+            _until_seen(client, nodes)
+            _succeeded(client, client.submit(flat(nodes)).id)  # it knows then how long tasks take
+            view = client.submit(flat(count))
+            cpu, started = times(pid)[0], time.perf_counter()
+            _succeeded(client, view.id)
+            seconds, spent = time.perf_counter() - started, times(pid)[0] - cpu
+            return spent, {"tasks a second": count / seconds, "resident memory, most, MB": memory(pid)}
+
+
+def many_runs(connect: str, runs: int) -> tuple[float, Details]:
+    """Seconds for many runs of ten workers that many clients submit at once, each its share one right after the other."""
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        started = time.perf_counter()
+        shares = [len(range(client, runs, CLIENTS)) for client in range(CLIENTS)]
+        told = [both for found in threads.map(lambda share: _share(connect, share), shares) for both in found]
+        seconds = time.perf_counter() - started
+    return seconds, {
+        "submission to acknowledgement, most, s": max(answered for answered, _ in told),
+        "end to final answer, most, s": max(late for _, late in told),
+    }
+
+
+def _share(connect: str, runs: int) -> list[tuple[float, float]]:
+    """What one client sees: seconds until each submission is acknowledged, and from each run's end until that is told."""
+    found, open_runs = [], []
+    with Client(connect, timeout=READY) as client:
+        for _ in range(runs):
+            started = time.perf_counter()
+            open_runs.append((client.submit(flat(WORKERS)).id, started))
+            found.append(time.perf_counter() - started)
+        late = [_late(client, run) for run, _ in open_runs]
+    return list(zip(found, late, strict=True))
+
+
+def _late(client: Client, run: str) -> float:
+    asked = time.time()
+    view = _succeeded(client, run)
+    ended = datetime.fromisoformat(view.completed_at).timestamp()
+    return time.time() - max(asked, ended)
+
+
+def _succeeded(client: Client, run: str) -> Any:
+    view = client.wait(run, PATIENCE)
+    if view.status != "succeeded":
+        raise WattleError(f"run {view.id} is {view.status}: {view.error_message}")
+    return view
+
+
+def _until_seen(client: Client, nodes: int) -> None:
+    until = time.monotonic() + READY
+    while len(client.nodes()) < nodes:
+        if time.monotonic() > until:
+            raise WattleError(f"fewer than {nodes} nodes are in sight after {READY:g} s")
+        time.sleep(0.1)
+
+
+@contextmanager
+def _simulated(endpoint: str, nodes: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "benchmarks.nodes", endpoint, str(nodes), str(SLOTS)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline().strip() != "ready":
+            raise WattleError("the simulated nodes did not start")
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(30)
