@@ -35,6 +35,9 @@ from wattle.protocol.messages import (
 PAGE = 500
 """Entries in one answer, at most."""
 
+AT_ONCE = 32
+"""Nodes that join at a time: one process answers for all of them."""
+
 
 class Node:
     """One runtime."""
@@ -46,6 +49,7 @@ class Node:
         )
         self.entries: list[FeedEntry] = []
         self.kept = 0
+        self.joined = trio.Event()
         bus.serve(keys.state("runtime", name), self._state)
         bus.serve(keys.cmd(name, "*"), self._command)
         bus.serve(keys.feed(name), self._feed)
@@ -81,6 +85,7 @@ class Node:
             self.bus.put(self.keys.feed(self.info.name), encode(page), priority=Priority.CONTROL)
 
     def _feed(self, query: Query) -> None:
+        self.joined.set()
         after = int(parse_parameters(query.parameters).get("after", 0))
         entries = tuple(self.entries[after : after + PAGE])
         page = FeedPage(self.info.store, len(self.entries), entries, after)
@@ -107,8 +112,11 @@ async def main(endpoint: str, count: int, slots: int) -> None:
     bus = await open_zenoh_bus(ZenohOptions(mode="client", connect=(endpoint,)))
     try:
         keys = Keys("default")
+        nodes: list[Node] = []
         for number in range(count):
-            Node(bus, keys, f"node{number}", slots)
+            if number >= AT_ONCE:
+                await nodes[number - AT_ONCE].joined.wait()
+            nodes.append(Node(bus, keys, f"node{number}", slots))
         print("ready", flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
     finally:

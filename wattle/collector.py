@@ -21,9 +21,3 @@ def paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def leave_out() -> None:
-    """Have the collector pass over all that is in memory now: what an agent has loaded when it is ready stays until it ends."""
-    gc.collect()
-    gc.freeze()

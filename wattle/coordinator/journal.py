@@ -14,8 +14,9 @@ from wattle.store.coordinator import CoordinatorStore
 from wattle.store.copies import ROWS_MOST
 from wattle.store.owned import DEFINITION, Submission, definition_copy, document_row, holder_row, text
 
-REMEMBERED_MOST = 20_000
-"""Changed rows kept in memory, about 1 kB each: a few seconds of full load. A follower further behind is served from the store."""
+REMEMBERED_MOST = 100_000
+"""Changed rows kept in memory, about 0.4 kB each: ten seconds of full load. A follower further behind gets whole runs from the store,
+which takes it longer than its owner takes to change as much of a large run again."""
 
 REMEMBERED_LEAST = 1_000
 """Changed rows kept although every follower has them: for one that was out of sight for a moment."""

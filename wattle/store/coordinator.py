@@ -371,16 +371,6 @@ class CoordinatorStore(Store):
         """The record in a run's row."""
         return run_record(row)
 
-    @staticmethod
-    def worker_record(row: Workers) -> WorkerRecord:
-        """The record in a worker's row."""
-        return _worker_record(row)
-
-    @staticmethod
-    def task_record(row: Tasks) -> TaskRecord:
-        """The record in an attempt's row."""
-        return _task_record(row)
-
     def document(self, digest: str) -> dict[str, Any]:
         """A stored document in JSON form."""
         document: dict[str, Any] = from_json(self.document_text(digest))
