@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +100,17 @@ def _free_port() -> int:
 
 @contextmanager
 def agent(
-    folder: Path, role: str, connect: str | None = None, *, name: str = "", metered: bool = False, listen: str = ""
+    folder: Path,
+    role: str,
+    connect: str | None = None,
+    *,
+    name: str = "",
+    metered: bool = False,
+    listen: str = "",
+    further: Sequence[str] = (),
 ) -> Iterator[tuple[int, str]]:
-    """One agent, named after its role or as said: its process number and its endpoint, a socket in its folder or as said."""
+    """One agent, named after its role or as said, with ``further`` options: its process number and its endpoint, a socket in its folder or
+    as said."""
     name = name or role
     options = ["--data", str(folder / name), "--name", name, "--log-file", str(folder / f"{name}.log")]
     options += ["--listen", listen] if listen else []
@@ -110,7 +118,10 @@ def agent(
     program = ["benchmarks.meter", str(folder / f"{name}.json")] if metered else ["wattle"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", *program, role, *options, *peer], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", *program, role, *options, *peer, *further],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         assert process.stdout is not None

@@ -73,20 +73,24 @@ def grown(count: int) -> dict[str, float]:
 
 
 def coordinated(place: Path, count: int, nodes: int) -> tuple[float, Details]:
-    """CPU seconds of a coordinator for a run of so many tasks on nodes that execute nothing: core, store, messages and bus."""
+    """CPU seconds of a coordinator for a run of so many tasks on nodes that execute nothing, from its submission to its end.
+
+    Without copies: the nodes are one process, which would be measured with them.
+    """
     with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as name:
         folder = Path(name)
+        settings = folder / "alone.toml"
+        settings.write_text("[coordinator]\nreplicas = 0\n")
         with (
-            agent(folder, "coordinator") as (pid, endpoint),
+            agent(folder, "coordinator", further=("--config", str(settings))) as (pid, endpoint),
             _simulated(endpoint, nodes),
             agent(folder, "gateway", endpoint) as (_, door),
             Client(door, timeout=READY) as client,
         ):
             _until_seen(client, nodes)
             _succeeded(client, client.submit(flat(nodes)).id)  # it knows then how long tasks take
-            view = client.submit(flat(count))
             cpu, started = times(pid)[0], time.perf_counter()
-            _succeeded(client, view.id)
+            _succeeded(client, client.submit(flat(count)).id)
             seconds, spent = time.perf_counter() - started, times(pid)[0] - cpu
             return spent, {"tasks a second": count / seconds, "resident memory, most, MB": memory(pid)}
 

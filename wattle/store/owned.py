@@ -173,7 +173,8 @@ def _worker(row: Sequence[Any]) -> WorkerRecord:
 
 def _task(row: Sequence[Any]) -> TaskRecord:
     *values, seconds, memory = row
-    return TaskRecord(*values, usage=None if seconds is None else Usage(seconds, memory or 0))
+    values.append(None if seconds is None else Usage(seconds, memory or 0))
+    return TaskRecord(*values)
 
 
 class OwnedRuns:
