@@ -109,6 +109,34 @@ def test_a_runtime_on_the_owners_own_data_folder_keeps_no_copies() -> None:
     assert set(told.core.replication.followers) == {"n2"}
 
 
+def test_with_a_quorum_what_is_acknowledged_is_on_the_stores_of_as_many_peers() -> None:
+    told = Told(quorum=4, replicas=1)
+    told(coordinator("c2"), node("n1"), node("n2"), node("n3"))
+    followers = sorted(told.core.replication.followers)
+    assert len(followers) == 3  # c2 and two of the runtimes, though one copy would do
+    follow(told, followers)
+    told(on.Submit("r", FLOW))
+    number = told.core.number
+    told(*(on.Kept(peer, number) for peer in followers[:2]))
+    assert told.core.settled < number
+    told(on.Kept(followers[2], number))
+    assert told.core.settled == number
+
+
+def test_a_runtime_beside_its_owner_keeps_a_copy_where_the_quorum_takes_it_and_that_is_none_of_the_replicas() -> None:
+    told = Told(quorum=3, replicas=1, companions=frozenset({"n1"}))
+    told(coordinator("c2"), node("n1"))
+    follow(told, ("c2", "n1"))
+    told(on.Submit("r", FLOW))
+    number = told.core.number
+    told(on.Kept("n1", number))
+    assert told.core.settled < number
+    told(on.Kept("c2", number))
+    assert told.core.settled == number
+    told(node("n2"))
+    assert set(told.core.replication.followers) == {"c2", "n2"}
+
+
 def test_what_nobody_waits_for_is_collected_for_a_moment() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"))
@@ -255,6 +283,28 @@ def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:
     assert told.all(do.AskCopies) == []
     told(coordinator("c3"))
     assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("other", "a", 1)]
+
+
+def test_a_run_is_taken_over_only_once_as_many_peers_as_a_quorum_have_told_their_copies() -> None:
+    told = Told(quorum=3)
+    told(coordinator("c2"), node("n1"), node("n2"))
+    told(on.CoordinatorGone("c2", "c2-1"), after=1.0)
+    told(after=1.0)
+
+    def answer() -> None:
+        for question in told.all(do.AskCopies):
+            silent = question.peer == "n2" and question.runs
+            heads = (HEAD,) if question.peer == "n1" else ()
+            said = on.CopiesTold(question.peer, question.token, heads, frozenset())
+            told(on.CopiesUntold(question.peer, question.token) if silent else said)
+
+    answer()
+    answer()
+    assert not told.all(do.Gather)  # n2 may have a newer state
+    told(after=1.0)
+    told(*(on.CopiesTold(q.peer, q.token, (HEAD,), frozenset()) for q in told.all(do.AskCopies)))
+    told(*(on.CopiesTold(q.peer, q.token, (HEAD,), frozenset()) for q in told.all(do.AskCopies)))
+    assert [gather.head for gather in told.all(do.Gather)] == [HEAD]
 
 
 def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None:

@@ -1,7 +1,11 @@
 """Copies of this coordinator's runs on other stores: who has them, how far each one is, and what therefore may be acknowledged.
 
-All coordinators in sight follow, and as many runtimes as ``replicas`` says. Each is sent what was committed after what it has; its answer
-says how far it has come. So nothing hangs on a message arriving, and a follower that is new or was away is just one that is far behind.
+All coordinators in sight follow, and as many runtimes as ``replicas`` says, or as a quorum takes. Each is sent what was committed after
+what it has; its answer says how far it has come. So nothing hangs on a message arriving, and a follower that is new or was away is just one
+that is far behind.
+
+With a quorum, what may be acknowledged is on the stores of that many peers, this one's included, and an adopter has heard as many
+(core/succession.py). Where a quorum is more than half of all peers, it has heard of it.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class Replication:
 
     @property
     def settled(self) -> int:
-        """What may be acknowledged: the newest commit that is on ``min(replicas, followers in sight)`` other stores.
+        """What may be acknowledged: the newest commit that is on ``min(replicas, followers in sight)`` other disks and at a quorum.
 
         It stays what it was while no quorum is in sight.
         """
@@ -61,10 +65,16 @@ class Replication:
         return self._settled
 
     def _on_followers(self) -> int:
-        need = min(self.core.options.replicas, len(self.followers))
-        if not need:
+        options = self.core.options
+        apart = [follower for name, follower in self.followers.items() if name not in options.companions]
+        settled = self._reached(apart, min(options.replicas, len(apart)))
+        return min(settled, self._reached(self.followers.values(), options.quorum - 1))
+
+    def _reached(self, followers: Iterable[Follower], need: int) -> int:
+        """The newest commit that ``need`` of these followers have."""
+        if need <= 0:
             return self.core.number
-        return sorted((f.kept or 0 for f in self.followers.values()), reverse=True)[need - 1]
+        return sorted((follower.kept or 0 for follower in followers), reverse=True)[need - 1]
 
     def came(self) -> None:
         """A peer is in sight: the followers are chosen anew with this batch, once for all that came."""
@@ -76,11 +86,18 @@ class Replication:
         self._changed = True
 
     def _choose(self) -> None:
-        """Choose the followers anew: all coordinators, and some runtimes."""
+        """Choose the followers anew: all coordinators, and some runtimes.
+
+        A runtime on this coordinator's own disk keeps no copy, unless the quorum takes it: it is a peer that answers an adopter.
+        """
         self._changed = False
         options, members = self.core.options, self.core.members
-        nodes = [name for name in members.pool.nodes if members.in_sight(name) and name not in options.companions]
-        chosen = {*self.core.succession.coordinators, *ranked(nodes, self.core.name)[: options.replicas]}
+        coordinators = self.core.succession.coordinators
+        nodes = ranked(members.names_in_sight(), self.core.name)
+        apart = [name for name in nodes if name not in options.companions]
+        beside = [name for name in nodes if name in options.companions]
+        voters = max(options.quorum - 1 - len(coordinators), 0)
+        chosen = {*coordinators, *apart[: options.replicas], *[*apart, *beside][:voters]}
         for name in [name for name in self.followers if name not in chosen]:
             del self.followers[name]
         for name in sorted(chosen - set(self.followers)):

@@ -216,6 +216,8 @@ class Succession:
                 self._ask_later(inquiry, min(SEEN_ELSEWHERE, self.core.options.adopt_after))
             elif not runs:
                 self._ask_later(inquiry, self.core.options.adopt_after)
+            elif inquiry.runs and len(inquiry.answered) < self.core.options.quorum:
+                self._ask_later(inquiry, self.core.options.adopt_after)  # what was acknowledged may be with the others
             elif inquiry.runs:
                 self._decide(inquiry)
                 inquiry.rounds += 1
