@@ -22,6 +22,7 @@ from wattle.core.model import (
     WorkerRecord,
     WorkerStatus,
 )
+from wattle.errors import Unavailable
 from wattle.protocol.messages import KeepAnswer, decode, encode
 from wattle.store.owned import DEFINITION, Definition, Submission, document_row, run_row, task_row, text, worker_row
 
@@ -79,6 +80,30 @@ def a_copy(rows: list[tuple[str, str]], run: str = "r", **head: Any) -> CopyPage
 @pytest.mark.parametrize("what", BAD)
 async def test_a_run_is_not_adopted_from_rows_that_do_not_hold_together(what: str, net: World) -> None:
     assert isinstance(await after_a_restart(net, a_copy(BAD[what])), on.NotGathered)
+
+
+async def test_who_sends_a_page_is_told_of_a_better_state(net: World) -> None:
+    await net.coordinator("c1")
+
+    async def kept(page: CopyPage) -> KeepAnswer:
+        (reply,) = await net.client.get(KEYS.cmd("c1", "keep"), encode(page), timeout=20.0)
+        return decode(KeepAnswer, reply.payload)
+
+    assert (await kept(a_copy(ROWS))).heads == ()
+    former = CopyPage("c0", "y", 0, 1, (CopiedRun("r", 1, tuple(ROWS), RunHead("r", "c0", "y", 1, 1)),))
+    assert (await kept(former)).heads == (RunHead("r", "gone", "x", 1, 1),)  # of the same epoch, by the higher name
+
+
+async def test_a_submission_of_which_a_follower_knows_a_better_state_is_not_acknowledged(net: World) -> None:
+    await net.coordinator("c1", replicas=1)
+    node = net.runtime()
+    await net.submit("r1")
+    await node.next()  # it has been met
+    node.better = (RunHead("r2", "gone", "x", 2, 1),)
+    with pytest.raises(Unavailable) as caught:
+        await net.submit("r2")
+    assert caught.value.code == "OWNER_UNREACHABLE"
+    assert [run["id"] for run in (await net.command("runs", {"limit": 10}))["runs"]] == ["r1"]
 
 
 async def test_one_whose_rows_do_is(net: World) -> None:

@@ -16,7 +16,7 @@ from wattle.bus.base import Query
 from wattle.bus.memory import MemoryBus, MemoryNetwork
 from wattle.coordinator.agent import CoordinatorAgent
 from wattle.core.copies import Copies
-from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, TaskId, TaskStatus
+from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, RunHead, TaskId, TaskStatus
 from wattle.errors import InvalidRequest, error_from_dict
 from wattle.gateway.agent import GatewayAgent
 from wattle.peer.asking import refuse
@@ -78,6 +78,7 @@ class Runtime:
         self.entries: list[tuple[int, tuple[Fact, ...]]] = []
         self.copies = Copies()
         self.kept: list[CopyPage] = []  # pages of coordinators' changes
+        self.better: tuple[RunHead, ...] = ()  # states of other owners of which it tells whoever sends a page
         self.answer = True  # whether assignments are answered
         self.incarnation = new_incarnation()
         self.feed = FeedPublisher(bus, KEYS, name, store, lambda: len(self.entries), self._read)
@@ -113,7 +114,7 @@ class Runtime:
                 save, number = self.copies.keep(page)
                 if save:
                     self.kept.append(page)
-                answer = KeepAnswer(number)
+                answer = KeepAnswer(number, heads=self.better)
             case "copies":
                 answer = CopiesAnswer(())
             case "facts":

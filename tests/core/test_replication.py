@@ -12,6 +12,7 @@ from tests.core.harness import worker, workflow
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.copies import better
 from wattle.core.hashing import ranked
 from wattle.core.model import (
     CopiedRun,
@@ -170,19 +171,57 @@ def test_a_follower_that_does_not_answer_is_asked_again_later_and_from_where_it_
 
 
 @pytest.mark.parametrize(
-    ("better", "worse"),
+    ("higher", "lower"),
     [
         ({"epoch": 2}, {"epoch": 1}),
         ({"epoch": 1, "final": True}, {"epoch": 2}),
-        ({"epoch": 1, "final": True, "completed_at": 5.0}, {"epoch": 9, "final": True, "completed_at": 6.0}),
+        ({"epoch": 2, "final": True, "completed_at": 6.0}, {"epoch": 1, "final": True, "completed_at": 5.0}),
+        ({"epoch": 2, "final": True, "completed_at": 5.0}, {"epoch": 2, "final": True, "completed_at": 6.0}),
         ({"epoch": 3, "retried": 1}, {"epoch": 2, "final": True}),
         ({"epoch": 1, "owner": "c2"}, {"epoch": 1, "owner": "c1"}),
         ({"epoch": 1, "number": 7}, {"epoch": 1, "number": 6}),
     ],
 )
-def test_of_two_states_of_a_run_one_counts(better: dict[str, object], worse: dict[str, object]) -> None:
+def test_of_two_states_of_a_run_one_counts(higher: dict[str, object], lower: dict[str, object]) -> None:
     plain = {"run": "r", "owner": "c1", "store": "s", "epoch": 1}
-    assert RunHead(**{**plain, **better}).rank > RunHead(**{**plain, **worse}).rank  # type: ignore[arg-type]
+    assert RunHead(**{**plain, **higher}).rank > RunHead(**{**plain, **lower}).rank  # type: ignore[arg-type]
+
+
+def test_a_follower_tells_of_better_states_of_a_pages_runs_than_the_page_does() -> None:
+    mine = RunHead("r", "c1", "s1", 2, number=9)
+    page = CopyPage("c1", "s1", 0, 9, (CopiedRun("r", 9, (), mine), CopiedRun("part", 9, ())))
+    worse = RunHead("r", "c2", "s2", 1, number=70)
+    ended, later = replace(worse, final=True), RunHead("r", "c3", "s3", 3)
+    assert better(page, [worse, replace(mine, number=12)]) == ()
+    assert better(page, [later, worse, ended]) == (ended,)
+    assert better(page, [replace(later, store=""), replace(later, run="part")]) == ()
+    older = replace(mine, store="s0", number=700)  # commits of another data folder: not to be compared
+    assert better(page, [older]) == ()
+
+
+def test_what_a_follower_knows_a_better_state_of_is_let_go_before_it_is_settled() -> None:
+    told = Told(replicas=1)
+    told(coordinator("c2"))
+    follow(told, ("c2",))
+    told(on.Submit("r", FLOW), on.Submit("s", FLOW))
+    number = told.core.number
+    head = RunHead("r", "c3", "c3-store", 2, number=9)
+    told(on.Kept("c2", number, (head,)))
+    assert told.core.settled >= number
+    assert [release.head for release in told.all(do.ReleaseRun)] == [head]
+    assert [released.run for released in told.all(do.AnnounceReleased)] == ["r"]
+    assert list(told.core.runs) == ["s"]
+
+
+def test_an_end_that_a_follower_knows_better_is_let_go() -> None:
+    told = Told(replicas=1)
+    told(coordinator("c2"))
+    ended = RunHead("r", "c1", "c1-store", 1, number=4, final=True, completed_at=9.0)
+    head = replace(ended, owner="c3", store="c3-store", epoch=2, completed_at=9.5)
+    told(on.Kept("c2", 4, (head,), (ended,)))
+    assert [release.head for release in told.all(do.ReleaseRun)] == [head]
+    told(on.Kept("c2", 4, (replace(ended, owner="c0"),), (ended,)))
+    assert told.all(do.ReleaseRun) == []
 
 
 def test_an_owner_that_hears_of_a_better_state_lets_go() -> None:

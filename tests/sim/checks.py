@@ -222,7 +222,9 @@ class Checks:
                 count += 1
             elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]
                 count += 1  # another owner's newer state
-        need = max(min(core.options.replicas, len(core.replication.followers)), core.options.quorum - 1)
+        need = min(core.options.replicas, len(core.replication.followers))
+        if core.succession.quorum:  # else it was settled before, also at peers that are out of sight now
+            need = max(need, core.options.quorum - 1)
         self.require(count >= need, what, "of", run, "acknowledged by", peer.name, "with", count, "of", need, "copies")
 
     def told(self, peer: Coordinator, run: RunRecord) -> None:

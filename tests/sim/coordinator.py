@@ -86,7 +86,7 @@ class Coordinator(Keeper):
         self._journal: deque[tuple[int, dict[str, Change]]] = deque()
         self._journal_start = store.number
         self._unsettled: deque[tuple[int, Callable[[], None]]] = deque()
-        self._keeping: dict[int, Answer] = {}
+        self._keeping = {}
         self._submitting: dict[str, list[Answer]] = {}
         self._commands: dict[str, list[CoordinatorEffect]] = {}
         self._sending: set[str] = set()
@@ -162,7 +162,7 @@ class Coordinator(Keeper):
             case do.Ship():
                 self._ship(act)
             case do.AnswerKeep():
-                self._keeping.pop(act.token)(act.number)
+                self.answer_keep(act.token, act.number)
             case do.AskCopies():
                 self._ask_copies(act)
             case do.Gather():
@@ -479,14 +479,19 @@ class Coordinator(Keeper):
     def on_keep(self, page: CopyPage, reply: Answer) -> None:
         """Keep a page of another owner's."""
         self._token += 1
-        self._keeping[self._token] = reply
-        heads = (self.store.head(copied.run) for copied in page.runs if copied.head is not None)
-        own = tuple(head for head in heads if head is not None)
-        self.post(on.Keep(self._token, page, own))
+        self._keeping[self._token] = reply, page
+        own = self._own_heads(copied.run for copied in page.runs if copied.head is not None)
+        self.post(on.Keep(self._token, page, tuple(own)))
 
     def heads(self, effect: do.AskCopies) -> list[RunHead]:
-        own = (self.store.head(run) for run in effect.runs)
-        return [*super().heads(effect), *(head for head in own if head is not None)]
+        return [*super().heads(effect), *self._own_heads(effect.runs)]
+
+    def known(self, runs: list[str]) -> list[RunHead]:
+        return [*super().known(runs), *self._own_heads(runs)]
+
+    def _own_heads(self, runs: Iterable[str]) -> list[RunHead]:
+        heads = (self.store.head(run) for run in runs)
+        return [head for head in heads if head is not None]
 
     def sees(self) -> frozenset[str]:
         return super().sees() | {self.name}
@@ -538,6 +543,11 @@ class Coordinator(Keeper):
             pages = iter(self.pages(after))
 
         life = self.tokens.get(peer)
+        heads: list[RunHead] = []
+
+        def reached(number: int) -> None:
+            own = self._own_heads(head.run for head in heads)
+            self.post(on.Kept(peer, number, tuple(heads), tuple(own)))
 
         def send(kept: int) -> None:
             if self.tokens.get(peer) != life:
@@ -545,14 +555,17 @@ class Coordinator(Keeper):
                 return
             page = next(pages, None)
             if page is None:
-                self.post(on.Kept(peer, kept))
+                reached(kept)
                 return
 
-            def answered(number: int | None) -> None:
-                if number is None:
+            def answered(answer: tuple[int, tuple[RunHead, ...]] | None) -> None:
+                if answer is None:
                     self.post(on.NotKept(peer))
-                elif number != page.number:
-                    self.post(on.Kept(peer, number))  # it is not where it was thought to be
+                    return
+                number, better = answer
+                heads.extend(better)
+                if number != page.number:
+                    reached(number)  # it is not where it was thought to be
                 else:
                     send(number)
 

@@ -9,6 +9,8 @@ from tests.sim.stores import Copies
 from tests.sim.world import NOTICED, START, Answer, World
 from wattle.core import effects as do
 from wattle.core import events as on
+from wattle.core.copies import better
+from wattle.core.model import CopyPage, RunHead
 
 Item = tuple[Any, Callable[[], None] | None]
 
@@ -141,6 +143,7 @@ class Keeper(Peer):
     """A peer that keeps copies."""
 
     core: Any  # a core of either kind, while it is up
+    _keeping: dict[int, tuple[Answer, CopyPage]]  # pages to be answered
 
     def copies(self) -> Copies:
         """Its copies, in its store."""
@@ -153,6 +156,16 @@ class Keeper(Peer):
     def heads(self, effect: do.AskCopies) -> list[Any]:
         """The states of runs that a question asks for."""
         return list(self.copies().tell(effect.owner, effect.store, effect.runs))
+
+    def known(self, runs: list[str]) -> list[RunHead]:
+        """The states of runs that are here."""
+        return self.copies().heads_of(runs)
+
+    def answer_keep(self, token: int, number: int) -> None:
+        """Say how far an owner's copies go here, and which of the page's runs another has a better state of."""
+        reply, page = self._keeping.pop(token)
+        runs = [copied.run for copied in page.runs if copied.head is not None]
+        reply((number, better(page, self.known(runs))))
 
     def on_copies(self, effect: do.AskCopies, reply: Answer) -> None:
         """Which copies are here."""

@@ -79,7 +79,7 @@ class Runtime(Keeper):
         self._token = 0
         self._answers: dict[int, tuple[Answer, list[do.Answer]]] = {}
         self._claims: dict[int, tuple[Answer, str]] = {}
-        self._keeping: dict[int, Answer] = {}
+        self._keeping = {}
         core.restore(store.open.values(), store.done, dict(store.fences), self.clock())
         core.copies.cursors = dict(store.copies.cursors)
         for act in core.resume_collecting():
@@ -180,7 +180,7 @@ class Runtime(Keeper):
                 reply, owner = self._claims.pop(act.token)
                 reply(self._held(owner, act.refused))
             case do.AnswerKeep():
-                self._keeping.pop(act.token)(act.number)
+                self.answer_keep(act.token, act.number)
             case do.Prepare():
                 world.later(0.001 + self.fetching * world.rng.random() ** 3, self._prepare, self.life, act.assignment)
             case do.Spawn():
@@ -357,7 +357,7 @@ class Runtime(Keeper):
     def on_keep(self, page: CopyPage, reply: Answer) -> None:
         """Keep a page of an owner's."""
         token = self._number()
-        self._keeping[token] = reply
+        self._keeping[token] = reply, page
         self.post(on.Keep(token, page))
 
     def on_state(self, _: None, reply: Answer) -> None:

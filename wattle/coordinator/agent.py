@@ -94,7 +94,7 @@ class CoordinatorAgent:
         self.core.copies.cursors = store.copies.cursors()
         self._journal = Journal(store, self.core)
         self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores
-        self._pages: dict[int, Query] = {}  # copies to be kept
+        self._pages: dict[int, tuple[Query, CopyPage]] = {}  # copies to be kept
         self._neighbours: Neighbours
         self._timeout, self._keep_for = settings.command_timeout, settings.retention
         self._loop: Loop[Item] = Loop(self._step, lambda: (on.Tick(), None), wall_clock)
@@ -218,7 +218,7 @@ class CoordinatorAgent:
                     log.warning("run has another owner", run=effect.run, owner=effect.owner)
                     self._requests.turn_away(effect.run)
                 case do.AnswerKeep():
-                    self._reply(self._pages.pop(effect.token), encode(KeepAnswer(effect.number, self.store.id)))
+                    self._answer_keep(effect)
                 case do.Claim():
                     self._neighbours.claim(effect)
                 case do.AskCopies():
@@ -315,8 +315,12 @@ class CoordinatorAgent:
     def _keep(self, query: Query) -> None:
         page = decode(CopyPage, query.payload)
         own = self._own_heads([copied.run for copied in page.runs if copied.head is not None])
-        self._pages[id(query)] = query
+        self._pages[id(query)] = query, page
         self.post(on.Keep(id(query), page, tuple(own)))
+
+    def _answer_keep(self, effect: do.AnswerKeep) -> None:
+        query, page = self._pages.pop(effect.token)
+        self._reply(query, encode(KeepAnswer(effect.number, self.store.id, self._desk.better(page))))
 
     def _sees(self) -> list[str]:
         return [self.name, *self._neighbours.presence.names("coordinator")]

@@ -71,14 +71,16 @@ class Copying:
                 return
             if after < self._store.trimmed:
                 await self._drop_gone(peer)
-            answer = KeepAnswer(after)
+            answer, heads = KeepAnswer(after), list[RunHead]()
             for page in self._journal.pages(after):
                 before, answer = answer.store, await self._send(peer, page)
                 if before not in ("", answer.store):
                     raise Unavailable(f"{peer} came back on another data folder, which has only a part")
+                heads += [head for head in answer.heads if not head.run.startswith(DEFINITION)]
                 if answer.number != page.number:
                     break  # it is not where it was thought to be
-            self._post(on.Kept(peer, answer.number))
+            own = (self._store.owned.head(head.run) for head in heads)
+            self._post(on.Kept(peer, answer.number, tuple(heads), tuple(head for head in own if head is not None)))
         except WattleError as error:
             log.info("copies not taken", peer=peer, after=after, reason=error.message)
             self._post(on.NotKept(peer))

@@ -34,7 +34,7 @@ from wattle.names import check_name, new_run_id
 from wattle.peer.asking import parse_object, refuse
 from wattle.peer.loop import wall_clock
 from wattle.protocol.messages import FIRST_TIME, LAST_TIME, NOT_HERE
-from wattle.protocol.records import RunView, WorkflowView, node_view
+from wattle.protocol.records import WorkflowView, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
 
@@ -138,7 +138,7 @@ class Requests:
         existing = self._store.run(run_id)
         if existing is not None:
             if existing.document == request.digest and json.loads(existing.params) == request.params:
-                return self._once_settled(query, existing.number, run_view(existing))  # told twice
+                return self._once_settled(query, existing)  # told twice
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
@@ -159,19 +159,20 @@ class Requests:
         finally:
             del self._submitting[run_id]
             committed.set()  # whoever waits for it looks at what became of it
-        return self._view(run_id)
-
-    def _view(self, run_id: str) -> RunView:
-        row = self._store.run(run_id)
-        if row is None:
-            raise self._owner_unreachable(run_id)  # another owner has got it meanwhile
-        return run_view(row)
+        self._answer_view(query, run_id)
+        return _LATER
 
     def _answer_view(self, query: Query, run_id: str) -> None:
-        try:
-            self._answer(query, self._view(run_id))
-        except Unavailable as error:
-            refuse(query, error)
+        """Tell how a run is now; it may have ended meanwhile, and that is told once it is on other stores."""
+        row = self._store.run(run_id)
+        if row is None:
+            refuse(query, self._owner_unreachable(run_id))  # another owner has got it meanwhile
+            return
+        view = run_view(row)
+        if view.final and row.number > self._agent.core.settled:
+            self._once_settled(query, row)
+        else:
+            self._answer(query, view)
 
     def _mine(self, args: Args) -> Runs | None:
         run_id = str(args.get("run"))
@@ -188,7 +189,7 @@ class Requests:
         view = run_view(row)
         wait = _number(args, "wait")
         if view.final:
-            return self._once_settled(query, row.number, view)
+            return self._once_settled(query, row)
         if wait <= 0:
             return view
         if self._waiting_count >= MAX_WAITING:
@@ -198,9 +199,9 @@ class Requests:
         self._nursery.start_soon(self._answer_after, wait, row.id, query, scope)
         return _LATER
 
-    def _once_settled(self, query: Query, number: int, answer: Any) -> Any:
+    def _once_settled(self, query: Query, row: Runs) -> Any:
         """Tell of a submission, or of a run's end, only once it is on other stores: it must not be taken back any more."""
-        self._agent.when_settled(number, lambda: self._answer(query, answer))
+        self._agent.when_settled(row.number, lambda: self._answer_view(query, row.id))
         return _LATER
 
     async def _answer_after(self, wait: float, run_id: str, query: Query, scope: trio.CancelScope) -> None:
@@ -266,7 +267,17 @@ class Requests:
         rows = self._store.runs(_text(args, "workflow"), _text(args, "status"), place, limit, owner=self._agent.name)
         views = [run_view(row) for row in rows]
         ended = max((row.number for row, view in zip(rows, views, strict=True) if view.final), default=0)
-        return self._once_settled(query, ended, {"runs": views})
+        if ended <= self._agent.core.settled:
+            return {"runs": views}
+
+        def answer() -> None:
+            gone = {
+                view.id for view in views if self._store.run(view.id) is None
+            }  # another owner has got them meanwhile
+            self._answer(query, {"runs": [view for view in views if view.id not in gone]})
+
+        self._agent.when_settled(ended, answer)
+        return _LATER
 
     def _cancel(self, query: Query, args: Args) -> Any:
         row = self._mine(args)
@@ -275,7 +286,7 @@ class Requests:
         if row.status in ("succeeded", "failed"):
             raise Conflict(f"run {row.id!r} has {row.status} already: there is nothing to cancel", code="RUN_FINAL")
         if row.status == "cancelled":
-            return run_view(row)
+            return self._once_settled(query, row)
         self._check_quorum()
         self._agent.post(on.CancelRun(row.id), lambda: self._answer_view(query, row.id))
         return _LATER

@@ -114,7 +114,7 @@ class CoordinatorCore:
             on.CoordinatorGone: self.succession.gone,
             on.Prune: self._prune,
             on.Keep: self._keep,
-            on.Kept: self.replication.kept,
+            on.Kept: self._kept,
             on.NotKept: self.replication.not_kept,
             on.CopiesTold: self.succession.told,
             on.CopiesUntold: self.succession.untold,
@@ -340,19 +340,30 @@ class CoordinatorCore:
             if page.runs:
                 self.succession.suspect((page.owner, page.store))  # it may be gone before it was ever seen from here
             for copied in page.runs:
-                if copied.head is None:
-                    continue
-                run, stored = self.runs.get(copied.run), own.get(copied.run)
-                if run is not None:
-                    mine = run.head(self.store)
-                    if copied.head.rank > mine.rank:
-                        self._let_go(run, copied.head)
-                    elif not mine.heeds(copied.head):
-                        self.cancel(run.id)
-                elif stored is not None and copied.head.rank > stored.rank and copied.head.heeds(stored):
-                    self.handing.pop(copied.run, None)
-                    self.saves.append(do.ReleaseRun(copied.head))
+                if copied.head is not None:
+                    self._hear(copied.head, own.get(copied.run))
         self.acts.append(do.AnswerKeep(event.token, number))
+
+    def _kept(self, event: on.Kept) -> None:
+        """A follower has kept a page; runs of which it knows a state that counts more are let go before anything of them is settled."""
+        self.replication.kept(event)
+        own = {head.run: head for head in event.own}
+        for head in event.heads:
+            self._hear(head, own.get(head.run))
+
+    def _hear(self, head: RunHead, stored: RunHead | None) -> None:
+        """Another owner has a state of a run; ``stored`` is the one here, of which nothing is in memory where it has ended."""
+        run = self.runs.get(head.run)
+        if run is not None:
+            mine = run.head(self.store)
+            if head.standing > mine.standing:
+                self._let_go(run, head)
+            elif not mine.heeds(head):
+                self.cancel(run.id)
+        elif stored is not None and head.standing > stored.standing and head.heeds(stored):
+            self.handing.pop(head.run, None)
+            self.saves.append(do.ReleaseRun(head))
+            self.succession.suspect((head.owner, head.store))
 
     def next_order(self) -> int:
         """The place in the order of arrival for one more run."""

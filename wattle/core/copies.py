@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from wattle.core.model import CopyPage
+from collections.abc import Iterable
+
+from wattle.core.model import CopyPage, RunHead
 
 
 class Copies:
@@ -28,3 +30,16 @@ class Copies:
             return False, kept
         self.cursors[page.owner, page.store] = page.number
         return True, page.number
+
+
+def better(page: CopyPage, known: Iterable[RunHead]) -> tuple[RunHead, ...]:
+    """Of the states that a follower knows of a page's runs, those that count more than what the page tells: its owner lets go of these."""
+    told = {copied.run: copied.head for copied in page.runs if copied.head is not None}
+    best: dict[str, RunHead] = {}
+    for head in known:
+        if not head.store or (head.owner, head.store) == (page.owner, page.store):
+            continue  # it only stands in for another owner's state, or is an older one of this owner's
+        than = best.get(head.run) or told.get(head.run)
+        if than is not None and head.standing > than.standing:
+            best[head.run] = head
+    return tuple(best.values())

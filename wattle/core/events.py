@@ -188,10 +188,15 @@ class Keep:
 
 @value(frozen=True, slots=True)
 class Kept:
-    """A follower's copies of this coordinator's runs go up to its commit ``number``."""
+    """A follower's copies of this coordinator's runs go up to its commit ``number``.
+
+    ``heads`` are the states of these runs that count more there; ``own`` are those that this coordinator's store has of them (see Keep).
+    """
 
     peer: str
     number: int
+    heads: tuple[RunHead, ...] = ()
+    own: tuple[RunHead, ...] = ()
 
 
 @value(frozen=True, slots=True)

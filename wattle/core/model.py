@@ -374,21 +374,26 @@ class RunHead:
         return not other.cancelled or self.cancelled or self.final or self.retried > other.retried
 
     @property
-    def rank(self) -> tuple[int, bool, bool, float, int, str, int]:
-        """The higher of two states of a run is the one that counts.
+    def standing(self) -> tuple[int, bool, bool, int, float, str]:
+        """Of two owners' states of a run the one of higher standing counts.
 
-        A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the earlier stands. A run
-        that was pruned does not come back. A retry that the user asked for beats them all.
+        A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the later owner's stands,
+        which is the one that was told where a quorum is set: the other's is of an owner that was cut off, and came to nobody's knowledge,
+        however early it was. A run that was pruned does not come back. A retry that the user asked for beats them all.
         """
         return (
             self.retried,
             self.pruned_at > 0,
             self.final,
-            -self.completed_at if self.final else 0.0,
             self.epoch,
+            -self.completed_at if self.final else 0.0,
             self.owner,
-            self.number,
         )
+
+    @property
+    def rank(self) -> tuple[int, bool, bool, int, float, str, int]:
+        """The higher of two stored states counts: of one owner's the newer. Commits are numbered by each data folder for itself."""
+        return (*self.standing, self.number)
 
 
 @value(frozen=True, slots=True)

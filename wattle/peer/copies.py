@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 
-from wattle.core.copies import Copies
-from wattle.core.model import RunHead
+from wattle.core.copies import Copies, better
+from wattle.core.model import CopyPage, RunHead
 from wattle.errors import InvalidRequest
 from wattle.protocol.messages import CopiesAnswer, CopiesQuestion, CopyAnswer, CopyQuestion, ForgetOrder, decode, encode
 from wattle.store.copies import CopyTables
@@ -52,6 +52,11 @@ class CopyDesk:
                 return encode(order)
             case _:
                 raise InvalidRequest(f"there is no question {verb!r}")
+
+    def better(self, page: CopyPage) -> tuple[RunHead, ...]:
+        """States of a page's runs known here that count more than what it tells."""
+        runs = [copied.run for copied in page.runs if copied.head is not None]
+        return better(page, [*self._copies.heads_of(runs), *self._own(runs)])
 
     def heads(self, question: CopiesQuestion) -> CopiesAnswer:
         """Which states of runs are kept here."""

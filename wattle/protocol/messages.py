@@ -145,10 +145,14 @@ class FactsAnswer:
 
 @value(frozen=True, slots=True)
 class KeepAnswer:
-    """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` in the data folder ``store``."""
+    """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` in the data folder ``store``.
+
+    ``heads``: states of the page's runs that count more than what it tells; their owner lets go of these.
+    """
 
     number: int
     store: str = ""
+    heads: tuple[RunHead, ...] = ()
 
 
 @value(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class RuntimeAgent:
         self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
         self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
         self._claims: dict[int, tuple[Query, str]] = {}  # and by whom
-        self._pages: dict[int, Query] = {}  # copies to be kept
+        self._pages: dict[int, tuple[Query, CopyPage]] = {}  # copies to be kept
         self._orders: deque[Query] = deque()  # drain and resume, answered after the commit
         self._blobs: list[tuple[str, BlobRow]] = []  # to be saved with the events that tell of them
         self._work: dict[TaskId, trio.CancelScope] = {}  # preparing or collecting
@@ -213,7 +213,8 @@ class RuntimeAgent:
                     query, owner = self._claims.pop(token)
                     self._reply(query, encode(self._held(owner, refused)))
                 case do.AnswerKeep(token, number):
-                    self._reply(self._pages.pop(token), encode(KeepAnswer(number, self.store.id)))
+                    query, page = self._pages.pop(token)
+                    self._reply(query, encode(KeepAnswer(number, self.store.id, self._desk.better(page))))
                 case do.Acknowledge(task):
                     acknowledged.append(task)
                 case do.Prepare(assignment):
@@ -419,8 +420,9 @@ class RuntimeAgent:
                 after = entries[-1][0] if len(entries) == PAGE else None
                 self._reply(query, encode(FactsAnswer(facts, after)))
             case "keep":
-                self._pages[token] = query
-                self._loop.post(on.Keep(token, decode(CopyPage, query.payload)))
+                page = decode(CopyPage, query.payload)
+                self._pages[token] = query, page
+                self._loop.post(on.Keep(token, page))
             case "discard":
                 self._pruning.order(query.payload)
                 query.finish()
