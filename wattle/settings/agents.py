@@ -198,8 +198,8 @@ class CoordinatorSettings(AgentSettings):
         0,
         ge=0,
         le=100_000,
-        description="Coordinators and runtimes in sight, this one included, without which nothing is assigned and no run taken over; "
-        "0 goes on however few they are.",
+        description="Coordinators and runtimes in sight, this one included, without which nothing is assigned, acknowledged or taken "
+        "over; as many have what is acknowledged. More than half of all, or 0, which goes on however few they are.",
     )
     command_timeout: Seconds = Field(
         5.0, gt=0, description="Seconds to wait for a runtime's answer to a command before it is sent again."
