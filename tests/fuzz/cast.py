@@ -17,6 +17,7 @@ from wattle.core.model import Assignment, TaskId, Usage
 from wattle.errors import InvalidRequest
 from wattle.peer.loop import wall_clock
 from wattle.runtime import agent as runtime
+from wattle.runtime.launching import Starting
 from wattle.runtime.layout import Folders, Layout, layout
 from wattle.runtime.process_events import Exited, Held, ProcessEvent, SpawnRequest, Started
 from wattle.settings import RuntimeSettings
@@ -44,6 +45,9 @@ class NoProcesses:
         for task, signal in signals:
             self._end(task, None, signal)
 
+    def revoke(self, ids: Iterable[TaskId]) -> None:
+        """None of them waits: all were started at once."""
+
     def acknowledge(self, ids: Iterable[TaskId]) -> None:
         """There is nothing to forget."""
 
@@ -53,7 +57,11 @@ class NoProcesses:
 
 @asynccontextmanager
 async def _open(
-    folder: Path, on_event: Callable[[list[ProcessEvent]], None], *, die_with_runtime: bool
+    folder: Path,
+    on_event: Callable[[list[ProcessEvent]], None],
+    *,
+    die_with_runtime: bool,
+    starting: Starting | None = None,
 ) -> AsyncIterator[NoProcesses]:
     on_event([Held((), ())])
     yield NoProcesses(on_event)

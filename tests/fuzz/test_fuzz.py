@@ -25,7 +25,7 @@ from wattle.gateway.request import Method
 from wattle.peer.copies import CopyDesk
 from wattle.protocol import messages
 from wattle.runtime.agent import RuntimeAgent
-from wattle.store.owned import Definition, Submission
+from wattle.store.owned import Definition, _Submitted
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -39,7 +39,7 @@ def test_a_few_inputs_of_each_target_find_nothing(name: str, tmp_path: Path, mon
 
 def test_every_message_type_is_fuzzed_by_itself_and_on_its_way() -> None:
     carried = {kind for kinds in COMMANDS.values() for kind in kinds} | set(ANSWERS.values())
-    assert corpus.decoded() - carried == {RunRecord, WorkerRecord, TaskRecord, Submission, Definition}, (
+    assert corpus.decoded() - carried == {RunRecord, WorkerRecord, TaskRecord, _Submitted, Definition}, (
         "what else is decoded is the rows of a copy; a new message belongs into COMMANDS or ANSWERS"
     )
     types = set(corpus.message_types())

@@ -206,7 +206,7 @@ def ways(random: Random) -> list[Way]:
         Way("put", "log/done/a/1/stdout", ("{}",)),
         Way("put", "event/rejected", ("{}",)), Way("put", "event/runs/good", ("{}",)), Way("put", "event/runs/good/workers/a", ("{}",)),
         Way("alive", "alive/runtime/stranger/i1"), Way("alive", "alive/coordinator/c3/i1"), Way("alive", "alive/gateway/g1/i2"),
-        Way("alive", "alive/runtime/node1/i2"), Way("alive", "alive/**"),
+        Way("alive", "alive/runtime/node1/i2"), Way("alive", "alive/**"), Way("alive", "duty/stranger/i1"),
     ]  # fmt: skip
     return [*found, *others, *others]
 
