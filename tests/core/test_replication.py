@@ -364,6 +364,20 @@ def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None
     assert saved == {TaskId("r", "b", 1): ("n2", TaskStatus.RUNNING)}
 
 
+def test_an_attempt_that_failed_may_be_heard_of_before_the_success_of_what_its_worker_needed() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    orphaned(told, ("n1", HEAD))
+    told(on.Gathered(HEAD, 2, snapshot(TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0))))
+    failed = Fact(FactKind.FINISHED, "r", "b", 1, at=99.0, started_at=95.0, status=TaskStatus.FAILED, exit_code=1)
+    told(on.RunsClaimed("n2", frozenset({"r"}), {}, (failed,)))
+    assert {e.worker.name: e.worker.status for e in told.all(do.SaveWorker)}["b"] is WorkerStatus.FAILED
+    assert "r" in told.core.runs
+    done = Fact(FactKind.FINISHED, "r", "a", 1, at=94.0, started_at=92.0, status=TaskStatus.SUCCEEDED)
+    told(on.RunsClaimed("n1", frozenset({"r"}), {}, (done,)))
+    assert [e.run.status for e in told.all(do.SaveRun)] == [RunStatus.FAILED]
+
+
 def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"))

@@ -67,7 +67,8 @@ DIRECTED = {
     # the order of three messages decides: test_runs.py, and rare in storms
     (TASK, "accepted", "cancelled"),
     (TASK, "accepted", "superseded"),
-    # attempts that come back while their worker waits for files: test_files.py
+    # attempts that come back while their worker waits for files: test_files.py; or of which an adopter hears before it hears of what their
+    # worker needed: test_replication.py
     (WORKER, "created", "again"),
     (WORKER, "created", "failed"),
     (WORKER, "created", "started"),

@@ -219,7 +219,7 @@ BUGS = {
     ),
     "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 40),
     "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 20),
-    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 1_200),
+    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 600),
     "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 40),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60),
     "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 500),

@@ -87,6 +87,7 @@ class Checks:
                     key = (save.task.id, peer.name)
                     if save.task.status is TaskStatus.ASSIGNED and key not in self._given:
                         self._not_too_early(peer, save.task)
+                        self._not_unasked(peer, save.task)
                     self._given.add(key)
                 case do.SaveCursor():
                     self._cursors[peer.store.id, save.node, save.store] = save.number
@@ -131,6 +132,22 @@ class Checks:
         self.require(
             not early, "attempt", task.id, "was given at", task.assigned_at, "and was to wait until", not_before
         )
+
+    def _not_unasked(self, peer: Coordinator, task: TaskRecord) -> None:
+        """Whoever adopts a run gives out no worker of which a node in its sight holds an attempt that it was not told of."""
+        core = peer.core
+        assert core is not None
+        run = core.runs.get(task.run)
+        if run is None or not run.adopted or task.worker not in run.workers:
+            return
+        known = run.workers[task.worker].known
+        for name in core.members.names_in_sight():
+            runtime: Any = self.world.peers[name]
+            for held in runtime.store.open:
+                if (held.run, held.worker) == (task.run, task.worker) and held != task.id:
+                    self.require(
+                        known is None or held.attempt in known, peer.name, "gives", task.id, "and", name, "has", held
+                    )
 
     def ran(self, peer: Runtime, saves: Sequence[Any]) -> None:
         """A runtime has committed."""

@@ -25,7 +25,8 @@ RARE = frozenset(
         ("worker", "running", "skipped"),
     }
 )
-"""Moves that take several faults at the right moments."""
+"""Moves that take several faults at the right moments. One seed in 40,000 takes (created, failed): an adopter whose copy lags behind hears
+of an attempt that failed before it hears, from another node, that what its worker needed has succeeded."""
 
 SEEDS_FOR_ALL, SEEDS_FOR_RARE = 2_000, 100_000
 """Seeds of a campaign that misses no move but rare ones, and none at all, unless something has changed."""
