@@ -79,7 +79,7 @@ def test_the_runs_of_a_killed_owner_go_on_with_another_coordinator(disk: str) ->
                 wait_until(
                     lambda: sum(p["role"] == "coordinator" for p in client.get("health")["peers"]) == 2, "it is back"
                 )
-                assert client.get(f"runs/{run['id']}")["owner"] == other
+                wait_until(lambda: client.get(f"runs/{run['id']}")["owner"] == other, "it has heard whose the run is")
                 again = client.run({"name": "after", "workers": [{"name": "w", "command": "true"}]})
                 assert again["status"] == "succeeded"
 
