@@ -88,17 +88,19 @@ def open_session(options: ZenohOptions) -> zenoh.Session:
 
 
 @contextmanager
-def more_receivers() -> Iterator[None]:
-    """Give the sessions of this process 8 receiving threads, where the first is opened within.
+def more_threads() -> Iterator[None]:
+    """Give the sessions of this process more of Zenoh's threads, where the first is opened within.
 
-    Seen on 1.10.2: when two peers have dialled each other (gossip brings that about) and their link is cut, closing its two halves can
-    hold up a receiving thread for 10 s, and with the two that Zenoh has by default the whole session. With 8 it was not seen to. The
-    variable is Zenoh's only way to be told, and is read once; it is taken back, because tasks inherit the environment.
+    Closing a link waits, on one of these threads, for whoever waits to send on it. Seen on 1.10.2: while 8 outlets (wattle/bus/senders.py)
+    waited for a client that had stopped reading, the one sending thread that Zenoh has by default was held up for 30 s, and with it all
+    links of the process, whose other ends gave them up. And when two peers have dialled each other (gossip brings that about) and their
+    link is cut, closing its two halves can hold up a receiving thread for 10 s, of which Zenoh has two by default. The variable is Zenoh's
+    only way to be told, and is read once; it is taken back, because tasks inherit the environment.
     """
     if "ZENOH_RUNTIME" in os.environ:
         yield
         return
-    os.environ["ZENOH_RUNTIME"] = "(rx: (worker_threads: 8))"
+    os.environ["ZENOH_RUNTIME"] = "(rx: (worker_threads: 8), tx: (worker_threads: 8), net: (worker_threads: 4))"
     try:
         yield
     finally:
@@ -127,7 +129,7 @@ def _defaults(options: ZenohOptions) -> dict[str, Any]:
         "connect/exit_on_failure": options.mode == "client",
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 1.5},
         "scouting/multicast/enabled": False,
-        # One of a pair that found each other dials, not both: see more_receivers.
+        # One of a pair that found each other dials, not both: see more_threads.
         "scouting/multicast/autoconnect_strategy": {"peer": {"to_peer": "greater-zid"}},
         "scouting/gossip/enabled": True,
         **_lease(1_000),

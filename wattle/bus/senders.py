@@ -1,8 +1,12 @@
 """The threads that make those Zenoh calls which may have to wait for a link.
 
 A query or an answer is sent with congestion control BLOCK: where the receiver is stopped or its link is slow, the call waits until
-the link takes the message, or for two leases, after which Zenoh closes the link. Seen on 1.10.2: one stopped peer and a query of 10 kB
-were enough for that. On the trio thread this would hold up everything; here it holds up one outlet, and others serve on.
+the link takes the message, or for two leases (four where the message is cut into fragments), after which Zenoh closes the link. Seen
+on 1.10.2: one stopped peer and a query of 10 kB were enough for that. On the trio thread this would hold up everything; here it holds
+up one outlet, and others serve on.
+
+Who asked is not to be seen, so one asker that reads no more can hold up all outlets that answer what it asked for, one after the
+other. Each queryable therefore has outlets of its own: who floods one with questions holds up no other.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ OUTLETS = 4
 LARGE = 32_768
 """Bytes from which a message counts as large: file chunks on a slow link must not hold up commands."""
 
-UNSENT = 128 << 20
-"""Bytes of answers that may wait to be sent: those to somebody who reads no more must not fill the memory."""
+UNSENT = 64 << 20
+"""Bytes of one queryable's answers that may wait to be sent: those to somebody who reads no more must not fill the memory."""
 
 _OVERHEAD = 1024  # bytes that a job costs beside its payload, about
 
@@ -83,7 +87,7 @@ class Outlet:
 
 
 class Outlets:
-    """The outlets of one bus; used from the trio thread."""
+    """The outlets of one queryable, or of all queries that a bus asks; used from the trio thread."""
 
     def __init__(self) -> None:
         self._small = [Outlet() for _ in range(OUTLETS)]

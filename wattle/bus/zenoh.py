@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol
 
 import trio
 import zenoh
 
 from wattle.bus.base import Declaration, Priority, Publisher, Query, Reply, Sample
-from wattle.bus.config import ZenohOptions, more_receivers, open_session, reason
+from wattle.bus.config import ZenohOptions, more_threads, open_session, reason
 from wattle.bus.exchange import Call, ZenohQuery
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.senders import Outlets
@@ -40,7 +41,7 @@ async def open_zenoh_bus(options: ZenohOptions, *, samples: int = SAMPLES, queri
 
     ``samples`` bounds the backlog of each subscription, ``queries`` the unfinished queries of each queryable.
     """
-    with more_receivers():
+    with more_threads():
         session = await trio.to_thread.run_sync(open_session, options)
     return ZenohBus(session, samples=samples, queries=queries)
 
@@ -53,7 +54,8 @@ class ZenohBus:
         self._token = trio.lowlevel.current_trio_token()
         self._samples = samples
         self._queries = queries
-        self._outlets = Outlets()
+        self._outlets = Outlets()  # for what this bus asks
+        self._answering: dict[str, Outlets] = {}  # by the key of a queryable, also after it is undeclared
         self.declared: set[_Declared] = set()
         self._calls: set[Call] = set()
         self._closed = False
@@ -127,10 +129,12 @@ class ZenohBus:
 
     def serve(self, key: str, handler: Callable[[Query], None], *, complete: bool = True) -> Declaration:
         """Call ``handler`` with every query on keys that intersect ``key``."""
+        self._check_open()
         lane = QueryLane(key, handler, self._token, bound=self._queries)
+        outlets = self._answering.setdefault(key, Outlets())
 
         def receive(raw: zenoh.Query) -> None:
-            lane.push(ZenohQuery(raw, self._outlets))
+            lane.push(ZenohQuery(raw, outlets))
 
         return self._declare(lane, lambda keys: self.session.declare_queryable(keys, receive, complete=complete), key)
 
@@ -168,7 +172,8 @@ class ZenohBus:
             declaration.silence()
         for call in self._calls:
             call.end()
-        self._outlets.close()
+        for outlets in self._all_outlets():
+            outlets.close()
         with trio.move_on_after(CLOSE_DEADLINE, shield=True) as scope:
             await trio.to_thread.run_sync(self._leave, declared, abandon_on_cancel=True)
         if scope.cancelled_caught:
@@ -177,8 +182,13 @@ class ZenohBus:
     def _leave(self, declared: list[_Declared]) -> None:
         for declaration in declared:
             declaration.withdraw()
-        self._outlets.join(FLUSH)
+        until = monotonic() + FLUSH
+        for outlets in self._all_outlets():
+            outlets.join(max(0.0, until - monotonic()))
         self.session.close()  # type: ignore[no-untyped-call]  # unannotated in the stub of zenoh
+
+    def _all_outlets(self) -> list[Outlets]:
+        return [self._outlets, *self._answering.values()]
 
     def _declare(self, lane: Lane[Any] | None, declare: Callable[[zenoh.KeyExpr], _Entity], key: str) -> _Declared:
         self._check_open()
