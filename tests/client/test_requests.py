@@ -43,6 +43,7 @@ def ok(value: Any, attachment: Any = None) -> list[Reply]:
         (requests.workers("r", after="9"), "runs/r/workers", "after=9"),
         (requests.worker("r", "w"), "runs/r/workers/w", ""),
         (requests.log("r", "w", "stderr", offset=0, attempt=2), "runs/r/workers/w/logs/stderr", "offset=0;attempt=2"),
+        (requests.log("r", "w", attempt=2, node="n"), "runs/r/workers/w/logs/stdout", "attempt=2;node=n"),
         (requests.workflow("w"), "workflows/w", ""),
         (requests.start("w", {"a": 1}, "r"), "workflows/w/start", ""),
         (requests.node("n", "drain"), "nodes/n/drain", ""),

@@ -305,6 +305,17 @@ def test_a_log_is_read_whole_and_the_newest_attempt_is_meant() -> None:
     assert read(stage, tail=3) == b"one"
 
 
+def test_who_reads_on_says_where_the_log_is() -> None:
+    tasks, given = Tasks("succeeded", b"12345678"), list[dict[str, str]]()
+
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        given.append(parameters)
+        return tasks.answer(path, parameters)
+
+    assert read(Stage(answer)) == b"12345678"
+    assert given == [{}, {"offset": "4", "attempt": "1", "node": "n"}]
+
+
 def test_without_following_a_growing_log_ends_where_it_did_at_first() -> None:
     tasks = Tasks("running", b"12345678", running=True)
 

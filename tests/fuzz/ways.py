@@ -91,7 +91,7 @@ PARAMETERS = (
     "?limit=2;after=a;status=running",
     "?wait=0.01",
     "?offset=1;limit=5;attempt=1;tail=3;wait=0.01",
-    "?attempt=1;offset=1;wait=0.01",
+    "?attempt=1;node=n1;offset=1;wait=0.01",
     "?workflow=good",
 )
 NAMES = {

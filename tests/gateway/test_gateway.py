@@ -280,6 +280,29 @@ async def test_the_log_of_an_attempt_is_had_from_its_node_when_nobody_knows_the_
         assert json.loads(reply.payload)["code"] == "NO_COORDINATOR"
 
 
+async def test_who_says_where_a_log_is_has_it_from_there_without_a_coordinator(net: World) -> None:
+    await net.gateway()
+    path = "runs/r1/workers/w/logs/stdout"
+    task = TaskId("r1", "w", 2)
+
+    def answer(query: Query) -> None:
+        query.reply(b"printed", key=KEYS.log(task, "stdout"), attachment=b'{"size": 7}')
+        query.finish()
+
+    net.client.serve(KEYS.log(task, "stdout"), answer)
+    token = net.client.declare_alive(KEYS.alive("runtime", "n1", "life"))
+    await trio.testing.wait_all_tasks_blocked()
+    (reply,) = await net.client.get(KEYS.api(path), parameters="attempt=2;node=n1", timeout=5)
+    assert reply.payload == b"printed"
+    assert json.loads(reply.attachment or b"") == {"attempt": 2, "node": "n1", "size": 7}
+    token.undeclare()
+    await trio.testing.wait_all_tasks_blocked()
+    (reply,) = await net.client.get(KEYS.api(path), parameters="attempt=2;node=n1", timeout=5)
+    assert json.loads(reply.attachment or b"") == {"attempt": 2, "size": 7}  # looked up: nobody knows the run
+    (reply,) = await net.client.get(KEYS.api(path), parameters="attempt=2;node=*", timeout=5)
+    assert json.loads(reply.payload)["code"] == "INVALID_REQUEST"
+
+
 async def test_nothing_is_called_unknown_while_somebody_who_may_know_it_is_silent(
     net: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,8 +144,9 @@ class Log:
         """One attempt's output: to where it ends now, or (following) to its end."""
         offset: int | None = None
         goal: int | None = None
+        node: str | None = None
         while True:
-            chunk = yield from self._chunk(number, offset)
+            chunk = yield from self._chunk(number, offset, node)
             if chunk is None:
                 yield Pause(0.5)
                 continue
@@ -154,13 +155,13 @@ class Log:
             elif self.follow and chunk.running and not chunk.attempt:
                 yield Pause(0.2)  # the attempt is on its way to its node, which has no log of it yet
                 continue
-            number, offset = chunk.attempt, chunk.next
+            number, offset, node = chunk.attempt, chunk.next, chunk.node or None
             goal = chunk.size if goal is None else goal
             ended = not chunk.running and chunk.next >= chunk.size
             if ended or (not self.follow and (offset >= goal or not chunk.data)):
                 return
 
-    def _chunk(self, number: int | None, offset: int | None) -> Steps[LogChunk, LogChunk | None]:
+    def _chunk(self, number: int | None, offset: int | None, node: str | None) -> Steps[LogChunk, LogChunk | None]:
         """The next bytes; None when there is no log yet although the attempt is to come or going on."""
         request = requests.log(
             self.run,
@@ -170,6 +171,7 @@ class Log:
             attempt=number,
             wait=self.policy.hold if self.follow else None,
             tail=self.tail if offset is None else None,
+            node=node,
         )
         try:
             chunk: LogChunk = yield from ask(self.policy, request)

@@ -210,11 +210,17 @@ def log(
     attempt: int | None = None,
     wait: float | None = None,
     tail: int | None = None,
+    node: str | None = None,
 ) -> Request[LogChunk]:
-    """Bytes of a worker's output. ``wait`` seconds for some beyond ``offset``; ``tail`` starts that many bytes before the end."""
+    """Bytes of a worker's output. ``wait`` seconds for some beyond ``offset``; ``tail`` starts that many bytes before the end.
+
+    ``node`` is where ``attempt`` ran, as an earlier answer said: a hint that spares looking it up.
+    """
     if stream not in STREAMS:
         raise InvalidRequest(f"{stream!r} is no log; there are {' and '.join(STREAMS)}")
-    parameters = encode({"offset": offset, "limit": limit, "attempt": attempt, "wait": wait, "tail": tail})
+    parameters = encode(
+        {"offset": offset, "limit": limit, "attempt": attempt, "wait": wait, "tail": tail, "node": node}
+    )
     return Request(f"{_worker(run, name)}/logs/{stream}", answers.log_chunk, parameters, held=wait or 0.0)
 
 

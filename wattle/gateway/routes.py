@@ -16,6 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from wattle import __version__
+from wattle.bus.base import Reply
 from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from wattle.gateway.backend import Backend
@@ -275,7 +276,7 @@ class Routes:
         return await self._backend.owner("worker", {"run": run, "worker": worker}, missing, patience)
 
     async def _log(self, request: Request) -> Answer:
-        request.only("offset", "limit", "attempt", "wait", "tail")
+        request.only("offset", "limit", "attempt", "wait", "tail", "node")
         stream = request.names["stream"]
         if stream not in STREAMS:
             raise InvalidRequest(f"a log is stdout or stderr, not {stream!r}")
@@ -286,6 +287,13 @@ class Routes:
         if "tail" in request.parameters:
             place["tail"] = parse_number(request.parameters, "tail", 0, 0, 2**62)
         wanted = parse_number(request.parameters, "attempt", 0, 1, 10**9)
+        said = request.parameters.get("node")
+        if wanted and said is not None and self._presence.incarnation("runtime", check_name(said, "parameter node")):
+            # Who reads on says where the log is: a coordinator need not be asked again for every piece of it.
+            task = TaskId(request.names["run"], request.names["worker"], wanted)
+            reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, said)
+            if reply is not None:
+                return _log_answer(reply, task, said)
         try:
             worker = await self._with_attempt(request, patience)
         except Unavailable:
@@ -294,7 +302,7 @@ class Routes:
             reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience) if wanted else None
             if reply is None:
                 raise
-            return Answer(reply.payload, to_json({"attempt": wanted, **json.loads(reply.attachment or b"{}")}))
+            return _log_answer(reply, task)
         numbers = [a["attempt"] for a in worker["attempts"]]
         if not numbers and not wanted:
             return _no_log_yet(worker)
@@ -324,8 +332,7 @@ class Routes:
     ) -> Answer:
         reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, node)
         if reply is not None:
-            about = json.loads(reply.attachment or b"{}")
-            return Answer(reply.payload, to_json({"attempt": task.attempt, "node": node, **about}))
+            return _log_answer(reply, task, node)
         if not await self._backend.reaches(node):
             raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
         status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
@@ -414,6 +421,12 @@ def _no_workflow(request: Request) -> NotFound:
 
 def _may_have_log(worker: Any) -> bool:
     return bool(worker["attempts"]) or worker["completed_at"] is not None
+
+
+def _log_answer(reply: Reply, task: TaskId, node: str | None = None) -> Answer:
+    """What a node answered about its log; without ``node`` nobody knows which one that was."""
+    about = {"attempt": task.attempt, **({"node": node} if node else {}), **json.loads(reply.attachment or b"{}")}
+    return Answer(reply.payload, to_json(about))
 
 
 def _no_log_yet(worker: Any) -> Answer:
