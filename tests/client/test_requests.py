@@ -138,6 +138,10 @@ def test_a_log_is_bytes_with_its_place() -> None:
     assert (chunk.data, chunk.attempt, chunk.next, chunk.size, chunk.running) == (b"\x00ab", 2, 8, 9, True)
 
 
+def test_a_log_that_no_node_has_yet_names_none() -> None:
+    assert answers.log_chunk(Reply("k", b"", attachment=b'{"attempt": 0, "node": null}')).node == ""
+
+
 @pytest.mark.parametrize("value", [b"no json", [1], {"id": "r"}, {"runs": 3}])
 def test_answers_that_are_none_say_so(value: Any) -> None:
     with pytest.raises(InternalError):

@@ -184,7 +184,7 @@ def log_chunk(reply: Reply) -> LogChunk:
     return LogChunk(
         data=reply.payload,
         attempt=int(about.get("attempt", 1)),
-        node=str(about.get("node", "")),
+        node=str(about.get("node") or ""),  # null while nobody knows
         offset=offset,
         next=int(about.get("next", offset + len(reply.payload))),
         size=int(about.get("size", offset + len(reply.payload))),
