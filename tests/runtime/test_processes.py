@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import time
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import trio
 import trio.testing
 
-from wattle.core.model import TaskId
+from tests.runtime.spawning import Events, fifo, gone, read_line, release, request, shell, spawner_pid, task
 from wattle.errors import WattleError
 from wattle.runtime.launch import disk_full
 from wattle.runtime.launching import start_ahead
 from wattle.runtime.processes import (
     Exited,
     Held,
-    ProcessEvent,
     SpawnerLost,
     SpawnFailed,
     SpawnRequest,
@@ -29,96 +26,6 @@ from wattle.runtime.processes import (
     kill_orphans,
     open_processes,
 )
-
-E = TypeVar("E", bound=ProcessEvent)
-
-
-class Events:
-    """Records what a Processes tells and lets a test wait for it."""
-
-    def __init__(self) -> None:
-        self.all: list[ProcessEvent] = []
-        self.batches = 0
-        self._more = trio.Event()
-
-    def __call__(self, batch: list[ProcessEvent]) -> None:
-        self.all += batch
-        self.batches += 1
-        self._more.set()
-        self._more = trio.Event()
-
-    async def exit(self, task: TaskId) -> Exited:
-        """A task's end, told as it came or on a new connection."""
-        with trio.fail_after(20):
-            while True:
-                held = [exited for event in self.of(Held) for exited in event.exited if exited.id == task]
-                if found := self.of(Exited, task) + held:
-                    return found[0]
-                await self._more.wait()
-
-    def of(self, kind: type[E], task: TaskId | None = None) -> list[E]:
-        return [e for e in self.all if isinstance(e, kind) and (task is None or getattr(e, "id", None) == task)]
-
-    async def wait(self, kind: type[E], task: TaskId | None = None, count: int = 1) -> E:
-        with trio.fail_after(20):
-            while len(found := self.of(kind, task)) < count:
-                await self._more.wait()
-        return found[count - 1]
-
-
-def task(name: str = "w", attempt: int = 1) -> TaskId:
-    return TaskId("run", name, attempt)
-
-
-def request(
-    folder: Path, id: TaskId, *argv: str, env: dict[str, str] | None = None, after: TaskId | None = None
-) -> SpawnRequest:
-    logs = f"{folder}/{id.worker}"
-    return SpawnRequest(id, argv, env or {}, str(folder), f"{logs}.stdout", f"{logs}.stderr", after)
-
-
-def shell(folder: Path, id: TaskId, script: str) -> SpawnRequest:
-    return request(folder, id, "sh", "-c", script)
-
-
-def fifo(path: Path) -> Path:
-    os.mkfifo(path)
-    return path
-
-
-async def read_line(path: Path) -> str:
-    """What somebody writes into a FIFO; waits for it."""
-    with trio.fail_after(20):
-        return (await trio.to_thread.run_sync(path.read_text, abandon_on_cancel=True)).strip()
-
-
-async def release(path: Path) -> None:
-    """Let a task go on that reads a FIFO."""
-    with trio.fail_after(20):
-        await trio.to_thread.run_sync(path.write_text, "go\n", abandon_on_cancel=True)
-
-
-async def gone(pid: int) -> None:
-    """Wait until a process has ended."""
-    with contextlib.suppress(ProcessLookupError):
-        handle = os.pidfd_open(pid)
-        try:
-            with trio.fail_after(20):
-                await trio.lowlevel.wait_readable(handle)
-        finally:
-            os.close(handle)
-
-
-def spawner_pid(folder: Path) -> int:
-    return int((folder / "spawner.lock").read_text())
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A folder whose path is longer than a socket's address may be."""
-    folder = tmp_path / ("long-name-" * 10)
-    folder.mkdir()
-    return folder
 
 
 async def test_a_task_runs_in_its_folder_with_its_files_and_its_exit_code_is_told(data: Path) -> None:
@@ -498,28 +405,6 @@ async def test_orphans_are_killed_only_when_pid_and_start_agree() -> None:
     finally:
         process.kill()
         assert await process.wait() == -signal.SIGKILL
-
-
-async def test_requests_that_a_broken_connection_swallowed_are_sent_again(data: Path) -> None:
-    events = Events()
-    async with open_processes(data, events) as processes:
-        spawner = spawner_pid(data)
-        os.kill(spawner, signal.SIGSTOP)
-        processes.spawn([request(data, task(), "true")])
-        await trio.testing.wait_all_tasks_blocked()  # it is in the socket of a spawner that does not read
-        thief = Events()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(replace_connection, data, thief)
-            await trio.testing.wait_all_tasks_blocked()
-            os.kill(spawner, signal.SIGCONT)
-        assert (await events.exit(task())).exit_code == 0
-        assert events.of(SpawnerLost) == []
-        await processes.stop()
-
-
-async def replace_connection(data: Path, events: Events) -> None:
-    async with open_processes(data, events):
-        pass
 
 
 def test_a_full_disk_is_told_from_other_faults_also_as_the_cause_of_another_error() -> None:

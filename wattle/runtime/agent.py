@@ -263,8 +263,17 @@ class RuntimeAgent:
         return laid_out
 
     def _do_not_start(self, spawn: do.Spawn, problem: str, disk_full: bool = False) -> None:
+        """Have it told that a task cannot be started.
+
+        One whose turn comes with the success of another has not failed before that, which may yet put right what is wrong: it is
+        handed back, and given anew when its turn has come.
+        """
         id = spawn.assignment.id
-        self._loop.post(on.SpawnFailed(id, problem, disk_full))
+        if spawn.on_success:
+            log.info("a task cannot be started ahead", task=str(id), reason=problem)
+            self._loop.post(on.Skipped(id))
+        else:
+            self._loop.post(on.SpawnFailed(id, problem, disk_full))
         self._not_started[id] = spawn.after
 
     def _spawn(self, spawns: list[tuple[do.Spawn, Layout]]) -> None:
@@ -272,8 +281,7 @@ class RuntimeAgent:
             id = spawn.assignment.id
             after = spawn.after
             if spawn.on_success and after in self._not_started:
-                self._loop.post(on.Skipped(id))  # what it was to follow has not succeeded
-                self._not_started[id] = after
+                self._do_not_start(spawn, f"{after} is not started")
                 continue
             while after in self._not_started:
                 after = self._not_started[after]

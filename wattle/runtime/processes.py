@@ -83,6 +83,8 @@ class Processes:
         self._asked: dict[TaskId, bytes] = {}  # spawns that nothing was heard of yet, as sent
         self._running: dict[TaskId, Started] = {}
         self._outgoing: list[bytes] = []
+        self._incoming = Lines()  # of the connection at hand
+        self._unread: list[bytes] = []  # lines that came with its first one
         self._wake = trio.Event()
         self._spawner: int | None = None  # the process number of the spawner last connected to
         self._child: int | None = None  # the spawner that this process started, to be reaped
@@ -169,19 +171,24 @@ class Processes:
         return trio.SocketStream(sock)
 
     async def _greet(self, stream: trio.SocketStream) -> dict[str, Any] | None:
-        """Say ``open`` and return what the spawner holds; None when it is just ending, or hangs."""
-        lines = Lines()
+        """Say ``open`` and return what the spawner holds; None when it is just ending, or hangs.
+
+        What happened since may come with the answer: it is left for ``_talk``.
+        """
+        self._incoming = Lines()
         hello = {"environ": dict(os.environ), "die_with_runtime": self._die_with_runtime}
         with trio.move_on_after(_ANSWER_TIMEOUT), suppress(trio.BrokenResourceError):
             await stream.send_all(encode({"open": hello}))
             while data := await stream.receive_some(_RECEIVE):
-                for line in lines.feed(data):  # exactly one: nothing but the answer comes before we ask for anything
-                    held: dict[str, Any] = json.loads(line)["held"]
-                    if held["version"] != VERSION:
-                        raise self._failure(
-                            f"(process {held['pid']}) is of another version of Wattle; end its tasks and it"
-                        )
-                    return held
+                if not (lines := self._incoming.feed(data)):
+                    continue
+                held: dict[str, Any] = json.loads(lines[0])["held"]
+                if held["version"] != VERSION:
+                    raise self._failure(
+                        f"(process {held['pid']}) is of another version of Wattle; end its tasks and it"
+                    )
+                self._unread = lines[1:]
+                return held
         return None
 
     async def _start(self) -> str:
@@ -236,12 +243,10 @@ class Processes:
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, stream)
-            lines = Lines()
+            self._hear(self._unread)
             with suppress(trio.BrokenResourceError):
                 while data := await stream.receive_some(_RECEIVE):
-                    events = [event for line in lines.feed(data) for event in self._events(json.loads(line))]
-                    if events:
-                        self._on_event(events)
+                    self._hear(self._incoming.feed(data))
             nursery.cancel_scope.cancel()
 
     async def _write(self, stream: trio.SocketStream) -> None:
@@ -262,6 +267,11 @@ class Processes:
                     with trio.move_on_after(_LAST_WORDS, shield=True):
                         await stream.send_all(b"".join(self._outgoing))
 
+    def _hear(self, lines: Iterable[bytes]) -> None:
+        events = [event for line in lines for event in self._events(json.loads(line))]
+        if events:
+            self._on_event(events)
+
     def _events(self, message: dict[str, Any]) -> list[ProcessEvent]:
         events: list[ProcessEvent] = []
         for record in message["started"]:
@@ -269,6 +279,11 @@ class Processes:
             self._asked.pop(started.id, None)
             self._running[started.id] = started
             events.append(started)
+        for record in message["exited"]:  # before what came of them
+            exited = exited_from(record)
+            self._asked.pop(exited.id, None)
+            self._running.pop(exited.id, None)
+            events.append(exited)
         for id, error, full in message["failed"]:
             failed = SpawnFailed(task_id(id), error, full)
             self._asked.pop(failed.id, None)
@@ -277,11 +292,6 @@ class Processes:
             skipped = Skipped(task_id(id))
             self._asked.pop(skipped.id, None)
             events.append(skipped)
-        for record in message["exited"]:
-            exited = exited_from(record)
-            self._asked.pop(exited.id, None)
-            self._running.pop(exited.id, None)
-            events.append(exited)
         return events
 
 
