@@ -22,6 +22,7 @@ import trio
 from pydantic_core import to_json
 
 from wattle import __version__, logs
+from wattle.allocator import limit_heaps
 from wattle.bus.base import Bus, Query
 from wattle.bus.config import ZenohOptions, lease_of
 from wattle.bus.zenoh import open_zenoh_bus
@@ -219,6 +220,7 @@ def run_agents(
     role = "+".join(settings)
     logs.configure(level=first.log_level, format=first.log_format, file=first.log_file, role=role, peer=first.name)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    limit_heaps()
     try:
         trio.run(host.run, ready)
     except* WattleError as group:

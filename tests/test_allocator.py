@@ -1,0 +1,43 @@
+"""An agent's threads share two heaps of the C library's."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AGENT = """
+import ctypes, sys, threading
+from pathlib import Path
+from wattle import host
+from wattle.settings import load_settings
+from wattle.settings.agents import AGENTS
+
+def crowd(*_):
+    started = threading.Barrier(8)
+    def work():
+        started.wait()
+        bytes(100_000)  # too large for Python's own allocator
+        started.wait()
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    ctypes.CDLL(None).malloc_stats()
+
+host.trio.run = crowd
+host.run_agents({"gateway": load_settings(AGENTS["gateway"], flags={"data": Path(sys.argv[1])})}, ready=print)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread")
+@pytest.mark.parametrize(("said", "heaps"), [("", 2), ("5", 5)])
+def test_an_agents_threads_share_two_heaps(tmp_path: Path, said: str, heaps: int) -> None:
+    environment = {k: v for k, v in os.environ.items() if k not in ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")}
+    environment |= {"MALLOC_ARENA_MAX": said} if said else {}
+    found = subprocess.run(
+        [sys.executable, "-c", AGENT, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert len(re.findall(r"^Arena \d+:", found.stderr, re.MULTILINE)) == heaps, found.stderr

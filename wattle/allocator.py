@@ -1,0 +1,28 @@
+"""How many heaps the C library keeps.
+
+glibc gives every thread one of its own, up to eight per CPU, and what is free in one is of no use to threads of another. An agent has two
+dozen threads, nearly all of them Zenoh's, of which a few work at a time. So each rush of work (peers that meet again, copies that are
+caught up with) left its most in other heaps: a coordinator grew by 1 MiB each time that it was out of sight, up to 10 MiB that held nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+HEAPS = 2
+"""Enough for the few threads that work at a time: each has small blocks of every size at hand besides, for which no heap is asked."""
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def limit_heaps() -> None:
+    """Have this process use no more than ``HEAPS``, unless its environment says how many; to be called before threads are started.
+
+    C libraries other than glibc have one heap for all threads, and nothing to be told.
+    """
+    if "MALLOC_ARENA_MAX" in os.environ or "glibc.malloc.arena_max" in os.environ.get("GLIBC_TUNABLES", ""):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, HEAPS)
