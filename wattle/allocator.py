@@ -2,7 +2,7 @@
 
 glibc gives every thread one of its own, up to eight per CPU, and what is free in one is of no use to threads of another. An agent has two
 dozen threads, nearly all of them Zenoh's, of which a few work at a time. So each rush of work (peers that meet again, copies that are
-caught up with) left its most in other heaps: a coordinator grew by 1 MiB each time that it was out of sight, up to 10 MiB that held nothing.
+caught up with) left its most in other heaps: a coordinator grew by 1 MiB each time that it was out of sight, to 10 MiB that held nothing.
 """
 
 from __future__ import annotations
