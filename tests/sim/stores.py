@@ -58,7 +58,7 @@ class Copies:
         self.cursors[page.owner, page.store] = page.number
 
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
-        """Store rows of one owner's state of a run, and its head."""
+        """Store rows of one owner's state of a run, and its head, as in wattle/store/copies.py."""
         copy = self.kept.setdefault((owner, store, copied.run), Copy({}, {}))
         for key, row in copied.rows:
             if copied.number >= copy.numbers.get(key, 0):
@@ -66,6 +66,10 @@ class Copies:
         head = copied.head
         if head is None:
             return
+        stood_in = copied.number and copy.head is not None and not copy.head.number
+        before = copied.number if not copied.rows else 1 if stood_in else 0
+        for key in [key for key, number in copy.numbers.items() if number < before]:
+            del copy.rows[key], copy.numbers[key]
         if copy.head is None or head.number >= copy.head.number:
             copy.head = head
         if store:
@@ -182,7 +186,10 @@ class CoordinatorStore:
 
     def _release(self, head: RunHead, number: int, *, handing: bool) -> None:
         rows = self.runs.get(head.run)
-        if rows is not None and not any(other.rank >= head.rank for other in self.copies.heads_of([head.run])):
+        of = (head.owner, head.store)
+        heads = self.copies.heads_of([head.run])
+        known = any(other.rank >= head.rank or (other.number and (other.owner, other.store) == of) for other in heads)
+        if rows is not None and not known:
             stands_in = replace(head, number=0, cancelled=head.cancelled or handing)
             copied = CopiedRun(head.run, 0, tuple(rows.items()), stands_in)
             self.copies.put(head.owner, head.store, copied)

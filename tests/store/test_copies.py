@@ -211,6 +211,47 @@ def test_a_stand_in_goes_when_a_real_copy_of_its_owner_comes(tmp_path: Path) -> 
     assert [(h.owner, h.store) for h in store.copies.heads_of(["r"])] == [("c2", "c2-store")]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_nothing_is_left_of_what_stood_in_for_a_copy(tmp_path: Path, whole: bool) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    real = (("document", "d"), ("run", "2"))
+    told = (
+        [CopiedRun("r", 5, real), CopiedRun("r", 5, (), head("c2", 2, 5))]
+        if whole
+        else [CopiedRun("r", 5, real, head("c2", 2, 5))]
+    )
+    with store.transaction():
+        store.copies.put("c2", "c2-store", CopiedRun("r", 0, (("run", "1"), ("t/a/7", "c1 gave it")), head("c2", 2, 0)))
+        for copied in told:
+            store.copies.keep(page("c2", 5, copied))
+    assert store.copies.rows("c2", "c2-store", "r") == list(real)
+
+
+def test_a_run_told_whole_takes_the_place_of_what_its_owner_had_of_it_before(tmp_path: Path) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    with store.transaction():
+        store.copies.keep(
+            page("c1", 3, CopiedRun("r", 3, (("run", "1"), ("t/a/7", "of its first ownership")), head("c1", 1, 3)))
+        )
+        store.copies.keep(page("c1", 3, CopiedRun("r", 9, (("run", "3"),)), after=3))
+        assert len(store.copies.rows("c1", "c1-store", "r")) == 2  # until all of it is here
+        end = page("c1", 3, CopiedRun("r", 9, (), head("c1", 3, 9)), after=3)
+        store.copies.keep(end)
+        store.copies.keep(page("c1", 10, CopiedRun("r", 10, (("w/a", "later"),), head("c1", 3, 10)), after=3))
+        store.copies.keep(end)  # told twice
+    assert store.copies.rows("c1", "c1-store", "r") == [("run", "3"), ("w/a", "later")]
+
+
+def test_nothing_stands_in_where_a_copy_of_that_owners_is(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "c.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    with owner.store.transaction():
+        owner.store.copies.keep(page("c2", 5, CopiedRun("r", 5, (("run", "2"),), head("c2", 2, 5))))
+        owner.store.save([do.ReleaseRun(head("c2", 2, 6, final=True))], 100)
+    assert owner.store.copies.rows("c2", "c2-store", "r") == [("run", "2")]
+    assert [h.number for h in owner.store.copies.heads_of(["r"])] == [5]
+
+
 def test_a_run_that_is_handed_over_stays_ones_own_beside_the_copy(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "c.db", 1)
     owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))

@@ -286,7 +286,10 @@ class CoordinatorStore(Store):
             rows = tuple(self.owned.all(head.run))
             if not handing:
                 self._remove(head.run)
-        known = any(h.rank >= head.rank for h in self.copies.heads_of([head.run]))
+        of = (head.owner, head.store)
+        known = any(
+            h.rank >= head.rank or (h.number and (h.owner, h.store) == of) for h in self.copies.heads_of([head.run])
+        )
         if rows and not known:
             copied = CopiedRun(head.run, 0, rows, replace(head, number=0, cancelled=head.cancelled or handing))
             self.copies.put(head.owner, head.store, copied)

@@ -84,6 +84,8 @@ _KEEP_HEAD = (
     "completed_at = excluded.completed_at, pruned_at = excluded.pruned_at, cancelled = excluded.cancelled "
     "WHERE excluded.number >= copied_runs.number"
 )
+_STAND_IN = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number = 0"
+_DROP_OLDER = "DELETE FROM copies WHERE owner = ? AND store = ? AND run = ? AND number < ?"
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
     "DO UPDATE SET number = excluded.number"
@@ -113,7 +115,11 @@ class CopyTables:
         self._store.execute(_KEEP_CURSOR, (*owner, page.number))
 
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
-        """Store rows of one owner's state of a run, and its head; of a run that was pruned the head alone is left."""
+        """Store rows of one owner's state of a run, and its head; of a run that was pruned the head alone is left.
+
+        What the head completes takes the place of what stood in for it, and of a run told whole, whose head comes alone at the end, of all
+        that was kept before: the owner may have adopted the run again since, from a state that lacked some of it.
+        """
         if copied.head is not None and copied.head.pruned_at:
             self.forget_run(copied.run)
         self._store.execute_many(
@@ -122,9 +128,17 @@ class CopyTables:
         head = copied.head
         if head is None:
             return
+        if not copied.rows:
+            self._store.execute(_DROP_OLDER, (owner, store, copied.run, copied.number))
+        elif copied.number and self._stands_in(owner, store, copied.run):
+            self._store.execute(_DROP_OLDER, (owner, store, copied.run, 1))
         self._store.execute(_KEEP_HEAD, _head_row(head))
         if store:
             self._drop(owner, "", head.run)  # what stood in for it
+
+    def _stands_in(self, owner: str, store: str, run: str) -> bool:
+        """Whether what is kept of an owner's state is only what another had (``number`` 0)."""
+        return bool(self._store.query(_STAND_IN, (owner, store, run)))
 
     def forget(self, owner: str, store: str, runs: Iterable[str]) -> None:
         """Drop one owner's states of runs. Should that owner come back, it has to tell everything anew."""
