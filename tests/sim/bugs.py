@@ -17,7 +17,7 @@ from tests.sim.stores import CoordinatorStore
 from wattle.core import effects as do
 from wattle.core.attempts import Attempts
 from wattle.core.coordinator import CoordinatorCore
-from wattle.core.model import TaskRecord, WorkerRecord
+from wattle.core.model import RunHead, TaskRecord, WorkerRecord
 from wattle.core.past import Past
 from wattle.core.recall import Recall
 from wattle.core.replication import Replication
@@ -121,6 +121,10 @@ def _no_cancel(before: Any) -> Any:
     return adopt
 
 
+def _hands_no_cancel_over(before: Any) -> Any:
+    return lambda self, other: True
+
+
 def _no_late_facts(before: Any) -> Any:
     return lambda self, effect: None
 
@@ -211,6 +215,7 @@ BUGS = {
     "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60),
     "a retry's delay is not stored": Bug(Worker, "record", _no_delay, 200),
     "a cancel is forgotten on adoption": Bug(Recall, "adopt", _no_cancel, 600),
+    "a cancel is not handed over to a later owner": Bug(RunHead, "heeds", _hands_no_cancel_over, 60),
     "late facts are dropped": Bug(CoordinatorStore, "_late", _no_late_facts, 300),
     "a gap in a feed is skipped": Bug(shell.Coordinator, "_take", _leaps, 100),
     "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 150),

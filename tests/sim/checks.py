@@ -134,7 +134,10 @@ class Checks:
         )
 
     def _not_unasked(self, peer: Coordinator, task: TaskRecord) -> None:
-        """Whoever adopts a run gives out no worker of which a node in its sight holds an attempt that it was not told of."""
+        """Whoever adopts a run gives out no worker of which a node in its sight holds an attempt that it was not told of.
+
+        Of a later owner's attempts it hears when its own is refused by that node.
+        """
         core = peer.core
         assert core is not None
         run = core.runs.get(task.run)
@@ -143,6 +146,8 @@ class Checks:
         known = run.workers[task.worker].known
         for name in core.members.names_in_sight():
             runtime: Any = self.world.peers[name]
+            if runtime.store.fences.get(run.id, (0, "")) > (run.epoch, run.owner):
+                continue
             for held in runtime.store.open:
                 if (held.run, held.worker) == (task.run, task.worker) and held != task.id:
                     self.require(
@@ -205,7 +210,7 @@ class Checks:
     def acknowledged(self, peer: Coordinator, run: str, what: str, retried: int | None = None) -> None:
         """A coordinator acknowledges something to a client: it must be on as many other stores as it believes to have followers.
 
-        ``retried`` is which retry of the run it is; there may have been another since.
+        ``retried`` is which retry of the run it is, or is a cancel of; there may have been another since.
         """
         world = self.world
         world.note(peer.name, "acknowledges", what, run)
@@ -216,7 +221,7 @@ class Checks:
             self._replicated(peer, run, what, record.retried if retried is None else retried)
         self.acked.setdefault(run, set()).add(what)
         if what == "cancel":
-            self.cancels[run] = max(self.cancels.get(run, 0), record.retried)
+            self.cancels[run] = max(self.cancels.get(run, 0), record.retried if retried is None else retried)
         elif what == "retry":
             self.retries[run] = max(self.retries.get(run, 0), retried or record.retried)
 
@@ -239,6 +244,8 @@ class Checks:
                 count += 1
             elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]
                 count += 1  # another owner's newer state
+            elif what == "submit" and self._heads(other, run):
+                count += 1  # the state that this owner let go for, and has adopted since: it is the same run
         need = min(core.options.replicas, len(core.replication.followers))
         if core.succession.quorum:  # else it was settled before, also at peers that are out of sight now
             need = max(need, core.options.quorum - 1)
@@ -261,17 +268,26 @@ class Checks:
     def _keepers(self) -> list[Keeper]:
         return [peer for peer in self.world.peers.values() if peer.role != "client"]  # type: ignore[misc]
 
+    def _kept(self, run: str) -> bool:
+        """Whether anybody who is up has a state of a run."""
+        return any(peer.up and self._heads(peer, run) for peer in self._keepers())
+
     def _heads(self, peer: Any, run: str) -> list[Any]:
         heads = peer.copies().heads_of([run])
         own = peer.store.head(run) if peer.role == "coordinator" else None
         return heads if own is None else [*heads, own]
 
     def removed(self, run: str) -> None:
-        """A store has dropped a run or a copy of it."""
+        """A store has dropped a run or a copy of it: another has it, and with it its cancel, unless it has ended or was retried since."""
         if run not in self.acked or run in self.excused:
             return
         heads = [head for peer in self._keepers() for head in self._heads(peer, run)]
         self.require(bool(heads), "nobody has run", run, "any more")
+        at = self.cancels.get(run, -1)
+        kept = at < 0 or any(
+            head.retried > at or (head.retried == at and (head.cancelled or head.final)) for head in heads
+        )
+        self.require(kept, "nobody knows any more that run", run, "was cancelled:", heads)
 
     def at_risk(self, gone: Sequence[str]) -> list[str]:
         """Runs whose newest state nobody but these peers has."""
@@ -310,9 +326,12 @@ class Checks:
         ]
 
     def finished(self) -> bool:
-        """Whether every run that exists has ended, and nothing is held anywhere."""
+        """Whether every run that exists has ended, and nothing is held anywhere.
+
+        An excused run may be gone, or be in an older state; whoever still has that goes on with it, and it ends as any other.
+        """
         for run in self.workflows:
-            if run in self.excused:
+            if run in self.excused and not self._kept(run):
                 continue
             owners = self.owners(run)
             if len(owners) != 1 or not owners[0].store.runs[run]["run"].status.final:
@@ -327,6 +346,8 @@ class Checks:
         """What ``finished`` still waits for."""
         lines = []
         for run in self.workflows:
+            if run in self.excused and not self._kept(run):
+                continue
             owners = [(peer.name, peer.store.runs[run]["run"]) for peer in self.owners(run)]
             if len(owners) != 1 or not owners[0][1].status.final:
                 heads = [(p.name, p.up, head) for p in self._keepers() for head in self._heads(p, run)]

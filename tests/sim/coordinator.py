@@ -243,7 +243,8 @@ class Coordinator(Keeper):
         elif rows["run"].status.final:
             self._when_settled(run, "read", reply)
         else:
-            self.post(on.CancelRun(run), lambda: self._answer(run, "cancel", reply))
+            retried = rows["run"].retried
+            self.post(on.CancelRun(run), lambda: self._answer(run, "cancel", reply, retried))
 
     def on_retry(self, run: str, reply: Answer) -> None:
         """Retry a final run of one's own."""

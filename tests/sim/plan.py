@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.sim.runtime import Outcome
 from wattle.core.coordinator import CoordinatorOptions
+from wattle.core.hashing import ranked
 from wattle.core.model import Assignment, Retries, WorkerSpec, Workflow
 from wattle.core.runtime import RuntimeOptions
 
@@ -155,6 +156,7 @@ def make(seed: int) -> Plan:
     if not quiet:
         kinds = list(TANGLING) if tangled else rng.sample(KINDS, rng.randint(1, 6))
         _add_faults(plan, rng, length, kinds, 20 if tangled else rng.choice((1, 3, 6, 10, 15)))
+        _add_cancel_out_of_sight(plan)
     return plan
 
 
@@ -171,6 +173,22 @@ def _add_faults(plan: Plan, rng: Random, length: float, kinds: list[str], count:
         for name in list(plan.runtimes)[1:]:
             if rng.random() < 0.5:
                 plan.late[name] = rng.random() * length
+
+
+def _add_cancel_out_of_sight(plan: Plan) -> None:
+    """In some seeds an owner is cut off together with a user, who cancels a run there when another coordinator has taken it over."""
+    rng = Random(f"{plan.seed} cancel")
+    if len(plan.coordinators) < 2 or rng.random() >= 0.08:
+        return
+    wish = rng.choice([wish for wish in plan.wishes if wish.verb == "submit"])
+    at = wish.at + rng.choice((0.02, 0.2, 0.6))
+    adopted = at + 1.2 * plan.lease + plan.options.adopt_after + 0.3
+    until = adopted + 1.0 + rng.random()
+    owner = ranked(plan.coordinators, wish.run)[0]
+    plan.faults.append(Fault(at, "partition", (owner, wish.client), until - at))
+    plan.faults.sort(key=lambda fault: fault.at)
+    plan.wishes.append(Wish(adopted + rng.random() * 0.8, wish.client, "cancel", wish.run))
+    plan.end = max(plan.end, until + 0.1)
 
 
 def _fault(rng: Random, kind: str, at: float, plan: Plan, names: list[str]) -> Fault:
