@@ -5,8 +5,8 @@ cancel, let tasks fail and retry, follow logs, wait and watch, come and go; each
 the same at all times. Every few seconds the memory, descriptors, threads and children of every process and the size of the stores
 are read and written to a CSV file. ``VERDICT`` is the rule by which a series counts as flat.
 
-Some memory is bounded and grows until it is full: 2 MiB of pages per store, 100,000 ended tasks in each runtime (80 bytes each), 1,000
-changed rows in each coordinator. ``--fill`` runs tasks first, should that be taken for a leak.
+Some memory is bounded and grows until it is full: 2 MiB of pages per store, 4,000 ended runs and workers in each runtime (0.1 kB each),
+1,000 changed rows in each coordinator. ``--fill`` runs tasks first, should that be taken for a leak.
 """
 
 from __future__ import annotations

@@ -208,6 +208,8 @@ class Cluster:
         runtime = self.runtimes[name]
         if runtime.core is None:
             return
+        for run, workers in runtime.core.past.lacks(events).items():
+            runtime.core.past.recall(run, *runtime.store.past(run, workers))
         effects = runtime.core.handle(events, self.now)
         if crash == "before":
             self.crash_runtime(name)
@@ -427,7 +429,7 @@ class Cluster:
         runtime.core, runtime.incarnation = RuntimeCore(runtime.options), runtime.incarnation + 1
         runtime.inbox, runtime.commands, runtime.left = [], {}, False
         store = runtime.store
-        runtime.core.restore(store.open.values(), store.done, dict(store.fences), self.now)
+        runtime.core.restore(store.open.values(), dict(store.fences), self.now)
         self._act(runtime, runtime.core.resume_collecting())
         unknown = tuple(
             t

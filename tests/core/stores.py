@@ -70,9 +70,15 @@ class RuntimeStore:
 
     id: str
     open: dict[TaskId, HeldTask] = field(default_factory=dict)
-    done: set[TaskId] = field(default_factory=set)
+    ended: dict[tuple[str, str], int] = field(
+        default_factory=dict
+    )  # (run, worker) -> the newest attempt that has ended
     fences: dict[str, tuple[int, str]] = field(default_factory=dict)
     feed: list[tuple[Fact, ...]] = field(default_factory=list)
+
+    def past(self, run: str, workers: Iterable[str]) -> tuple[tuple[int, str] | None, dict[str, int]]:
+        """What it knows of a run, and of some of its workers."""
+        return self.fences.get(run), {name: self.ended[run, name] for name in workers if (run, name) in self.ended}
 
     def save(self, effects: Iterable[RuntimeEffect]) -> bool:
         """Apply one batch's Save effects; True when the feed has a new entry."""
@@ -81,7 +87,8 @@ class RuntimeStore:
             match effect:
                 case do.SaveHeldTask() if effect.task.phase is Phase.DONE:
                     self.open.pop(effect.task.assignment.id, None)
-                    self.done.add(effect.task.assignment.id)
+                    run, worker, attempt = effect.task.assignment.id
+                    self.ended[run, worker] = max(attempt, self.ended.get((run, worker), 0))
                 case do.SaveHeldTask():
                     self.open[effect.task.assignment.id] = effect.task
                 case do.SaveFence():

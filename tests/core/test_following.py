@@ -296,7 +296,8 @@ class Restarting:
         held = self.store.values()
         self.driver = Driver(self.slots)
         open_, done = ([t for t in held if (t.phase is Phase.DONE) is over] for over in (False, True))
-        self.driver.core.restore(open_, [t.assignment.id for t in done], {}, 0.0)
+        self.driver.core.restore(open_, {"r": (1, "c1")}, 0.0)
+        self.driver.core.past.recall("r", (1, "c1"), {t.assignment.worker: t.assignment.attempt for t in done})
 
 
 def test_after_a_restart_the_room_goes_to_what_the_spawner_has_started() -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core import past
 from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.invariants import InvariantBroken, check_runtime
 from wattle.core.model import Assignment, Fact, FactKind, Input, Output, TaskId, TaskStatus, Usage
+from wattle.core.past import Past
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import IllegalTransition, Phase
 
@@ -223,38 +223,46 @@ def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:
     assert codes(driver.assign(task("b", epoch=4), owner="c1")) == ["OK"]
 
 
-def test_what_is_remembered_of_the_past_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "REMEMBERED_MOST", 10)
+def test_ended_runs_are_let_go_of_and_looked_up_in_the_store_when_heard_of_again() -> None:
     driver = Driver()
+    past = driver.core.past = Past(most=10)
+    kept = on.Assigned(1, "c1", (Assignment("kept", "a", 1, 1, "w"),))
+    driver(kept)
     for i in range(30):
         driver(on.CancelAsked(1, "c1", ((TaskId(f"r{i}", "a", 1), 1),)))
-    assert list(driver.core.past.fences) == [f"r{i}" for i in range(20, 30)]
-    assert codes(driver(on.Assigned(1, "c1", (Assignment("r29", "a", 1, 1, "w"),)))) == ["OVER"]
-    assert not driver.core.tasks
+        past.lacks([on.Tick()])
+    assert [i for i in range(30) if past.fence(f"r{i}") is not None] == [*range(25, 30)], "a run and a worker each"
+    assert past.fence("kept") == (1, "c1"), "it has an open task"
+    late = on.Assigned(1, "c1", (Assignment("r3", "a", 1, 1, "w"), Assignment("r29", "a", 1, 1, "w")))
+    assert past.lacks([kept, late]) == {"r3": {"a"}}
+    past.recall("r3", (1, "c1"), {"a": 1})
+    assert codes(driver(late)) == ["OVER", "OVER"]
+    claim = on.ClaimAsked(1, "c0", (("r4", 1), ("r29", 1)))
+    assert past.lacks([claim]) == {"r4": set()}
+    past.recall("r4", (1, "c1"), {})
+    (answer,) = of(do.AnswerClaim, driver(claim))
+    assert answer.refused == (("r4", 1, "c1"), ("r29", 1, "c1"))
 
 
-def test_the_ended_workers_heard_of_least_recently_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past, "REMEMBERED_MOST", 4)
-    memory = past.Past()
-    noted = [
-        ("r1", "a", 1),
-        ("r1", "b", 1),
-        ("r2", "a", 1),
-        ("r1", "a", 2),
-        ("r3", "a", 1),
-        ("r3", "b", 1),
-        ("r3", "c", 1),
-    ]
-    for task in noted:
-        memory.note_ended(TaskId(*task))
-    known = {(t[0], t[1]): memory.newest_ended(TaskId(*t)) for t in noted}
-    assert known == {("r1", "a"): 2, ("r1", "b"): 0, ("r2", "a"): 0, ("r3", "a"): 1, ("r3", "b"): 1, ("r3", "c"): 1}
-    memory.forget(["r3", "r9"])
-    for worker in "bcd":
-        memory.note_ended(TaskId("r4", worker, 1))
-    assert memory.newest_ended(TaskId("r1", "a", 1)) == 2  # there was room again
-    memory.note_ended(TaskId("r4", "e", 1))
-    assert memory.newest_ended(TaskId("r1", "a", 1)) == 0
+def test_of_a_run_that_was_looked_up_the_store_is_asked_about_other_workers_too() -> None:
+    past = Past(most=4)
+    past.recall("old", (1, "c1"), {"a": 2})
+    past.recall("new", None, {})
+    asked = [on.CancelAsked(1, "c1", tuple((TaskId(run, worker, 1), 1) for run in ("old", "new") for worker in "ab"))]
+    assert past.lacks(asked) == {"old": {"b"}}
+    past.note_open(TaskId("old", "b", 1))
+    past.recall("old", (9, "c9"), {})
+    assert past.fence("old") == (1, "c1"), "what is here is newer than what is stored"
+    past.note_closed(TaskId("old", "b", 1), well=True)
+    assert [past.newest_ended(TaskId("old", worker, 1)) for worker in "abc"] == [2, 1, 0]
+    assert past.succeeded(TaskId("old", "b", 1))
+    assert not past.succeeded(TaskId("old", "a", 2)), "it has ended, nobody knows how"
+    assert not past.succeeded(TaskId("old", "b", 2))
+    assert past.lacks(asked) == {}
+    past.recall("newest", None, {})
+    assert past.lacks(asked) == {"new": {"a", "b"}}, "it was heard of least recently"
+    past.forget(["newest", "unknown"])
+    assert past.fence("newest") is None
 
 
 # --- room -------------------------------------------------------------------------------------------------------------
@@ -423,11 +431,14 @@ def test_restore_goes_on_with_each_task_where_it_was() -> None:
         held("stopping", Phase.RUNNING, 2, pid=7, started_at=1.0, ending="cancelled"),
         held("hashing", Phase.COLLECTING, 1, exit_code=0, started_at=1.0),
     ]
-    core.restore(tasks, [TaskId("r", "old", 3)], {"r": (2, "c1")}, 100.0)
+    core.restore(tasks, {"r": (2, "c1")}, 100.0)
     check_runtime(core)
     assert (core.running, core.queued) == (2, 2)
     assert core.resume_collecting() == [do.Collect(tasks[3].assignment), do.Kill(task("stopping").id, SIGTERM)]
-    effects = core.handle([on.Assigned(1, "c1", (task("old", 3, epoch=2), task("old", 2, epoch=2)))], 100.0)
+    assigned = on.Assigned(1, "c1", (task("old", 3, epoch=2), task("old", 2, epoch=2)))
+    assert core.past.lacks([assigned]) == {"r": {"old"}}
+    core.past.recall("r", (2, "c1"), {"old": 3})
+    effects = core.handle([assigned], 100.0)
     assert codes(effects) == ["OVER", "PASSED"]
     assert [s.assignment.worker for s in of(do.Spawn, effects)] == ["fetching", "queued"]
     assert of(do.Kill, core.handle([on.Tick()], 110.0)) == [do.Kill(task("stopping").id, SIGKILL)]

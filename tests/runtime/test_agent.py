@@ -14,8 +14,9 @@ from tests.bus.networks import Inbox
 from wattle.bus.base import Sample
 from wattle.bus.memory import MemoryNetwork
 from wattle.core.model import Assignment, Fact, FactKind, TaskStatus
+from wattle.core.past import Past
 from wattle.protocol.keys import Keys
-from wattle.protocol.messages import AssignBatch, FeedPage, decode, encode
+from wattle.protocol.messages import AssignBatch, FeedPage, TaskAnswers, decode, encode
 from wattle.runtime.agent import RuntimeAgent
 from wattle.settings import RuntimeSettings
 from wattle.store.runtime import RuntimeStore
@@ -48,10 +49,11 @@ class Node:
         await self.pages.until(lambda _: len(self.facts(FactKind.FINISHED)) >= count)
         return [(fact.worker, fact.status) for fact in self.facts(FactKind.FINISHED)]
 
-    async def assign(self, *tasks: Assignment) -> None:
-        """Give it tasks."""
-        (reply,) = await self.other.get(KEYS.cmd("node", "assign"), encode(AssignBatch("c", tasks)), timeout=20)
+    async def assign(self, *tasks: Assignment, owner: str = "c") -> list[str]:
+        """Give it tasks; what it says to each."""
+        (reply,) = await self.other.get(KEYS.cmd("node", "assign"), encode(AssignBatch(owner, tasks)), timeout=20)
         assert reply.ok
+        return [answer.code for answer in decode(TaskAnswers, reply.payload).tasks]
 
 
 @pytest.fixture
@@ -97,3 +99,13 @@ async def test_one_that_cannot_start_in_its_turn_fails_after_what_it_followed(no
         ("second", TaskStatus.FAILED),
         ("third", TaskStatus.RETURNED),
     ]
+
+
+async def test_what_memory_has_let_go_of_is_looked_up_in_the_store(node: Node) -> None:
+    assert await node.assign(link("a"), owner="c2") == ["OK"]
+    await node.ends(1)
+    node.agent.core.past = Past(most=0)
+    assert await node.assign(link("a"), link("a", attempt=2), owner="c2") == ["OVER", "OK"]
+    await node.ends(2)
+    assert await node.assign(link("a"), owner="c2") == ["PASSED"]
+    assert await node.assign(link("b"), owner="c1") == ["FENCED"]

@@ -17,6 +17,9 @@ from wattle.core.model import Assignment, CopyPage, Fact, NodeInfo, Output, Task
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.runtime.waiting import Waiting
 
+FEW = 3
+"""Runs without open tasks, and workers of theirs, that a simulated runtime keeps in memory: so few that it often has to look them up."""
+
 SAVES = (do.SaveHeldTask, do.SaveFence, do.Append, do.SaveCopies)
 
 
@@ -80,7 +83,8 @@ class Runtime(Keeper):
         self._answers: dict[int, tuple[Answer, list[do.Answer]]] = {}
         self._claims: dict[int, tuple[Answer, str]] = {}
         self._keeping = {}
-        core.restore(store.open.values(), store.done, dict(store.fences), self.clock())
+        core.past.most = FEW
+        core.restore(store.open.values(), dict(store.fences), self.clock())
         core.copies.cursors = dict(store.copies.cursors)
         for act in core.resume_collecting():
             self._act(act)
@@ -142,6 +146,8 @@ class Runtime(Keeper):
         if world.tracing:
             for event in events:
                 world.note(self.name, "<-", event)
+        for run, workers in core.past.lacks(events).items():
+            core.past.recall(run, *self.store.past(run, workers))
         effects = core.handle(events, self.clock())
         saves = [effect for effect in effects if isinstance(effect, SAVES)]
         if self.dies_at_commit(saves, effects):

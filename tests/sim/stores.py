@@ -248,10 +248,15 @@ class RuntimeStore:
     def __init__(self, id: str) -> None:
         self.id = id
         self.open: dict[TaskId, HeldTask] = {}
-        self.done: dict[TaskId, None] = {}
+        self.ended: dict[str, dict[str, int]] = {}  # run -> worker -> the newest attempt that has ended
         self.fences: dict[str, tuple[int, str]] = {}
         self.feed: list[tuple[Fact, ...]] = []
         self.copies = Copies()
+
+    def past(self, run: str, workers: Iterable[str]) -> tuple[tuple[int, str] | None, dict[str, int]]:
+        """What it knows of a run, and of some of its workers."""
+        ended = self.ended.get(run, {})
+        return self.fences.get(run), {worker: ended[worker] for worker in workers if worker in ended}
 
     def commit(self, effects: Iterable[RuntimeEffect]) -> tuple[Fact, ...]:
         """Apply one batch's Save effects; the facts of the feed's new entry, if there is one."""
@@ -260,7 +265,9 @@ class RuntimeStore:
             match effect:
                 case do.SaveHeldTask() if effect.task.phase is Phase.DONE:
                     self.open.pop(effect.task.assignment.id, None)
-                    self.done[effect.task.assignment.id] = None
+                    task = effect.task.assignment
+                    ended = self.ended.setdefault(task.run, {})
+                    ended[task.worker] = max(task.attempt, ended.get(task.worker, 0))
                 case do.SaveHeldTask():
                     self.open[effect.task.assignment.id] = effect.task
                 case do.SaveFence():

@@ -188,7 +188,7 @@ def test_a_node_removes_what_only_a_pruned_run_has(tmp_path: Path) -> None:
     for table in ("tasks", "worker_logs", "feed_runs", "blob_runs"):
         assert {run for (run,) in store.query(f"SELECT run FROM {table}")} == {"b"}
     assert (store.known_runs("", 9), store.known_runs("b", 9)) == (["b"], [])
-    assert store.fences() == {"a": (1, "c"), "b": (1, "c")}  # late commands are still refused
+    assert store.fences(["a", "b", "x"]) == {"a": (1, "c"), "b": (1, "c")}  # late commands are still refused
     store.close()
     store = RuntimeStore(tmp_path / "runtime.db")
     assert store.head == 4  # never back
@@ -196,7 +196,7 @@ def test_a_node_removes_what_only_a_pruned_run_has(tmp_path: Path) -> None:
     assert [n for n, _ in store.feed(0, 9)] == [2, 3, 5]
     with store.transaction():
         assert (store.trim(50.0), store.trim(51.0)) == ([], ["a"])
-    assert store.fences() == {"b": (1, "c")}
+    assert store.fences(["a", "b"]) == {"b": (1, "c")}
     store.close()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wattle.core import effects as do
 from wattle.core.effects import HeldTask
-from wattle.core.model import Assignment, Fact, FactKind, Input, Output, TaskId, TaskStatus, Usage
+from wattle.core.model import Assignment, Fact, FactKind, Input, Output, TaskStatus, Usage
 from wattle.core.states import Phase
 from wattle.store.runtime import BlobRow, RuntimeStore
 
@@ -43,12 +43,12 @@ def test_tasks_and_fences_come_back_after_a_restart(tmp_path: Path) -> None:
 
     store = RuntimeStore(tmp_path / "runtime.db")
     assert store.open_tasks() == [running]
-    assert store.done_tasks(9) == [TaskId("r", "x", 1)]
-    assert store.fences() == {"r": (2, "c1")}
+    assert store.past("r", ["x", running.assignment.worker, "y"]) == ((2, "c1"), {"x": 1})
+    assert store.past("s", ["x"]) == (None, {})
     save(store, do.SaveHeldTask(replace(running, phase=Phase.DONE)))  # known to the new process as well
     assert store.open_tasks() == []
-    assert store.done_tasks(9) == [running.assignment.id, TaskId("r", "x", 1)]
-    assert store.done_tasks(1) == [TaskId("r", "x", 1)]  # accepted last
+    save(store, do.SaveHeldTask(replace(running, assignment=replace(ASSIGNMENT, attempt=7), phase=Phase.DONE)))
+    assert store.past("r", [ASSIGNMENT.worker]) == ((2, "c1"), {ASSIGNMENT.worker: 7})
     store.close()
 
 

@@ -1,73 +1,167 @@
-"""What a runtime remembers of the past, to know late and repeated commands by: which tasks have ended, and who owned which run."""
+"""What a runtime knows of the past, to tell late and repeated commands by: which tasks have ended here, and who owned which run.
+
+The store knows it of every run that is kept. In memory are the runs with open tasks and, up to a bound, those heard of last. Before events
+are handled the shell asks what they are about that is not here (``lacks``), and tells it (``recall``): one look into the store for each run
+that is new here. Nothing is let go of but in ``lacks``, when all that was handled before has been committed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from wattle.core import events as on
 from wattle.core.model import TaskId
 
-REMEMBERED_MOST = 100_000
-"""Workers of ended tasks, and runs with their owners, that are remembered; the ones heard of least recently are forgotten first."""
+REMEMBERED_MOST = 4_000
+"""Runs without open tasks that are kept in memory, and workers of theirs, about 0.1 kB each."""
+
+Fence = tuple[int, str]
+"""An epoch and an owner."""
 
 
-SUCCEEDED_MOST = 10_000
-"""Tasks whose success is remembered: for assignments that name them and were on their way meanwhile."""
+@dataclass(slots=True)
+class _Run:
+    """``whole``: what is not here has not ended here; else the store may know of more."""
+
+    fence: Fence | None = None
+    ended: dict[str, int] = field(default_factory=dict)  # worker -> its newest attempt that has ended here
+    unsure: set[str] = field(default_factory=set)  # of these, the ones not known to have succeeded
+    open: int = 0  # tasks
+    whole: bool = True
 
 
 class Past:
-    """``fences`` are the highest (epoch, owner) seen per run."""
+    """See the module's docstring. ``most`` bounds the runs without open tasks that are in memory, and workers of theirs."""
 
-    def __init__(self) -> None:
-        self.fences: dict[str, tuple[int, str]] = {}
-        # run -> worker -> the newest attempt that ended here; per run, which takes half the memory of one mapping by (run, worker)
-        self._ended: dict[str, dict[str, int]] = {}
-        self._workers = 0  # in all of these
-        self._succeeded: dict[TaskId, None] = {}  # in this life of the runtime, the newest last
+    def __init__(self, most: int = REMEMBERED_MOST) -> None:
+        self.most = most
+        self._runs: dict[str, _Run] = {}
+        self._idle: OrderedDict[str, None] = OrderedDict()  # runs without open tasks, the ones heard of last at the end
+        self._idle_size = 0  # these, and their workers
+
+    # --- what the store knows -------------------------------------------------------------------------------------------
+
+    def lacks(self, events: Iterable[on.RuntimeEvent]) -> dict[str, set[str]]:
+        """The runs and workers that events are about and that only the store may know. Also lets go of what is too much."""
+        while self._idle_size > self.most:
+            self._forget(next(iter(self._idle)))
+        lacking: dict[str, set[str]] = {}
+        for run, worker in _named(events):
+            record = self._runs.get(run)
+            if record is None or not (record.whole or not worker or worker in record.ended):
+                lacking.setdefault(run, set()).update({worker} if worker else ())
+        return lacking
+
+    def recall(self, run: str, fence: Fence | None, ended: Mapping[str, int]) -> None:
+        """Take in what the store knows of a run, and of some of its workers; no fence: nothing was ever heard of it."""
+        record = self._runs.get(run) or _Run(fence, whole=fence is None)
+        self._take_out(run, record)
+        for worker, attempt in ended.items():
+            record.ended[worker] = attempt
+            record.unsure.add(worker)
+        self._put_back(run, record)
+
+    def forget(self, runs: Iterable[str]) -> None:
+        """Forget everything of runs without open tasks."""
+        for run in runs:
+            if run in self._idle:
+                self._forget(run)
+
+    def _forget(self, run: str) -> None:
+        self._take_out(run, self._runs.pop(run))
+
+    # --- owners ---------------------------------------------------------------------------------------------------------
 
     def admit(self, run: str, epoch: int, owner: str) -> bool | None:
         """Whether (epoch, owner) may command a run: None when it is fenced off, True when it is new and to be saved, else False."""
-        current = self.fences.get(run)
+        record = self._heard(run)
+        current = record.fence
         if current is not None and (epoch, owner) < current:
             return None
-        self.set_fence(run, epoch, owner)
-        return current != (epoch, owner)
+        record.fence = (epoch, owner)
+        return current != record.fence
 
-    def set_fence(self, run: str, epoch: int, owner: str) -> None:
-        """Remember who owns a run."""
-        self.fences.pop(run, None)
-        self.fences[run] = (epoch, owner)  # last in order: the newest
-        if len(self.fences) > REMEMBERED_MOST:
-            del self.fences[next(iter(self.fences))]
+    def fence(self, run: str) -> Fence | None:
+        """The highest (epoch, owner) seen for a run."""
+        record = self._runs.get(run)
+        return None if record is None else record.fence
 
-    def forget(self, runs: Iterable[str]) -> None:
-        """Forget everything of runs."""
-        for run in runs:
-            self.fences.pop(run, None)
-            self._workers -= len(self._ended.pop(run, ()))
+    # --- tasks ----------------------------------------------------------------------------------------------------------
 
     def newest_ended(self, task: TaskId) -> int:
         """The newest attempt of a task's worker that has ended here; 0 when none has."""
-        return self._ended.get(task.run, {}).get(task.worker, 0)
+        record = self._runs.get(task.run)
+        return 0 if record is None else record.ended.get(task.worker, 0)
 
     def succeeded(self, task: TaskId) -> bool:
-        """Whether a task is known to have succeeded here."""
-        return task in self._succeeded
+        """Whether a task is known to have succeeded here, in this life of the runtime."""
+        record = self._runs.get(task.run)
+        return record is not None and record.ended.get(task.worker) == task.attempt and task.worker not in record.unsure
 
-    def note_ended(self, task: TaskId, *, well: bool = False) -> None:
-        """Remember that a task has ended."""
+    def note_open(self, task: TaskId) -> None:
+        """A task is here."""
+        record = self._runs.setdefault(task.run, _Run())
+        self._take_out(task.run, record)
+        record.open += 1
+
+    def note_closed(self, task: TaskId, *, well: bool) -> None:
+        """A task that was here has ended."""
+        record = self._runs[task.run]
+        record.open -= 1
+        self._note_ended(record, task, well=well)
+        self._put_back(task.run, record)
+
+    def note_ended(self, task: TaskId) -> None:
+        """A task that was never here is over."""
+        record = self._heard(task.run)
+        self._take_out(task.run, record)
+        self._note_ended(record, task, well=False)
+        self._put_back(task.run, record)
+
+    @staticmethod
+    def _note_ended(record: _Run, task: TaskId, *, well: bool) -> None:
+        if task.attempt < record.ended.get(task.worker, 0):
+            return
+        record.ended[task.worker] = task.attempt
         if well:
-            self._succeeded[task] = None
-            if len(self._succeeded) > SUCCEEDED_MOST:
-                del self._succeeded[next(iter(self._succeeded))]
-        workers = self._ended.pop(task.run, {})
-        self._workers -= len(workers)
-        attempt = max(task.attempt, workers.pop(task.worker, 0))
-        workers[task.worker] = attempt  # last in order, as its run: the newest
-        self._ended[task.run] = workers
-        self._workers += len(workers)
-        if self._workers > REMEMBERED_MOST:
-            oldest = next(iter(self._ended))
-            del self._ended[oldest][next(iter(self._ended[oldest]))]
-            self._workers -= 1
-            if not self._ended[oldest]:
-                del self._ended[oldest]
+            record.unsure.discard(task.worker)
+        else:
+            record.unsure.add(task.worker)
+
+    # --- which to let go of ---------------------------------------------------------------------------------------------
+
+    def _heard(self, run: str) -> _Run:
+        """The record of a run that a command is about."""
+        record = self._runs.get(run)
+        if record is None:
+            record = _Run()
+            self._put_back(run, record)
+        elif not record.open:
+            self._idle.move_to_end(run)
+        return record
+
+    def _take_out(self, run: str, record: _Run) -> None:
+        """Before a record is changed, or has open tasks."""
+        if run in self._idle:
+            del self._idle[run]
+            self._idle_size -= 1 + len(record.ended)
+
+    def _put_back(self, run: str, record: _Run) -> None:
+        self._runs[run] = record
+        if not record.open:
+            self._idle[run] = None
+            self._idle_size += 1 + len(record.ended)
+
+
+def _named(events: Iterable[on.RuntimeEvent]) -> Iterator[tuple[str, str]]:
+    """The runs that commands are about, each with a worker, or with none."""
+    for event in events:
+        match event:
+            case on.Assigned():
+                yield from ((task.run, task.worker) for task in event.tasks)
+            case on.CancelAsked():
+                yield from ((task.run, task.worker) for task, _ in event.tasks)
+            case on.ClaimAsked():
+                yield from ((run, "") for run, _ in event.runs)

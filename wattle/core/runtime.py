@@ -2,7 +2,7 @@
 
 ``handle(events, now)`` is the whole interface: what happened goes in, what is to be done comes out (core/effects.py). The shell
 saves the Save and Append effects in one transaction before it does anything else, so a crash between any two lines repeats messages and
-loses nothing.
+loses nothing. Before it, the shell tells what the store knows of the past that the events are about (core/past.py).
 """
 
 from __future__ import annotations
@@ -94,17 +94,13 @@ class RuntimeCore:
 
     # --- in and out ---------------------------------------------------------------------------------------------------
 
-    def restore(
-        self, tasks: Iterable[HeldTask], done: Iterable[TaskId], fences: dict[str, tuple[int, str]], now: float
-    ) -> None:
-        """Take up what the store remembers, before the first ``handle``.
+    def restore(self, tasks: Iterable[HeldTask], fences: dict[str, tuple[int, str]], now: float) -> None:
+        """Take up what the store remembers, before the first ``handle``: open tasks, and the fences of their runs.
 
         Tasks that were with the spawner stay so: its word on them comes in as events. Preparing and collecting start over.
         """
         for run, fence in fences.items():
-            self.past.set_fence(run, *fence)
-        for task_id in done:
-            self.past.note_ended(task_id)
+            self.past.recall(run, fence, {})
         for held in sorted(tasks, key=lambda t: t.accepted):
             if held.phase is Phase.PREPARING:
                 held = replace(held, phase=Phase.QUEUED)
@@ -198,7 +194,8 @@ class RuntimeCore:
         """None when (epoch, owner) may command the run; else the refusal. Keeps the highest pair."""
         new = self.past.admit(run, epoch, owner)
         if new is None:
-            current = self.past.fences[run]
+            current = self.past.fence(run)
+            assert current is not None, f"nothing fences {owner} off from run {run}"
             return "FENCED", f"run {run} belongs to {current[1]} in epoch {current[0]}"
         if new:
             self._saves.append(do.SaveFence(run, epoch, owner))
@@ -226,7 +223,7 @@ class RuntimeCore:
         refused = []
         for run, epoch in event.runs:
             if self._fence(run, epoch, event.owner) is not None:
-                refused.append((run, *self.past.fences[run]))
+                refused.append((run, *(self.past.fence(run) or (0, ""))))
         self.acts.append(do.AnswerClaim(event.token, tuple(refused)))
 
     def held_by(self, owner: str) -> list[HeldTask]:
@@ -234,7 +231,7 @@ class RuntimeCore:
         return [
             task.held
             for task in self.tasks.values()
-            if self.past.fences.get(task.id.run, (0, task.held.owner))[1] == owner
+            if (self.past.fence(task.id.run) or (0, task.held.owner))[1] == owner
         ]
 
     def _keep(self, event: on.Keep) -> None:
@@ -244,7 +241,7 @@ class RuntimeCore:
         self.acts.append(do.AnswerKeep(event.token, number))
 
     def _answer(self, token: int, task: TaskId, verdict: tuple[str, str]) -> None:
-        epoch, owner = self.past.fences.get(task.run, (0, ""))
+        epoch, owner = self.past.fence(task.run) or (0, "")
         self.acts.append(do.Answer(token, task, *verdict, epoch, owner))
 
     # --- a task's way ---------------------------------------------------------------------------------------------------
@@ -371,7 +368,7 @@ class RuntimeCore:
         self.following.ended(task.id)
         del self.tasks[task.id]
         del self._workers[task.id.run, task.id.worker]
-        self.past.note_ended(task.id, well=status is TaskStatus.SUCCEEDED)
+        self.past.note_closed(task.id, well=status is TaskStatus.SUCCEEDED)
         self.following.release(task.id, succeeded=status is TaskStatus.SUCCEEDED)
 
     def save(self, task: Task) -> None:
@@ -381,6 +378,7 @@ class RuntimeCore:
     def _hold(self, task: Task) -> None:
         self.tasks[task.id] = task
         self._workers[task.id.run, task.id.worker] = task.id.attempt
+        self.past.note_open(task.id)
 
     def _move(self, task: Task, event: PhaseEvent, **started: Any) -> bool:
         """Advance a task's phase by the table, with what ``started`` says of its process; False when the event is late."""

@@ -21,7 +21,6 @@ from wattle.core import events as on
 from wattle.core.effects import RuntimeEffect
 from wattle.core.events import RuntimeEvent
 from wattle.core.model import Assignment, CopyPage, Fact, FactKind, NodeInfo, Output, TaskId, TaskStatus
-from wattle.core.past import REMEMBERED_MOST
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.errors import InvalidRequest, WattleError
@@ -121,8 +120,8 @@ class RuntimeAgent:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up what was running, then serve until cancelled or told to leave."""
-        ended = self.store.done_tasks(REMEMBERED_MOST)
-        self.core.restore(self.store.open_tasks(), ended, self.store.fences(), time.time())
+        held = self.store.open_tasks()
+        self.core.restore(held, self.store.fences({task.assignment.run for task in held}), time.time())
         self.core.copies.cursors = self.store.copies.cursors()
         die = self._settings.die_with_runtime
         async with (
@@ -183,6 +182,8 @@ class RuntimeAgent:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, events: list[RuntimeEvent], now: float) -> None:
+        for run, workers in self.core.past.lacks(events).items():
+            self.core.past.recall(run, *self.store.past(run, workers))
         effects = _without_starts_of_finished(self.core.handle(events, now))
         spawns = self._lay_out(e for e in effects if isinstance(e, do.Spawn))
         blobs, self._blobs = self._blobs, []

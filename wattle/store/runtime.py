@@ -154,6 +154,7 @@ _KNOWN_RUNS = (
     "SELECT run FROM fences WHERE pruned_at = 0 AND run > ? UNION "
     "SELECT run FROM copied_runs WHERE pruned_at = 0 AND run > ? AND run NOT LIKE 'workflow/%' ORDER BY run LIMIT ?"
 )
+_NEWEST_ENDED = "SELECT attempt FROM tasks WHERE run = ? AND worker = ? AND phase = ? ORDER BY attempt DESC LIMIT 1"
 _ONLY_OF = (
     "SELECT digest FROM blob_runs AS mine WHERE run = ? "
     "AND NOT EXISTS (SELECT 1 FROM blob_runs AS others WHERE others.digest = mine.digest AND others.run <> mine.run)"
@@ -296,14 +297,19 @@ class RuntimeStore(Store):
         self._known.update(t.assignment.id for t in found)
         return found
 
-    def done_tasks(self, limit: int) -> list[TaskId]:
-        """The newest tasks that have ended, in the order of their acceptance."""
-        sql = "SELECT run, worker, attempt FROM tasks WHERE phase = ? ORDER BY accepted DESC LIMIT ?"
-        return [TaskId(*row) for row in reversed(self.query(sql, (Phase.DONE.value, limit)))]
+    def fences(self, runs: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Run -> highest (epoch, owner) seen, of these runs."""
+        found = ((run, self.fence(run)) for run in runs)
+        return {run: fence for run, fence in found if fence is not None}
 
-    def fences(self) -> dict[str, tuple[int, str]]:
-        """Run -> highest (epoch, owner) seen."""
-        return {f.run: (f.epoch, f.owner) for f in Fences.select()}
+    def past(self, run: str, workers: Iterable[str]) -> tuple[tuple[int, str] | None, dict[str, int]]:
+        """The fence of a run, and which attempts ended last of those of its workers that are named; no fence, no attempts."""
+        fence = self.fence(run)
+        ended: dict[str, int] = {}
+        for worker in workers if fence is not None else ():
+            for (attempt,) in self.query(_NEWEST_ENDED, (run, worker, Phase.DONE.value)):
+                ended[worker] = attempt
+        return fence, ended
 
     def find(self, digest: str) -> list[BlobRow]:
         """Where some content is said to be."""
