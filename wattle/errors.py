@@ -10,6 +10,7 @@
      ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, RUN_PRUNED, NAME_IN_USE: right in form, wrong for what is there now
      ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NO_QUORUM, NODE_UNREACHABLE, OWNER_UNREACHABLE, TIMEOUT, BUSY:
      │                         try later
+     ├── Denied                 TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, FORBIDDEN: who asks may not, as far as the gateway knows
      ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
      ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
      └── InternalError          INTERNAL: a fault of Wattle's own, logged where it happened
@@ -67,6 +68,12 @@ class Unavailable(WattleError):
     code = "TIMEOUT"
 
 
+class Denied(WattleError):
+    """Who asks does not say who it is, or may not do what it asks for."""
+
+    code = "FORBIDDEN"
+
+
 class StoreError(WattleError):
     """This process cannot use its data folder; the message names the file and what to do."""
 
@@ -102,6 +109,10 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "OWNER_UNREACHABLE": Unavailable,
     "TIMEOUT": Unavailable,
     "BUSY": Unavailable,
+    "TOKEN_MISSING": Denied,
+    "TOKEN_INVALID": Denied,
+    "TOKEN_EXPIRED": Denied,
+    "FORBIDDEN": Denied,
     "STORE_IN_USE": StoreError,
     "STORE_NEWER": StoreError,
     "STORE_DAMAGED": StoreError,

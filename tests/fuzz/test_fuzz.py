@@ -69,7 +69,7 @@ async def test_everything_that_agents_serve_and_hear_is_fuzzed(tmp_path: Path) -
             assert {*requests._verbs, *requests._tasks, *CopyDesk.verbs, "keep", "pruned"} <= commands
             assert set(RuntimeAgent._verbs) <= commands
             assert {*COMMANDS, *REQUESTS} <= {way.split("/")[-1] for way in asked}
-            for method, pattern, _ in gateway._routes.table:
+            for method, pattern, *_ in gateway._routes.table:
                 path = re.sub("<[a-z]+>", "*", f"{ROOT}api/v1/{pattern}")
                 how = "get" if method in (Method.GET, Method.POST) else str(method)
                 assert any(way.how == how and includes(path, ROOT + named(way.path)) for way in found), (

@@ -120,7 +120,7 @@ def _public() -> list[Way]:
     bodies = (*bodies, *(json.dumps(value) for value in REQUESTS["prune"]))
     found = []
     hows = {Method.GET: "get", Method.POST: "get", Method.PUT: "put", Method.DELETE: "delete"}
-    for method, pattern, _ in Routes(cast(Any, None), cast(Any, None), cast(Any, None)).table:
+    for method, pattern, *_ in Routes(cast(Any, None), cast(Any, None), cast(Any, None)).table:
         for index in range(2):
             path = re.sub("<([a-z]+)>", lambda name: NAMES[name[1]][index % len(NAMES[name[1]])], pattern)  # noqa: B023  # used at once
             found += [

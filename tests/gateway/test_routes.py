@@ -33,16 +33,16 @@ async def routes(tmp_path: Path) -> Routes:
 
 async def test_the_documented_requests_are_the_ones_there_are(routes: Routes) -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (get with a payload|get|put|delete) \|", API.read_text(), re.MULTILINE)
-    assert sorted(rows) == sorted((path, str(method)) for method, path, _ in routes.table)
+    assert sorted(rows) == sorted((path, str(method)) for method, path, *_ in routes.table)
 
 
 async def test_every_request_is_found_by_its_path(routes: Routes) -> None:
-    for method, pattern, handler in routes.table:
+    for method, pattern, action, handler in routes.table:
         path = re.sub(r"<(\w+)>", r"the-\1", pattern)
         found = routes.find(method, path)
         assert found is not None
-        assert found[0] == handler
-        assert found[1] == {name: f"the-{name}" for name in re.findall(r"<(\w+)>", pattern)}
+        assert (found.action, found.handler) == (action, handler)
+        assert found.names == {name: f"the-{name}" for name in re.findall(r"<(\w+)>", pattern)}
 
 
 @pytest.mark.parametrize(

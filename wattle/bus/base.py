@@ -102,7 +102,7 @@ class Bus(Protocol):
     ) -> None:
         """Publish; delivery is best effort (design rule: pub/sub is a hint, the store is the truth)."""
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, attachment: bytes | None = None) -> None:
         """Publish a delete."""
 
     async def get(

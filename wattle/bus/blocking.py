@@ -60,11 +60,11 @@ class BlockingBus:
         except zenoh.ZError as error:
             raise InvalidRequest(f"put on {key!r}: {reason(error)}") from None
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, attachment: bytes | None = None) -> None:
         """Publish a delete, and wait for the link to take it."""
         self._check_open()
         try:
-            self.session.delete(key, congestion_control=BLOCK, priority=PRIORITY)
+            self.session.delete(key, attachment=attachment, congestion_control=BLOCK, priority=PRIORITY)
         except zenoh.ZError as error:
             raise InvalidRequest(f"delete on {key!r}: {reason(error)}") from None
 

@@ -94,9 +94,9 @@ class MemoryBus:
         """Publish."""
         self._publish(Sample(key, payload, attachment))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, attachment: bytes | None = None) -> None:
         """Publish a delete."""
-        self._publish(Sample(key, None))
+        self._publish(Sample(key, None, attachment))
 
     async def get(
         self,

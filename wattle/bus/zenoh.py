@@ -70,11 +70,11 @@ class ZenohBus:
         except zenoh.ZError as error:
             raise InvalidRequest(f"put on {key!r}: {reason(error)}") from None
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, attachment: bytes | None = None) -> None:
         """Publish a delete."""
         self._check_open()
         try:
-            self.session.delete(key, priority=PUT_PRIORITIES[Priority.NORMAL])
+            self.session.delete(key, attachment=attachment, priority=PUT_PRIORITIES[Priority.NORMAL])
         except zenoh.ZError as error:
             raise InvalidRequest(f"delete on {key!r}: {reason(error)}") from None
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_name
 
 from wattle import __version__
-from wattle.cli import agents, documents, nodes, raw, runs, store, workflows
+from wattle.cli import agents, documents, nodes, raw, runs, store, token, workflows
 from wattle.cli.hosting import leave
 from wattle.cli.output import print_json_line, styled
 from wattle.errors import InternalError, StoreError, Unavailable, WattleError
@@ -76,11 +76,19 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    token_file: Annotated[
+        str | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="A file with a token that says who asks. Default: WATTLE_TOKEN_FILE."
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if token_file is not None:  # as a variable, so that every command and what it starts finds it
+        os.environ.pop("WATTLE_TOKEN", None)
+        os.environ["WATTLE_TOKEN_FILE"] = token_file
 
 
-for _part in (runs, workflows, nodes, documents, agents, store, raw):
+for _part in (runs, workflows, nodes, documents, agents, store, token, raw):
     _part.register(app)
 
 

@@ -233,8 +233,14 @@ class Client:
     def get(self, key: str, payload: bytes | None = None) -> list[Reply]:
         """The replies to a query on an api path (``runs/x?wait=5``) or a full key; a full key asks everyone who serves it."""
         path, parameters, everyone = requests.selector(key)
+        key = self._key(path)
         return self._open().get(
-            self._key(path), payload, parameters=parameters, timeout=self._policy.timeout, everyone=everyone
+            key,
+            payload,
+            parameters=parameters,
+            timeout=self._policy.timeout,
+            everyone=everyone,
+            attachment=self._connection.attachment(key),
         )
 
     def put(self, key: str, payload: bytes, wait: float = 1.0) -> None:
@@ -276,17 +282,25 @@ class Client:
     def _perform(self, step: steps.Step[Any], mailbox: Mailbox | None) -> list[Reply] | Happening | None:
         match step:
             case steps.Ask(request, timeout):
+                key = self._key(request.path)
                 return self._open().get(
-                    self._key(request.path), request.payload, parameters=request.parameters, timeout=timeout, first=True
+                    key,
+                    request.payload,
+                    parameters=request.parameters,
+                    timeout=timeout,
+                    first=True,
+                    attachment=self._connection.attachment(key),
                 )
             case steps.Pause(seconds):
                 time.sleep(seconds)
             case steps.Next(seconds) if mailbox is not None:
                 return mailbox.next(seconds)
             case steps.Put(path, None):
-                self._open().delete(self._key(path))
+                key = self._key(path)
+                self._open().delete(key, attachment=self._connection.attachment(key))
             case steps.Put(path, payload) if payload is not None:
-                self._open().put(self._key(path), payload)
+                key = self._key(path)
+                self._open().put(key, payload, attachment=self._connection.attachment(key))
         return None
 
     @contextmanager

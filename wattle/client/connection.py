@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wattle.bus.config import ZenohOptions
+from wattle.client.credentials import Credentials
 from wattle.client.steps import Policy
 from wattle.protocol.keys import Keys
 from wattle.settings import ClientSettings, load_settings
@@ -18,6 +19,11 @@ class Connection:
 
     settings: ClientSettings
     keys: Keys
+    credentials: Credentials
+
+    def attachment(self, key: str) -> bytes | None:
+        """What goes with a request on ``key``: the token, which is for gateways alone."""
+        return self.credentials.attachment() if key.startswith(self.keys.api("")) else None
 
     @property
     def options(self) -> ZenohOptions:
@@ -40,4 +46,4 @@ def connection(
     endpoints = [connect] if isinstance(connect, str) else list(connect or ()) or None
     flags = {"connect": endpoints, "namespace": namespace, "data": data, "timeout": timeout}
     settings = load_settings(ClientSettings, flags=flags)
-    return Connection(settings, Keys(settings.namespace))
+    return Connection(settings, Keys(settings.namespace), Credentials(settings))

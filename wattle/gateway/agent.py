@@ -20,8 +20,9 @@ from wattle.bus.queries import error_payload
 from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway.backend import Backend
 from wattle.gateway.duty import Duty
-from wattle.gateway.request import Answer, Method, Request
-from wattle.gateway.routes import Routes
+from wattle.gateway.gate import Gate
+from wattle.gateway.request import Answer, Asked, Method, Request
+from wattle.gateway.routes import Route, Routes
 from wattle.logs import get_logger
 from wattle.peer.asking import parse_parameters, refuse
 from wattle.peer.presence import Presence, new_incarnation
@@ -47,6 +48,7 @@ class GatewayAgent:
         self.keys = Keys(settings.namespace)
         self.incarnation = new_incarnation()
         self._settings = settings
+        self._gate = Gate(settings)
         self._open = 0
         self._putting = 0  # bytes of the puts among them
         self._changing: dict[str, trio.Event] = {}  # subject -> set when its newest put or delete is done
@@ -87,7 +89,9 @@ class GatewayAgent:
         async def reject(error: WattleError) -> None:
             query.reply_error(error_payload(error))
 
-        self._start(method, query.key, query.parameters, query.payload, reply, reject, query.finish)
+        self._start(
+            Asked(method, query.key, query.parameters, query.payload, query.attachment), reply, reject, query.finish
+        )
 
     def _put(self, sample: Sample) -> None:
         method = Method.DELETE if sample.payload is None else Method.PUT
@@ -108,7 +112,7 @@ class GatewayAgent:
             self._putting -= size
 
         self._putting += size
-        self._start(method, sample.key, "", sample.payload, done, reject, finish)
+        self._start(Asked(method, sample.key, "", sample.payload, sample.attachment), done, reject, finish)
 
     def _busy(self) -> Unavailable:
         problem = f"this gateway has {self._open} requests open, with {self._putting} bytes to put; try again later"
@@ -116,16 +120,14 @@ class GatewayAgent:
 
     def _start(
         self,
-        method: Method,
-        key: str,
-        parameters: str,
-        payload: bytes | None,
+        asked: Asked,
         reply: Callable[[Answer], Awaitable[None]],
         reject: Callable[[WattleError], Awaitable[None]],
         finish: Callable[[], None],
     ) -> None:
         self._open += 1
         # What changes one run or workflow is done one by one in the order of arrival, and what asks for it later sees it done.
+        method, key = asked.method, asked.key
         subject = _subject(key)
         before, done = self._changing.get(subject), None
         if not method.answered:
@@ -133,9 +135,11 @@ class GatewayAgent:
 
         async def serve() -> None:
             try:
+                route = self._admitted(asked)
                 if before is not None:
                     await before.wait()
-                await reply(await self._answer(method, key, parameters, payload))
+                parameters = parse_parameters(asked.parameters)
+                await reply(await route.handler(Request(route.names, parameters, asked.payload)))
             except WattleError as error:
                 await reject(error)
             except Exception as error:  # the boundary of one request: the gateway goes on
@@ -151,21 +155,22 @@ class GatewayAgent:
 
         self._nursery.start_soon(serve)
 
-    async def _answer(self, method: Method, key: str, parameters: str, payload: bytes | None) -> Answer:
-        if "*" in key or "$" in key:
+    def _admitted(self, asked: Asked) -> Route:
+        """What answers a request, if whoever makes it may."""
+        if "*" in asked.key or "$" in asked.key:
             raise InvalidRequest(
-                f"a request names one thing; {key[:100]!r} holds a wildcard. Listings: api/v1/runs, workflows, nodes"
+                f"a request names one thing; {asked.key[:100]!r} holds a wildcard. Listings: api/v1/runs, workflows, nodes"
             )
-        if payload is not None and len(payload) > self._settings.max_payload:
-            raise InvalidRequest(
-                f"the payload has {len(payload)} bytes; this gateway takes {self._settings.max_payload} (max_payload)"
-            )
-        path = self.keys.api_path(key)
-        route = self._routes.find(method, path)
+        path = self.keys.api_path(asked.key)
+        route = self._routes.find(asked.method, path)
         if route is None:
-            raise NotFound(f"there is no {method} on {path[:100]!r}; {self._routes.near(path)}", code="KEY_NOT_FOUND")
-        function, names = route
-        return await function(Request(names, parse_parameters(parameters), payload))
+            near = self._routes.near(path)
+            raise NotFound(f"there is no {asked.method} on {path[:100]!r}; {near}", code="KEY_NOT_FOUND")
+        self._gate.admit(asked, route.action)
+        size, most = len(asked.payload or b""), self._settings.max_payload
+        if size > most:
+            raise InvalidRequest(f"the payload has {size} bytes; this gateway takes {most} (max_payload)")
+        return route
 
     def _answer_state(self, query: Query) -> None:
         state = {

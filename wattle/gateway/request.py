@@ -35,6 +35,17 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it came."""
+
+    method: Method
+    key: str
+    parameters: str
+    payload: bytes | None
+    attachment: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A parsed request: the names in its path, its parameters, its payload."""
 

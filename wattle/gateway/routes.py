@@ -11,7 +11,7 @@ import time
 from difflib import get_close_matches
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -28,6 +28,7 @@ from wattle.peer.presence import Presence
 from wattle.protocol.keys import STREAMS
 from wattle.protocol.messages import decode
 from wattle.protocol.records import PeerView, as_json, node_view, seconds
+from wattle.security.roles import Action
 from wattle.settings import GatewaySettings
 
 MAX_LOG = 1 << 20
@@ -40,55 +41,64 @@ LOOK_AGAIN = 2.0
 """Seconds between looks at what is waited for, should the event that tells of it have been missed."""
 
 
+class Route(NamedTuple):
+    """What answers a request: what it does, for whether somebody may, the function, and the names in the request's path."""
+
+    action: Action
+    handler: Handler
+    names: dict[str, str]
+
+
 class Routes:
     """Finds and carries out requests."""
 
     def __init__(self, backend: Backend, presence: Presence, settings: GatewaySettings) -> None:
         self._backend, self._presence, self._settings = backend, presence, settings
         get, post, put, delete = Method.GET, Method.POST, Method.PUT, Method.DELETE
-        self.table: list[tuple[Method, str, Handler]] = [
-            (get, "workflows", self._list_workflows),
-            (post, "workflows", self._create_workflow),
-            (get, "workflows/<workflow>", self._workflow),
-            (put, "workflows/<workflow>", self._put_workflow),
-            (delete, "workflows/<workflow>", self._delete_workflow),
-            (get, "workflows/<workflow>/start", self._start),
-            (post, "workflows/<workflow>/start", self._start),
-            (get, "runs", self._list_runs),
-            (post, "runs", self._submit),
-            (get, "runs/<run>", self._run),
-            (put, "runs/<run>", self._submit),
-            (post, "runs/<run>", self._submit),
-            (delete, "runs/<run>", self._cancel),
-            (get, "runs/<run>/cancel", self._cancel),
-            (get, "runs/<run>/retry", self._retry),
-            (get, "runs/<run>/workers", self._list_workers),
-            (get, "runs/<run>/workers/<worker>", self._worker),
-            (get, "runs/<run>/workers/<worker>/logs/<stream>", self._log),
-            (post, "prune", self._prune),
-            (get, "nodes", self._list_nodes),
-            (get, "nodes/<node>", self._node),
-            (get, "nodes/<node>/drain", partial(self._order, "drain")),
-            (get, "nodes/<node>/resume", partial(self._order, "resume")),
-            (get, "health", self._health),
-            (get, "schema", self._schema),
+        read, run, define = Action.READ, Action.RUN, Action.DEFINE
+        self.table: list[tuple[Method, str, Action, Handler]] = [
+            (get, "workflows", read, self._list_workflows),
+            (post, "workflows", define, self._create_workflow),
+            (get, "workflows/<workflow>", read, self._workflow),
+            (put, "workflows/<workflow>", define, self._put_workflow),
+            (delete, "workflows/<workflow>", define, self._delete_workflow),
+            (get, "workflows/<workflow>/start", run, self._start),
+            (post, "workflows/<workflow>/start", run, self._start),
+            (get, "runs", read, self._list_runs),
+            (post, "runs", run, self._submit),
+            (get, "runs/<run>", read, self._run),
+            (put, "runs/<run>", run, self._submit),
+            (post, "runs/<run>", run, self._submit),
+            (delete, "runs/<run>", run, self._cancel),
+            (get, "runs/<run>/cancel", run, self._cancel),
+            (get, "runs/<run>/retry", run, self._retry),
+            (get, "runs/<run>/workers", read, self._list_workers),
+            (get, "runs/<run>/workers/<worker>", read, self._worker),
+            (get, "runs/<run>/workers/<worker>/logs/<stream>", read, self._log),
+            (post, "prune", Action.PRUNE, self._prune),
+            (get, "nodes", read, self._list_nodes),
+            (get, "nodes/<node>", read, self._node),
+            (get, "nodes/<node>/drain", Action.OPERATE, partial(self._order, "drain")),
+            (get, "nodes/<node>/resume", Action.OPERATE, partial(self._order, "resume")),
+            (get, "health", read, self._health),
+            (get, "schema", read, self._schema),
         ]
 
-    def find(self, method: Method, path: str) -> tuple[Handler, dict[str, str]] | None:
-        """The function for a request and the names in its path; None when there is no such request."""
-        for m, pattern, handler in self.table:
+    def find(self, method: Method, path: str) -> Route | None:
+        """What answers a request; None when there is no such request."""
+        for m, pattern, action, handler in self.table:
             if m is method and _matches(pattern, path):
                 pairs = list(zip(pattern.split("/"), path.split("/"), strict=True))
-                return handler, {p[1:-1]: check_name(q, p[1:-1]) for p, q in pairs if p[0] == "<"}
+                return Route(action, handler, {p[1:-1]: check_name(q, p[1:-1]) for p, q in pairs if p[0] == "<"})
         return None
 
     def near(self, path: str) -> str:
         """A hint for a request that does not exist."""
-        same = [str(m) for m, p, _ in self.table if _matches(p, path)]
+        same = [str(m) for m, p, *_ in self.table if _matches(p, path)]
         if same:
             return f"it has: {', '.join(same)}"
         parts = path[:200].split("/")
-        known = {_filled(p, parts): p for _, p, _ in self.table}
+        known = {_filled(p, parts): p for _, p, *_ in self.table}
         close = get_close_matches("/".join(parts), known, 1)
         return f"did you mean {known[close[0]]!r}?" if close else "see docs/api.md"
 

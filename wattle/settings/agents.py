@@ -276,6 +276,17 @@ class GatewaySettings(AgentSettings):
     max_waiting: Count = Field(
         10_000, ge=1, le=1_000_000, description="Requests that wait at a time; one beyond is answered BUSY."
     )
+    token_public_key: AbsolutePath | None = Field(
+        None,
+        description="File with the public keys (PEM, Ed25519) that tokens are checked with. With it every request needs a token; without, "
+        "whoever reaches this gateway may do everything.",
+        json_schema_extra={"derived": "none"},
+    )
+    cluster: Name | None = Field(
+        None,
+        description="The cluster's id: tokens for another are refused.",
+        json_schema_extra={"derived": "the fingerprint of the first key in token_public_key"},
+    )
 
 
 class RouterSettings(AgentSettings):

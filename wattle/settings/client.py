@@ -15,6 +15,7 @@ from wattle.settings.values import (
     as_endpoints,
     as_named,
     as_path,
+    as_text,
     as_timeout,
     default_data,
     socket_endpoint,
@@ -40,6 +41,21 @@ class ClientSettings:
         default=(),
         metadata={"description": "Endpoints of peers to connect to. Empty: the socket in the data folder."},
     )
+    token: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "description": "The token that says who asks, where gateways want one. Better kept in a file: see token_file.",
+            "derived": "none",
+        },
+    )
+    token_file: Path | None = field(
+        default=None,
+        metadata={
+            "description": "File with the token; it must be yours or root's, and nobody else's to read. Read again when it changes.",
+            "derived": "none",
+        },
+    )
     timeout: float = field(default=10.0, metadata={"description": "Seconds to wait for an answer to one request."})
 
     @property
@@ -62,7 +78,7 @@ class ClientSettings:
             try:
                 checked[name] = _RULES.get(name, _unknown)(value)
             except ValueError as error:
-                problems.append(Problem(name, value, str(error)))
+                problems.append(Problem(name, None if name == "token" else value, str(error)))
         if problems:
             raise Rejected(problems)
         return cls(**checked)
@@ -76,5 +92,7 @@ _RULES: dict[str, Callable[[object], Any]] = {
     "data": as_path,
     "namespace": as_named,
     "connect": as_endpoints,
+    "token": as_text,
+    "token_file": as_path,
     "timeout": as_timeout,
 }

@@ -23,6 +23,10 @@ _EXAMPLES: dict[str, object] = {
     "data": "/var/lib/wattle",
     "name": "lab-1",
     "zenoh_config": "zenoh-configs/router.json5",
+    "token": "",
+    "token_file": "/home/me/.wattle-token",
+    "token_public_key": "/etc/wattle/token.pub",
+    "cluster": "0123456789abcdef0123456789abcdef",
     "log_file": "/var/log/wattle.log",
     "slots": 4,
 }

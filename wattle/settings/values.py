@@ -80,6 +80,13 @@ def as_path(value: object) -> Path:
     return Path(os.path.abspath(text))
 
 
+def as_text(value: object) -> str:
+    """A text, without the blanks around it."""
+    if not isinstance(value, str):
+        raise ValueError("should be a text, in quotes")  # noqa: TRY004 - as above
+    return value.strip()
+
+
 def as_file(value: object) -> Path:
     """The path of a file that is there."""
     path = as_path(value)

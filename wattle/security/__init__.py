@@ -1,0 +1,4 @@
+"""What closes a network: who may do what, and how it is told. docs/security.md is the account for readers.
+
+Nothing here costs anything where it is not used: ``jwt`` and ``cryptography`` are imported when there is a key to work with.
+"""
