@@ -10,7 +10,8 @@ Promises:
 * A handler's backlog is bounded. A subscription that overflows drops its oldest samples and marks the next one delivered with
   ``gap=True``; a queryable with too many unfinished queries answers BUSY by itself. Nothing else is dropped on the receiving side.
 * ``get`` always ends: when all who match have answered or are gone, or after ``timeout``. Zenoh does not always notice that one is gone
-  to whom the question is sent as it dies; who sets a long timeout watches its token (``wattle.peer.presence.Presence.while_in_sight``).
+  to whom the question is sent as it dies, or as it undeclares what is asked; who sets a long timeout watches its token
+  (``wattle.peer.presence.Presence.while_in_sight``). What had arrived when a queryable was undeclared is answered, or ended.
 * No call waits for a stalled link: queries and answers are sent from other threads, a put that would have to wait is dropped.
 * ``close`` undeclares everything first and is idempotent; after it every call raises ``trio.ClosedResourceError``.
 * A key expression that is not valid, or a reply that does not fit its query, raises ``wattle.errors.InvalidRequest``.

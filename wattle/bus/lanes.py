@@ -203,10 +203,9 @@ class QueryLane(Lane[OpenQuery]):
 
     def close(self) -> None:
         """Finish what was not delivered; what was may still be answered."""
-        waiting = list(self.items)
-        super().close()
-        for query in waiting:
-            query.finish()
+        self._closed = True
+        while self.items:  # one by one: others may come meanwhile, from another thread
+            self.items.popleft().finish()
 
     def failed(self, item: OpenQuery) -> None:
         """Leave nobody waiting for an answer that will not come."""
