@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -20,7 +20,11 @@ class Site:
 
     def __init__(self, net: Network, agents: dict[str, Agent], client: StockClient) -> None:
         self.net, self.agents, self.client = net, agents, client
-        self.ledger = net.folder / "ledger"
+        self._ledgers = (net.folder / f"ledger{number}" for number in count())
+
+    def start_over(self) -> None:
+        """Have a ledger of its own for the next test."""
+        self.ledger = next(self._ledgers)
 
     def worker(self, name: str, *needs: str, script: str = "", **keys: Any) -> dict[str, Any]:
         note = f"echo $WATTLE_WORKER $WATTLE_ATTEMPT >> {self.ledger}"
@@ -59,8 +63,9 @@ class Site:
         return workers
 
 
-@contextmanager
+@pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
+    """One for all tests, of which each restarts what it kills."""
     with network() as net:
         coordinator = net.start("coordinator")
         agents = {
@@ -75,19 +80,24 @@ def site() -> Iterator[Site]:
             yield Site(net, agents, client)
 
 
+@pytest.fixture
+def here(site: Site) -> Site:
+    site.start_over()
+    return site
+
+
 @pytest.mark.parametrize("shape", ["chain", "fan"])
 @pytest.mark.parametrize("role", ["runtime", "coordinator"])
-def test_whoever_is_killed_midway_every_worker_runs_once(shape: str, role: str) -> None:
-    with site() as here:
-        here.client.get("runs", {"document": here.document(shape), "run": "r"})
-        for part in (1, 2):
-            wait_until(partial(here.has_run, part * LENGTH // 4), "a part has run")
-            here.agents[role].kill()
-            here.restart(role)
-            wait_until(here.coordinator_in_sight, "the gateway sees the coordinator")
-            here.client.nodes(1)
-        assert here.client.wait("r")["status"] == "succeeded"
-        assert len(here.check("r")) == LENGTH
+def test_whoever_is_killed_midway_every_worker_runs_once(here: Site, shape: str, role: str) -> None:
+    run = here.client.get("runs", here.document(shape))["id"]
+    for part in (1, 2):
+        wait_until(partial(here.has_run, part * LENGTH // 4), "a part has run")
+        here.agents[role].kill()
+        here.restart(role)
+        wait_until(here.coordinator_in_sight, "the gateway sees the coordinator")
+        here.client.nodes(1)
+    assert here.client.wait(run)["status"] == "succeeded"
+    assert len(here.check(run)) == LENGTH
 
 
 @pytest.mark.parametrize(
@@ -95,13 +105,13 @@ def test_whoever_is_killed_midway_every_worker_runs_once(shape: str, role: str) 
     [{"script": "exit 3"}, {"working_dir": "/dev/null/x"}, {"script": "kill -KILL $$"}],
     ids=["exit status", "no folder", "signal"],
 )
-def test_after_a_link_that_fails_nothing_of_its_chain_runs(keys: dict[str, Any]) -> None:
-    with site() as here:
-        names = [f"w{i}" for i in range(40)]
-        workers = [
-            here.worker(name, *names[max(i - 1, 0) : i], **(keys if i == 20 else {})) for i, name in enumerate(names)
-        ]
-        assert here.client.run({"name": "f", "workers": workers}, run="r")["status"] == "failed"
-        statuses = [worker["status"] for worker in here.check("r").values()]
-        assert Counter(statuses) == {"succeeded": 20, "failed": 1, "skipped": 19}
-        assert not {line.split()[0] for line in here.lines()} & set(names[21:])
+def test_after_a_link_that_fails_nothing_of_its_chain_runs(here: Site, keys: dict[str, Any]) -> None:
+    names = [f"w{i}" for i in range(40)]
+    workers = [
+        here.worker(name, *names[max(i - 1, 0) : i], **(keys if i == 20 else {})) for i, name in enumerate(names)
+    ]
+    ended = here.client.run({"name": "f", "workers": workers})
+    assert ended["status"] == "failed"
+    statuses = [worker["status"] for worker in here.check(ended["id"]).values()]
+    assert Counter(statuses) == {"succeeded": 20, "failed": 1, "skipped": 19}
+    assert not {line.split()[0] for line in here.lines()} & set(names[21:])

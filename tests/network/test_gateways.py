@@ -79,66 +79,81 @@ def workflow(name: str) -> dict[str, Any]:
     return {"name": name, "workers": [{"name": "w", "command": "true", "place": {"node": "nowhere"}}]}
 
 
-def runs(client: StockClient) -> Counter[str]:
-    """How many runs there are of each workflow."""
-    return Counter(run["workflow"] for run in client.get("runs?limit=1000")["runs"])
+def runs(client: StockClient, prefix: str) -> Counter[str]:
+    """How many runs there are of each workflow of a test."""
+    found = client.get("runs?limit=1000")["runs"]
+    return Counter(run["workflow"] for run in found if run["workflow"].startswith(prefix))
 
 
-@pytest.mark.parametrize("build", [peers, routers, mixed])
-def test_what_comes_without_an_id_is_carried_out_once_wherever_it_is_asked(build: Build) -> None:
-    with doors(build) as (_, clients):
-        for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
-            replies = list(client.session.get(API + "runs", payload=json.dumps(workflow(f"d-{number}")), timeout=30))
-            assert [reply.ok is not None for reply in replies] == [True]
-        assert runs(clients[0]) == {f"d-{number}": 1 for number in range(SUBMISSIONS)}
-        for number, client in enumerate(clients):
-            client.get("workflows", workflow(f"w-{number}"))
-            client.get(f"workflows/w-{number}/start")
-            run = client.get("runs", workflow(f"r-{number}"))["id"]
-            client.get(f"runs/{run}/cancel")
-            client.get(f"runs/{run}/retry")
-            client.get(f"runs/{run}/cancel")
-            assert client.get("prune", {"runs": [run]})["runs"] == [run]
-        assert all(runs(clients[-1])[f"w-{number}"] == 1 for number in range(len(clients)))
+Doors = tuple[Network, list[StockClient]]
 
 
-def test_a_peer_of_eclipse_zenoh_is_answered_by_one_gateway() -> None:
-    with network() as net:
-        agents = peers(net)
-        config = {
-            "mode": "peer",
-            "connect": {"endpoints": [agent.endpoint for agent in agents]},
-            "scouting": {"multicast": {"enabled": False}},
-        }
-        with stock_client(agents[0].endpoint) as client:
-            wait_until(lambda: settled(net, client), "one gateway is on duty")
-            with zenoh.open(zenoh.Config.from_json5(json.dumps(config))) as session:
-                wait_until(lambda: list(session.get(API + "health", timeout=5)), "a peer is answered")
-                for number in range(SUBMISSIONS):
-                    assert len(list(session.get(API + "runs", payload=json.dumps(workflow(f"d-{number}"))))) == 1
-            assert runs(client) == {f"d-{number}": 1 for number in range(SUBMISSIONS)}
+@pytest.fixture(scope="module")
+def network_with_doors(request: pytest.FixtureRequest) -> Iterator[Doors]:
+    """One for all tests of a kind of network, of which the last kills."""
+    with doors(request.param) as made:
+        yield made
 
 
-@pytest.mark.parametrize("build", [peers, routers])
-def test_when_the_gateway_on_duty_is_killed_another_answers_and_nothing_is_carried_out_twice(build: Build) -> None:
-    with doors(build) as (net, clients):
-        (on_duty,) = clients[0].on_duty()
-        (gone,) = [agent for agent in net.agents if agent.name == on_duty]
-        clients = [client for client in clients if client.endpoint not in gone.endpoints]
-        answered = set()
-        for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
-            if number == SUBMISSIONS // 2:
-                gone.process.kill()
-            if submitted(client, f"d-{number}"):
-                answered.add(f"d-{number}")
-        for client in clients:
-            wait_until(lambda client=client: asked(client), "another gateway answers")  # type: ignore[misc]
-            client.get("runs", workflow("last"))
-        found = runs(clients[0])
-        assert found.pop("last") == len(clients)
-        assert set(found.values()) == {1}
-        assert answered <= set(found)
-        assert len(answered) > SUBMISSIONS // 2
+def kinds(*builds: Build) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("network_with_doors", builds, indirect=True, scope="module")
+
+
+@kinds(peers, routers, mixed)
+def test_what_comes_without_an_id_is_carried_out_once_wherever_it_is_asked(network_with_doors: Doors) -> None:
+    _, clients = network_with_doors
+    for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
+        replies = list(client.session.get(API + "runs", payload=json.dumps(workflow(f"d-{number}")), timeout=30))
+        assert [reply.ok is not None for reply in replies] == [True]
+    assert runs(clients[0], "d-") == {f"d-{number}": 1 for number in range(SUBMISSIONS)}
+    for number, client in enumerate(clients):
+        client.get("workflows", workflow(f"w-{number}"))
+        client.get(f"workflows/w-{number}/start")
+        run = client.get("runs", workflow(f"r-{number}"))["id"]
+        client.get(f"runs/{run}/cancel")
+        client.get(f"runs/{run}/retry")
+        client.get(f"runs/{run}/cancel")
+        assert client.get("prune", {"runs": [run]})["runs"] == [run]
+    assert runs(clients[-1], "w-") == {f"w-{number}": 1 for number in range(len(clients))}
+
+
+@kinds(peers)
+def test_a_peer_of_eclipse_zenoh_is_answered_by_one_gateway(network_with_doors: Doors) -> None:
+    net, clients = network_with_doors
+    config = {
+        "mode": "peer",
+        "connect": {"endpoints": [agent.endpoint for agent in net.agents]},
+        "scouting": {"multicast": {"enabled": False}},
+    }
+    with zenoh.open(zenoh.Config.from_json5(json.dumps(config))) as session:
+        wait_until(lambda: list(session.get(API + "health", timeout=5)), "a peer is answered")
+        for number in range(SUBMISSIONS):
+            assert len(list(session.get(API + "runs", payload=json.dumps(workflow(f"p-{number}"))))) == 1
+    assert runs(clients[0], "p-") == {f"p-{number}": 1 for number in range(SUBMISSIONS)}
+
+
+@kinds(peers, routers)
+def test_when_the_gateway_on_duty_is_killed_another_answers_and_nothing_is_carried_out_twice(
+    network_with_doors: Doors,
+) -> None:
+    net, clients = network_with_doors
+    (on_duty,) = clients[0].on_duty()
+    (gone,) = [agent for agent in net.agents if agent.name == on_duty]
+    clients = [client for client in clients if client.endpoint not in gone.endpoints]
+    answered = set()
+    for number, client in enumerate(islice(cycle(clients), SUBMISSIONS)):
+        if number == SUBMISSIONS // 2:
+            gone.process.kill()
+        if submitted(client, f"k-{number}"):
+            answered.add(f"k-{number}")
+    for client in clients:
+        wait_until(lambda client=client: asked(client), "another gateway answers")  # type: ignore[misc]
+        client.get("runs", workflow("k-last"))
+    found = runs(clients[0], "k-")
+    assert found.pop("k-last") == len(clients)
+    assert set(found.values()) == {1}
+    assert answered <= set(found)
+    assert len(answered) > SUBMISSIONS // 2
 
 
 def submitted(client: StockClient, name: str) -> bool:
