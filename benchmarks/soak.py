@@ -107,9 +107,16 @@ def cancel(load: Load, client: Client) -> None:
 
 
 def retry(load: Load, client: Client) -> None:
-    """A task that fails twice: tried again by its worker's own rule, then on request."""
+    """A task that fails twice: tried again by its worker's own rule, then on request.
+
+    Where the machine is so busy that its owner is missed, the run is adopted, and the attempts of whoever adopts it have higher numbers.
+    """
     worker = {"name": "w", "script": 'test "$WATTLE_ATTEMPT" -gt 2', "retries": {"max": 1, "delay": 0.1}}
     run = client.submit({"name": "retry", "workers": [worker]}).id
+    view = client.wait(run, PATIENCE)
+    if view.status == "succeeded" and view.epoch > 1:
+        load.ran(client, run, 2)
+        return
     load.ran(client, run, 2, "failed")
     client.retry(run)
     load.ran(client, run, 1)

@@ -60,6 +60,10 @@ def _admits_everybody(before: Any) -> Any:
     return admit
 
 
+def _looks_nothing_up(before: Any) -> Any:
+    return lambda self, run, fence, ended: before(self, run, fence, {})
+
+
 def _same_number_again(before: Any) -> Any:
     def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any, **how: Any) -> Any:
         if worker.attempts and worker.known is None:
@@ -209,6 +213,7 @@ def _forgets_one_row(before: Any) -> Any:
 
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60),
+    "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 100),
     "a worker is given again without a new attempt": Bug(CoordinatorCore, "assign", _same_number_again, 20),
     "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40),
