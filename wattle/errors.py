@@ -12,7 +12,7 @@
      │                         try later
      ├── Denied                 TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, FORBIDDEN: who asks may not, as far as the gateway knows
      ├── StoreError             STORE_IN_USE, STORE_NEWER, STORE_DAMAGED, STORE_FULL, STORE_UNUSABLE: its data folder cannot be used
-     ├── SettingsError          INVALID_SETTINGS: a settings file, variable or flag
+     ├── SettingsError          INVALID_SETTINGS, INSECURE: a settings file, variable or flag
      └── InternalError          INTERNAL: a fault of Wattle's own, logged where it happened
 """
 
@@ -119,6 +119,7 @@ _BY_CODE: dict[str, type[WattleError]] = {
     "STORE_FULL": StoreError,
     "STORE_UNUSABLE": StoreError,
     "INVALID_SETTINGS": SettingsError,
+    "INSECURE": SettingsError,
 }
 
 

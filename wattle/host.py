@@ -4,6 +4,9 @@ A SIGTERM or SIGINT makes a runtime hand back what waits and finish what runs wi
 and hands it back as well. A third one ends this process alone, should a task's end not come: what runs then stays with the spawner, and
 is found again by the next runtime on the folder.
 
+A member of a secured cluster opens its session anew when the roster or its bundle changes: its agents end as they do when they are killed,
+and start again in this process; what tasks run stays with the spawner meanwhile.
+
 What belongs to one role is imported when an agent of that role starts: each costs megabytes, in every process.
 """
 
@@ -16,7 +19,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import trio
 from pydantic_core import to_json
@@ -24,9 +28,10 @@ from pydantic_core import to_json
 from wattle import __version__, logs
 from wattle.allocator import limit_heaps
 from wattle.bus.base import Bus, Query
-from wattle.bus.config import ZenohOptions, lease_of
+from wattle.bus.config import ZenohOptions, lease_of, open_ways
 from wattle.bus.zenoh import open_zenoh_bus
-from wattle.errors import StoreError, WattleError
+from wattle.errors import SettingsError, StoreError, WattleError
+from wattle.names import peer_name
 from wattle.peer.presence import claim_name, new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import PROTOCOL
@@ -38,6 +43,7 @@ from wattle.store.folder import FolderLock
 if TYPE_CHECKING:
     from wattle.runtime.agent import RuntimeAgent
     from wattle.runtime.launching import Starting
+    from wattle.security.membership import Membership
     from wattle.store.base import Store
 
 SWITCH_INTERVAL = 1e-4
@@ -47,13 +53,17 @@ and Python's own 5 ms each would be most of its way."""
 log = logs.get_logger("wattle.host")
 
 Life = Callable[..., Awaitable[None]]
+Load = Callable[[], Mapping[str, AgentSettings]]
 
 
 class Host:
     """The agents of one process."""
 
-    def __init__(self, settings: Mapping[str, AgentSettings], *, at_rest: bool) -> None:
+    def __init__(self, settings: Mapping[str, AgentSettings], *, at_rest: bool, load: Load | None = None) -> None:
         self._settings = settings
+        self._load = load or (lambda: settings)
+        self._secured: Mapping[str, Any] = {}
+        self.next: Mapping[str, AgentSettings] | None = None  # what to start again with
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
         self._runtime: RuntimeAgent | None = None
@@ -64,11 +74,11 @@ class Host:
 
     def name(self, role: str) -> str:
         """A peer's name: the setting, but for agents that share a process with a runtime, which has it for itself."""
-        name = self._settings[role].name
-        return name if len(self._settings) == 1 or role == "runtime" else f"{name[:52]}-{role}"
+        return peer_name(self._settings[role].name, role, self._settings)
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
         """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
+        _refuse_open_ways(self._first)
         with ExitStack() as stack:
             stack.callback(FolderLock(self._first.data).close)
             if "runtime" in self._settings:
@@ -90,6 +100,8 @@ class Host:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
             nursery.start_soon(self._end_with_store)
+            if self._first.bundle is not None:
+                self._stay_member(bus, self._first.bundle, nursery)
             for role in self._settings:
                 await nursery.start(self._live, self._life(role, bus), nursery.cancel_scope)
             gc.freeze()  # what is loaded stays: looking through it again took a full collection 15 ms
@@ -149,7 +161,7 @@ class Host:
 
                 return GatewayAgent(name, settings, bus).run
             case _:
-                return partial(_router, name, bus, Keys(settings.namespace))
+                return partial(_router, name, bus, Keys(settings.namespace), settings.insecure)
 
     def _store_failed(self, error: StoreError) -> None:
         self._broken = self._broken or error
@@ -160,6 +172,38 @@ class Host:
         await self._broke.wait()
         assert self._broken is not None
         raise self._broken
+
+    # --- a secured cluster --------------------------------------------------------------------------------------------
+
+    def _stay_member(self, bus: Bus, bundle: Path, nursery: trio.Nursery) -> None:
+        from wattle.peer.rosters import Rosters, watch_file
+        from wattle.security.membership import join, problems
+
+        membership = join(bundle, self._first.data)
+        log.info("member of a cluster", as_=membership.bundle.common_name, until=membership.bundle.expires_at)
+        for problem in problems(membership):
+            log.warning(problem)
+        self._secured = membership.zenoh_values()
+        rosters = Rosters(bus, membership, lambda newer: self._learned(newer, nursery))
+        nursery.start_soon(rosters.run)
+        nursery.start_soon(watch_file, bundle, partial(self._start_again, nursery, "another bundle"))
+
+    def _learned(self, membership: Membership, nursery: trio.Nursery) -> None:
+        from wattle.security.membership import keep
+
+        keep(membership, self._first.data)
+        if membership.zenoh_values() != self._secured:  # else it tells of nobody that a link to is possible
+            self._start_again(nursery, "the roster")
+
+    def _start_again(self, nursery: trio.Nursery, why: str) -> None:
+        """End everything, for ``run_agents`` to start it with the settings as they are now; what cannot be used changes nothing."""
+        try:
+            self.next = self._load()
+        except SettingsError as error:
+            log.error(f"{why} changed and cannot be used, so everything goes on as it was", reason=error.message)
+            return
+        log.info(f"{why} changed: the session is opened anew")
+        nursery.cancel_scope.cancel()
 
     async def _stop_on_signal(self, nursery: trio.Nursery) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -176,7 +220,7 @@ class Host:
         nursery.cancel_scope.cancel()
 
 
-async def _router(name: str, bus: Bus, keys: Keys, task_status: trio.TaskStatus[None]) -> None:
+async def _router(name: str, bus: Bus, keys: Keys, insecure: bool, task_status: trio.TaskStatus[None]) -> None:
     """A router is its session; Wattle adds a name to be seen by."""
     incarnation = new_incarnation()
 
@@ -188,6 +232,7 @@ async def _router(name: str, bus: Bus, keys: Keys, task_status: trio.TaskStatus[
             "namespace": keys.namespace,
             "version": __version__,
             "protocol": PROTOCOL,
+            "insecure": insecure,
             "time": timestamp(time.time()),
         }
         query.reply(to_json(state), key=keys.state("router", name))
@@ -207,22 +252,31 @@ async def _router(name: str, bus: Bus, keys: Keys, task_status: trio.TaskStatus[
 
 
 def run_agents(
-    settings: Mapping[str, AgentSettings], *, ready: Callable[[list[str]], None], at_rest: bool = False
+    settings: Mapping[str, AgentSettings],
+    *,
+    ready: Callable[[list[str]], None],
+    at_rest: bool = False,
+    load: Load | None = None,
 ) -> None:
     """Run agents, one per role, until a signal stops them.
 
     The first role's settings say where the data is and how to join the network. ``ready`` is called with the endpoints once all
-    agents serve. A runtime ``at_rest`` takes no work until it is told to resume. Raises WattleError when they cannot start, or cannot
+    agents serve. A runtime ``at_rest`` takes no work until it is told to resume. ``load`` gives the settings anew, for members of a
+    secured cluster whose bundle is replaced. Raises WattleError when they cannot start, or cannot
     go on.
     """
-    host = Host(settings, at_rest=at_rest)
     first = next(iter(settings.values()))
     role = "+".join(settings)
     logs.configure(level=first.log_level, format=first.log_format, file=first.log_file, role=role, peer=first.name)
     sys.setswitchinterval(SWITCH_INTERVAL)
     limit_heaps()
     try:
-        trio.run(host.run, ready)
+        while True:
+            host = Host(settings, at_rest=at_rest, load=load)
+            trio.run(host.run, ready)
+            if host.next is None:
+                return
+            settings, ready = host.next, lambda _: None
     except* WattleError as group:
         raise next(_leaves(group)) from None
 
@@ -240,6 +294,21 @@ def _finds_others(settings: AgentSettings) -> bool:
     return bool(settings.connect or settings.multicast or settings.zenoh_config)
 
 
+def _refuse_open_ways(settings: AgentSettings) -> None:
+    """Start no agent that whoever comes could command, unless that is what its settings say."""
+    ways = open_ways(_zenoh_options(settings))
+    if not ways:
+        return
+    if not settings.insecure:
+        raise SettingsError(
+            f"{' and '.join(ways)}: without certificates whoever reaches this can run commands here. Make a cluster and give this agent"
+            " its bundle (wattle cluster init, --bundle), use sockets, or say --insecure where everybody who reaches it may do that",
+            code="INSECURE",
+            detail=ways,
+        )
+    log.warning("insecure: whoever reaches this can run commands here", ways=ways)
+
+
 def _zenoh_options(settings: AgentSettings) -> ZenohOptions:
     given = settings.model_fields_set
     return ZenohOptions(
@@ -249,4 +318,13 @@ def _zenoh_options(settings: AgentSettings) -> ZenohOptions:
         multicast=settings.multicast if settings.zenoh_config is None or "multicast" in given else None,
         lease_ms=round(settings.lease * 1000) if settings.zenoh_config is None or "lease" in given else None,
         config_file=settings.zenoh_config,
+        secured=_secured(settings),
     )
+
+
+def _secured(settings: AgentSettings) -> Mapping[str, Any]:
+    if settings.bundle is None:
+        return {}
+    from wattle.security.membership import join
+
+    return join(settings.bundle, settings.data).zenoh_values()

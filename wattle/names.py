@@ -7,6 +7,7 @@ Workflows, workers, runs, peers, namespaces, parameters, inputs and outputs are 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from wattle.errors import InvalidRequest
@@ -52,6 +53,11 @@ def as_name(text: str) -> str:
     """The nearest name to ``text``: for host names and titles of foreign documents. Never empty."""
     cleaned = _NOT_IN_NAMES.sub("-", text).strip("-._")[:64]
     return cleaned or "x"
+
+
+def peer_name(name: str, role: str, roles: Collection[str]) -> str:
+    """What the peer of one role is called in a process of these roles: as the process is, which a runtime has for itself among others."""
+    return name if len(roles) == 1 or role == "runtime" else f"{name[:52]}-{role}"
 
 
 def new_run_id(workflow: str, now: float, nonce: str) -> str:

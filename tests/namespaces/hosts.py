@@ -78,7 +78,7 @@ class Lan:
             namespace = f"{prefix}-{name}"
             place = folder / name
             place.mkdir(mode=0o700)
-            network = Network(place, environment, prefix=on(namespace))
+            network = Network(place, {"WATTLE_INSECURE": "true", **(environment or {})}, prefix=on(namespace))
             self.hosts[name] = Host(name, f"10.77.0.{number}", namespace, network)
 
     def __getitem__(self, name: str) -> Host:

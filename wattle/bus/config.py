@@ -12,9 +12,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ class ZenohOptions:
     lease_ms: int | None = None  # 1000: a silent link is given up after this many milliseconds
     wait_ms: int = 0  # client mode: how long to keep trying to connect; 0 tries every endpoint once
     config_file: Path | None = None
+    secured: Mapping[str, Any] = field(default_factory=dict)  # what a bundle has to say: TLS and access rules, by path
 
 
 def zenoh_config(options: ZenohOptions) -> zenoh.Config:
@@ -62,7 +63,7 @@ def zenoh_config(options: ZenohOptions) -> zenoh.Config:
         raise SettingsError(f"lease of {options.lease_ms} ms: must be at least 1 ms")
     config = _base(options.config_file)
     values = {} if options.config_file is not None else _defaults(options)
-    for path, value in (values | _explicit(options)).items():
+    for path, value in (values | _explicit(options) | dict(options.secured)).items():
         config.insert_json5(path, json.dumps(value))
     return config
 
@@ -70,6 +71,32 @@ def zenoh_config(options: ZenohOptions) -> zenoh.Config:
 def lease_of(options: ZenohOptions) -> float:
     """Seconds of silence after which others give up a link to a session with these options."""
     return float(json.loads(zenoh_config(options).get_json("transport/link/tx/lease"))) / 1000
+
+
+def open_ways(options: ZenohOptions) -> list[str]:
+    """The ways in which these options link a session to whoever comes, without certificates: endpoints, and multicast.
+
+    An address of this machine alone counts: it has other users. Multicast counts unless access rules deny what is not named, because what
+    is found by it is connected to, whatever it is.
+    """
+    config = zenoh_config(options)
+    ends = [*_endpoints(config, "listen"), *_endpoints(config, "connect")]
+    certified = json.loads(config.get_json("transport/link/tls/enable_mtls")) is True
+    ways = [end for end in dict.fromkeys(ends) if not _is_closed(end, certified)]
+    rules = json.loads(config.get_json("access_control"))
+    ruled = rules["enabled"] and rules["default_permission"] == "deny"
+    finds = json.loads(config.get_json("scouting/multicast/enabled")) is not False  # unset, Zenoh has it on
+    if finds and not ruled and not (options.mode == "client" and ends):
+        ways.append("multicast")
+    return ways
+
+
+def _is_closed(endpoint: str, certified: bool) -> bool:
+    """Whether only who is allowed to can be at the other end of it."""
+    protocol, _, rest = endpoint.partition("/")
+    if protocol in ("tls", "quic"):
+        return certified or "enable_mtls=true" in re.split(r"[#;]", rest)
+    return protocol == UNIX_SOCKET
 
 
 def open_session(options: ZenohOptions) -> zenoh.Session:

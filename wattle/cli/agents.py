@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wattle.cli import cluster
 from wattle.cli.hosting import ROLES, Flags, run_roles
 from wattle.errors import InvalidRequest, StoreError
 
@@ -31,7 +32,7 @@ def _shared(
         typer.Option(
             "--listen",
             metavar="ENDPOINT",
-            help="Where to listen; may be repeated. Default: DIR/wattle.sock alone. Whoever reaches a TCP endpoint can run commands.",
+            help="Where to listen; may be repeated. Default: DIR/wattle.sock alone.",
         ),
     ] = None,
     connect: Annotated[
@@ -39,6 +40,14 @@ def _shared(
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Settings (TOML). Default: WATTLE_CONFIG.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", metavar="FILE", help="A bundle of a secured cluster: wattle cluster issue."),
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Use TCP without certificates: whoever reaches it can run commands."),
     ] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="peer, client or router.")] = None,
     multicast: Annotated[
@@ -79,6 +88,14 @@ def _of_runtimes(
     """Options of runtimes."""
 
 
+def _to_join(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The bundle. Default: the one installed in the data folder.")
+    ] = None,
+) -> None:
+    """What join takes besides."""
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("up")(_command(up, _shared, _of_runtimes))
@@ -86,6 +103,7 @@ def register(app: typer.Typer) -> None:
     app.command("runtime")(_command(_agent("runtime", "executes tasks on this machine"), _shared, _of_runtimes))
     app.command("gateway")(_command(_agent("gateway", "answers the public keys"), _shared))
     app.command("router")(_command(_agent("router", "joins networks, and runs nothing"), _shared))
+    cluster.register(app, _command(cluster.join, _to_join, _shared, _of_runtimes))
     agent = typer.Typer(help="Run agents by name, or your own.", no_args_is_help=True)
     agent.command("run", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(agent_run)
     app.add_typer(agent, name="agent")

@@ -40,7 +40,7 @@ def complete_node(ctx: typer.Context, incomplete: str) -> list[str]:
 def _names(ctx: typer.Context, incomplete: str, ask: Callable[[Client], Iterable[str]]) -> list[str]:
     from wattle.client.blocking import Client
 
-    given = {key: ctx.params.get(key) for key in ("connect", "data", "namespace")}
+    given = {key: ctx.params.get(key) for key in ("connect", "data", "namespace", "bundle")}
     try:
         with Client(**given, timeout=1.0, patience=0.0) as client:
             return [name for name in islice(ask(client), 1000) if name.startswith(incomplete)][:_MOST]

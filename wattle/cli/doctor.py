@@ -41,6 +41,7 @@ def examine(settings: ClientSettings) -> list[Finding]:
         Finding("versions", True, f"Python {platform.python_version()}, eclipse-zenoh {version('eclipse-zenoh')}"),
         *_folder(settings.data),
         *([] if settings.connect else _socket(settings.data)),
+        *_credentials(settings),
         *_network(settings),
     ]
 
@@ -79,9 +80,13 @@ def _socket(data: Path) -> Iterator[Finding]:
 
 def _network(settings: ClientSettings) -> Iterator[Finding]:
     try:
-        with Client(settings.endpoints, namespace=settings.namespace, timeout=3.0, patience=0.0) as client:
+        with Client(
+            settings.endpoints, namespace=settings.namespace, bundle=settings.bundle, timeout=3.0, patience=0.0
+        ) as client:
             yield from _peers(client, settings)
-            yield from _clocks(client.get(Keys(settings.namespace).state()))
+            states = client.get(Keys(settings.namespace).state())
+            yield from _clocks(states)
+            yield from _insecure(states)
     except WattleError as error:
         fix = "start a network with wattle up, or name an endpoint with --connect"
         yield Finding("network", False, error.message, fix)
@@ -118,6 +123,38 @@ def _clocks(replies: list[Reply]) -> Iterator[Finding]:
             yield Finding("clocks", False, seen, "have both set by NTP")
     if told:
         yield Finding("clocks", True, f"{told} compared")
+
+
+def _insecure(replies: list[Reply]) -> Iterator[Finding]:
+    """Peers tell with their state that whoever reaches them can command them."""
+    states = [json.loads(reply.payload) for reply in replies if reply.ok]
+    for state in states:
+        if state.get("insecure"):
+            seen = f"{state['role']} {state['name']} takes orders from whoever reaches it (--insecure)"
+            yield Finding(
+                "security", False, seen, "make a cluster with certificates: wattle cluster init, docs/security.md"
+            )
+
+
+def _credentials(settings: ClientSettings) -> Iterator[Finding]:
+    """The bundle that is used here, and the one that is installed in the data folder."""
+    from wattle.security.membership import INSTALLED, join, problems
+
+    for path in dict.fromkeys((settings.bundle, settings.data / INSTALLED)):
+        if path is None or not path.exists():
+            continue
+        try:
+            membership = join(path, settings.data)
+        except WattleError as error:
+            yield Finding("certificate", False, error.message)
+            continue
+        wrong = problems(membership)
+        for problem in wrong:
+            yield Finding("certificate", False, problem)
+        if not wrong:
+            yield Finding(
+                "certificate", True, f"{membership.bundle.common_name} until {membership.bundle.expires_at[:16]}"
+            )
 
 
 def report(findings: list[Finding], as_json: bool) -> None:

@@ -23,19 +23,29 @@ Flags = dict[str, Any]
 def run_roles(roles: Sequence[str], flags: Flags, ready: Callable[[list[str]], None], *, at_rest: bool = False) -> None:
     """Run agents until they are stopped; see ``wattle.host.run_agents``. ``flags`` may name a file of settings as ``config``."""
     from wattle.host import run_agents
+
+    def load() -> dict[str, AgentSettings]:
+        return {role: _settings(role, flags) for role in roles}
+
+    run_agents(load(), ready=ready, at_rest=at_rest, load=load)
+
+
+def _settings(role: str, flags: Flags) -> AgentSettings:
     from wattle.settings import load_settings
     from wattle.settings.agents import AGENTS
 
-    given = {name: value for name, value in flags.items() if name != "config"}
-    settings: dict[str, AgentSettings] = {
-        role: load_settings(
-            AGENTS[role],
-            config=flags.get("config"),
-            flags={name: value for name, value in given.items() if role == "runtime" or name not in RUNTIME_FLAGS},
-        )
-        for role in roles
+    kind, config = AGENTS[role], flags.get("config")
+    given = {
+        name: value
+        for name, value in flags.items()
+        if name != "config" and (role == "runtime" or name not in RUNTIME_FLAGS)
     }
-    run_agents(settings, ready=ready, at_rest=at_rest)
+    settings = load_settings(kind, config=config, flags=given)
+    if settings.bundle is None:
+        return settings
+    from wattle.security.joining import settings_of_member
+
+    return settings_of_member(kind, settings.bundle, settings.data, config=config, flags=given)
 
 
 def leave(status: int) -> NoReturn:

@@ -19,25 +19,41 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def nodes(connect: o.Connect = None, data: o.Data = None, namespace: o.Namespace = None, json: o.Json = False) -> None:
+def nodes(
+    connect: o.Connect = None,
+    data: o.Data = None,
+    namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
+    json: o.Json = False,
+) -> None:
     """List nodes: what they are, have and do."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         output_for(json).listing(client.nodes(), NODE_COLUMNS, "no nodes")
 
 
 def drain(
-    node: o.Node, connect: o.Connect = None, data: o.Data = None, namespace: o.Namespace = None, json: o.Json = False
+    node: o.Node,
+    connect: o.Connect = None,
+    data: o.Data = None,
+    namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
+    json: o.Json = False,
 ) -> None:
     """Give a node no new tasks; what runs there goes on."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         _print(client.drain(node), json)
 
 
 def resume(
-    node: o.Node, connect: o.Connect = None, data: o.Data = None, namespace: o.Namespace = None, json: o.Json = False
+    node: o.Node,
+    connect: o.Connect = None,
+    data: o.Data = None,
+    namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
+    json: o.Json = False,
 ) -> None:
     """Give a drained node tasks again."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         _print(client.resume(node), json)
 
 

@@ -30,6 +30,12 @@ Namespace = Annotated[
     str | None,
     typer.Option("--namespace", metavar="NAME", help="The namespace. Default: WATTLE_NAMESPACE, else default."),
 ]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle", metavar="FILE", help="A client's bundle of a secured cluster. Default: WATTLE_BUNDLE, else none."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Give up after this time (exit status 3).")
@@ -51,23 +57,27 @@ ParamsFile = Annotated[
 ]
 
 
-def open_client(connect: list[str] | None, data: Path | None, namespace: str | None) -> Client:
+def open_client(connect: list[str] | None, data: Path | None, namespace: str | None, bundle: Path | None) -> Client:
     """The client that these options describe, not yet entered."""
     from wattle.client.blocking import Client
 
-    return Client(connect, data=data, namespace=namespace)
+    return Client(connect, data=data, namespace=namespace, bundle=bundle)
 
 
 @contextmanager
-def open_reader(connect: list[str] | None, data: Path | None, namespace: str | None) -> Iterator[Client]:
+def open_reader(
+    connect: list[str] | None, data: Path | None, namespace: str | None, bundle: Path | None
+) -> Iterator[Client]:
     """A client for commands that only look. Where nothing runs, what a data folder holds is served for as long as they look."""
     from wattle.client.blocking import Client
     from wattle.network import find_network_to_read
-    from wattle.settings import ClientSettings, load_settings
+    from wattle.security.clients import client_settings
 
-    settings = load_settings(ClientSettings, flags={"connect": connect, "data": data, "namespace": namespace})
+    settings = client_settings({"connect": connect, "data": data, "namespace": namespace, "bundle": bundle})
     with (
         find_network_to_read(settings) as network,
-        Client(network.ready(), namespace=settings.namespace, timeout=settings.timeout) as client,
+        Client(
+            network.ready(), namespace=settings.namespace, timeout=settings.timeout, bundle=settings.bundle
+        ) as client,
     ):
         yield client

@@ -38,11 +38,12 @@ def get(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
 ) -> None:
     """Ask for a key and print the answer; several answers are printed one a line, after their keys."""
     from wattle.client.answers import first_answer
 
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         replies = client.get(key, None if payload is None else payload_of(payload))
     answers = [reply for reply in replies if reply.ok]
     if len(answers) > 1:
@@ -76,9 +77,10 @@ def put(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
 ) -> None:
     """Put a payload on a key. A put has no answer: what was refused is told for a second, and then nothing more is heard."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         client.put(key, payload_of(payload))
 
 
@@ -96,12 +98,18 @@ def payload_of(text: str) -> bytes:
         raise InvalidRequest(f"payload {text}: {error.strerror or error}") from None
 
 
-def doctor(connect: o.Connect = None, data: o.Data = None, namespace: o.Namespace = None, json: o.Json = False) -> None:
+def doctor(
+    connect: o.Connect = None,
+    data: o.Data = None,
+    namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
+    json: o.Json = False,
+) -> None:
     """Look for what may be wrong here and on the network, and say what to change. Exit status 1 where something is."""
     from wattle.cli.doctor import examine, report
-    from wattle.settings import ClientSettings, load_settings
+    from wattle.security.clients import client_settings
 
-    settings = load_settings(ClientSettings, flags={"connect": connect, "data": data, "namespace": namespace})
+    settings = client_settings({"connect": connect, "data": data, "namespace": namespace, "bundle": bundle})
     findings = examine(settings)
     report(findings, json)
     if not all(finding.ok for finding in findings):

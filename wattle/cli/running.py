@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wattle.errors import InvalidRequest, Unavailable, WattleError
-from wattle.settings import ClientSettings, load_settings
+from wattle.security.clients import client_settings
 
 if TYPE_CHECKING:
     from wattle.cli.progress import Display
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wattle.core.model import Workflow
     from wattle.network import Network
     from wattle.protocol.records import RunView
+    from wattle.settings import ClientSettings
 
 EXIT = {"succeeded": 0, "failed": 1, "cancelled": 4}
 CANCEL_TIMEOUT = 30.0
@@ -42,6 +43,7 @@ class Job:
     connect: list[str] | None = None
     data: Path | None = None
     namespace: str | None = None
+    bundle: Path | None = None
     timeout: float | None = None
     json: bool = False
     quiet: bool = False
@@ -51,14 +53,14 @@ def execute(job: Job) -> int:
     """Run a document and give the exit status; raises WattleError."""
     from wattle.network import find_network
 
-    settings = load_settings(
-        ClientSettings, flags={"connect": job.connect, "data": job.data, "namespace": job.namespace}
+    settings = client_settings(
+        {"connect": job.connect, "data": job.data, "namespace": job.namespace, "bundle": job.bundle}
     )
     with _interruptible(), find_network(settings) as network:  # the child starts while the document is read
         try:
             text = read_document(job.file)
             workflow = check(text, job.file, job.params)
-            with _client(network, settings.namespace) as client:
+            with _client(network, settings) as client:
                 if network.joined:
                     _wake(client)
                 return _Execution(job, network, client, workflow).run(text)
@@ -73,10 +75,10 @@ def _wake(client: Client) -> None:
             client.resume(node.name)
 
 
-def _client(network: Network, namespace: str) -> Client:
+def _client(network: Network, settings: ClientSettings) -> Client:
     from wattle.client.blocking import Client
 
-    return Client(network.ready(), namespace=namespace)
+    return Client(network.ready(), namespace=settings.namespace, bundle=settings.bundle)
 
 
 class _Execution:

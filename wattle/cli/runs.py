@@ -31,6 +31,7 @@ def run(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     timeout: o.Timeout = None,
     json: o.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong.")] = False,
@@ -42,7 +43,7 @@ def run(
     from wattle.cli.running import Job, execute, parse_params
 
     params = parse_params(param, params_file)
-    raise typer.Exit(execute(Job(file, params, connect, data, namespace, timeout, json, quiet)))
+    raise typer.Exit(execute(Job(file, params, connect, data, namespace, bundle, timeout, json, quiet)))
 
 
 def submit(
@@ -55,6 +56,7 @@ def submit(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Submit a document and print the run's id."""
@@ -63,7 +65,7 @@ def submit(
     params = parse_params(param, params_file)
     text = read_document(file)
     check(text, file, params)
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         view = client.submit(text, params, run)
     _print_id(view, json)
 
@@ -73,6 +75,7 @@ def watch(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     timeout: o.Timeout = None,
     json: o.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong.")] = False,
@@ -81,7 +84,7 @@ def watch(
     from wattle.cli.progress import display_for, follow
     from wattle.cli.running import EXIT, timed
 
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         first = client.run(run)
         with timed(timeout, f"run {run} is not final"), display_for(json, quiet) as display:
             last = follow(client, first, display)
@@ -96,10 +99,11 @@ def status(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Show a run and its workers, failed ones first; without RUN, the nodes and the runs that are going on."""
-    with o.open_reader(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace, bundle) as client:
         if run is None:
             _overview(client, json)
         else:
@@ -174,10 +178,11 @@ def runs(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """List runs, newest first."""
-    with o.open_reader(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace, bundle) as client:
         found = client.runs(workflow, status)
         output_for(json).listing(found if everything else islice(found, limit), RUN_COLUMNS, "no runs")
 
@@ -193,6 +198,7 @@ def logs(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
 ) -> None:
     """Print a worker's output; without WORKER that of all, each line with its worker's name before it."""
     from wattle.cli.logs import Selection, show_all, show_one
@@ -201,7 +207,7 @@ def logs(
     if stderr and stdout:
         raise InvalidRequest("--stderr and --stdout exclude each other")
     selection = Selection(run, "stderr" if stderr else "stdout", follow, attempt, tail)
-    with o.open_reader(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace, bundle) as client:
         if worker is not None:
             show_one(client, selection, worker)
         else:
@@ -214,10 +220,11 @@ def cancel(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Cancel a run: its running tasks are ended, the rest is not started."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         view = client.cancel(run)
         _print_status(client.wait(run) if wait else view, json, "is being cancelled")
 
@@ -227,10 +234,11 @@ def retry(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Run again what did not succeed in a final run; what succeeded stays."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         _print_status(client.retry(run), json, "is going on; wattle watch shows it")
 
 
@@ -244,6 +252,7 @@ def prune(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Remove final runs for good, with their logs and private folders on all nodes."""
@@ -252,7 +261,7 @@ def prune(
     if bool(runs) == (older_than is not None):
         raise InvalidRequest("name runs, or give --older-than: one of the two")
     age = None if older_than is None else _age(older_than)
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         pruned = client.prune(runs or None, age)
     if json:
         print_json_line({"runs": pruned})

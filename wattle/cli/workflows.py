@@ -27,10 +27,11 @@ def workflows(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """List stored workflows."""
-    with o.open_reader(connect, data, namespace) as client:
+    with o.open_reader(connect, data, namespace, bundle) as client:
         found = client.workflows(status)
         output_for(json).listing(found if everything else islice(found, limit), WORKFLOW_COLUMNS, "no workflows")
 
@@ -42,13 +43,14 @@ def start(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
     """Start a run of a stored workflow and print the run's id."""
     from wattle.cli.running import parse_params
 
     params = parse_params(param, params_file)
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         view = client.start(name, params)
     if json:
         output_for(True).record(view, [])
@@ -61,9 +63,10 @@ def delete(
     connect: o.Connect = None,
     data: o.Data = None,
     namespace: o.Namespace = None,
+    bundle: o.Bundle = None,
 ) -> None:
     """Delete a stored workflow; its runs stay."""
-    with o.open_client(connect, data, namespace) as client:
+    with o.open_client(connect, data, namespace, bundle) as client:
         client.delete_workflow(name)
     print(f"workflow {name} is deleted")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from wattle.bus.base import Reply, Sample
 from wattle.bus.blocking import BlockingBus
@@ -27,6 +27,9 @@ from wattle.client.requests import Document, Request
 from wattle.client.steps import Happening, Policy, Steps
 from wattle.names import new_run_id
 from wattle.protocol.records import NodeView, RunView, WorkerView, WorkflowView
+
+if TYPE_CHECKING:
+    from wattle.security.bundle import Bundle
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,7 +62,8 @@ class Mailbox:
 class Client:
     """A connection to a network, as a context manager.
 
-    ``connect`` names endpoints (default: ``WATTLE_CONNECT``, else the socket in the data folder ``data``). ``timeout`` is for one
+    ``connect`` names endpoints (default: ``WATTLE_CONNECT``, else the socket in the data folder ``data``). ``bundle`` is
+    a client's of a secured cluster, which says where to connect as well (default: ``WATTLE_BUNDLE``, else none). ``timeout`` is for one
     answer and ``patience`` for a repeatable request whose answers fail to come, in seconds. Methods raise the errors of
     wattle/errors.py; Unavailable with code NO_NETWORK on entering, or NO_GATEWAY, says that there is nobody to ask.
 
@@ -74,15 +78,32 @@ class Client:
         data: str | Path | None = None,
         timeout: float | None = None,
         patience: float = 30.0,
+        bundle: str | Path | None = None,
     ) -> None:
-        self._connection: Connection = connection(connect, namespace, data, timeout)
+        self._connection: Connection = connection(connect, namespace, data, timeout, bundle)
         self._keys = self._connection.keys
         self._policy: Policy = self._connection.policy(time.monotonic, patience)
         self._bus: BlockingBus | None = None
 
     def __enter__(self) -> Self:
         self._bus = BlockingBus(self._connection.options)
+        if self._connection.bundle is not None:
+            try:
+                self._introduce(self._bus, self._connection.bundle)
+            except BaseException:
+                self.close()
+                raise
         return self
+
+    def _introduce(self, bus: BlockingBus, bundle: Bundle) -> None:
+        from wattle.client.introducing import MOMENT, TIMEOUT, Introduction
+
+        about = Introduction(bundle, time.monotonic)
+        while True:
+            replies = bus.get(self._keys.roster, about.question, timeout=TIMEOUT, everyone=True)
+            if not about.goes_on(replies):
+                return
+            time.sleep(MOMENT)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

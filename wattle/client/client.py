@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
@@ -30,6 +30,9 @@ from wattle.client.requests import Document, Request
 from wattle.client.steps import Happening, Policy, Steps
 from wattle.names import new_run_id
 from wattle.protocol.records import NodeView, RunView, WorkerView, WorkflowView
+
+if TYPE_CHECKING:
+    from wattle.security.bundle import Bundle
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,7 +64,8 @@ class Mailbox:
 class TrioClient:
     """A connection to a network, as an async context manager.
 
-    ``connect`` names endpoints (default: ``WATTLE_CONNECT``, else the socket in the data folder ``data``). ``timeout`` is for one
+    ``connect`` names endpoints (default: ``WATTLE_CONNECT``, else the socket in the data folder ``data``). ``bundle`` is
+    a client's of a secured cluster, which says where to connect as well (default: ``WATTLE_BUNDLE``, else none). ``timeout`` is for one
     answer and ``patience`` for a repeatable request whose answers fail to come, in seconds. Methods raise the errors of
     wattle/errors.py; Unavailable with code NO_NETWORK on entering, or NO_GATEWAY, says that there is nobody to ask.
 
@@ -76,15 +80,32 @@ class TrioClient:
         data: str | Path | None = None,
         timeout: float | None = None,
         patience: float = 30.0,
+        bundle: str | Path | None = None,
     ) -> None:
-        self._connection: Connection = connection(connect, namespace, data, timeout)
+        self._connection: Connection = connection(connect, namespace, data, timeout, bundle)
         self._keys = self._connection.keys
         self._policy: Policy = self._connection.policy(trio.current_time, patience)
         self._bus: ZenohBus | None = None
 
     async def __aenter__(self) -> Self:
         self._bus = await open_zenoh_bus(self._connection.options)
+        if self._connection.bundle is not None:
+            try:
+                await self._introduce(self._bus, self._connection.bundle)
+            except BaseException:
+                await self.close()
+                raise
         return self
+
+    async def _introduce(self, bus: ZenohBus, bundle: Bundle) -> None:
+        from wattle.client.introducing import MOMENT, TIMEOUT, Introduction
+
+        about = Introduction(bundle, trio.current_time)
+        while True:
+            replies = await bus.get(self._keys.roster, about.question, timeout=TIMEOUT, everyone=True)
+            if not about.goes_on(replies):
+                return
+            await trio.sleep(MOMENT)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattle.bus.config import ZenohOptions
 from wattle.client.credentials import Credentials
 from wattle.client.steps import Policy
 from wattle.protocol.keys import Keys
-from wattle.settings import ClientSettings, load_settings
+from wattle.security.clients import client_settings
+from wattle.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from wattle.security.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Connection:
     settings: ClientSettings
     keys: Keys
     credentials: Credentials
+    bundle: Bundle | None = None
 
     def attachment(self, key: str) -> bytes | None:
         """What goes with a request on ``key``: the token, which is for gateways alone."""
@@ -28,7 +34,10 @@ class Connection:
     @property
     def options(self) -> ZenohOptions:
         """A client session on the first of the endpoints that answers."""
-        return ZenohOptions(mode="client", connect=self.settings.endpoints)
+        tls = (
+            {} if self.bundle is None else {"transport/link/tls": self.bundle.tls}
+        )  # no rules: a client serves nothing
+        return ZenohOptions(mode="client", connect=self.settings.endpoints, secured=tls)
 
     def policy(self, clock: Callable[[], float], patience: float) -> Policy:
         """How patient the client is."""
@@ -41,9 +50,15 @@ def connection(
     namespace: str | None = None,
     data: str | Path | None = None,
     timeout: float | None = None,
+    bundle: str | Path | None = None,
 ) -> Connection:
     """The connection that arguments, variables and defaults describe; raises SettingsError."""
     endpoints = [connect] if isinstance(connect, str) else list(connect or ()) or None
-    flags = {"connect": endpoints, "namespace": namespace, "data": data, "timeout": timeout}
-    settings = load_settings(ClientSettings, flags=flags)
-    return Connection(settings, Keys(settings.namespace), Credentials(settings))
+    flags = {"connect": endpoints, "namespace": namespace, "data": data, "timeout": timeout, "bundle": bundle}
+    settings = client_settings(flags)
+    keys, credentials = Keys(settings.namespace), Credentials(settings)
+    if settings.bundle is None:
+        return Connection(settings, keys, credentials)
+    from wattle.security.bundle import read_bundle
+
+    return Connection(settings, keys, credentials, read_bundle(settings.bundle))

@@ -45,6 +45,7 @@ from wattle.peer.presence import new_incarnation
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import PROTOCOL, KeepAnswer, decode, encode
 from wattle.protocol.records import RunView, timestamp
+from wattle.protocol.verbs import COPIES, KEEP, PRUNED
 from wattle.settings import CoordinatorSettings
 from wattle.store.coordinator import CoordinatorStore
 
@@ -77,6 +78,7 @@ class CoordinatorAgent:
     ) -> None:
         self.name, self.bus, self.store = name, bus, store
         self.keys = Keys(settings.namespace)
+        self._insecure = settings.insecure
         self.incarnation = new_incarnation()
         options = CoordinatorOptions(
             lost_after=settings.lost_after,
@@ -296,11 +298,11 @@ class CoordinatorAgent:
     def _command(self, query: Query) -> None:
         verb = self.keys.cmd_verb(query.key)
         try:
-            if verb == "keep":
+            if verb == KEEP:
                 self._keep(query)
-            elif verb in CopyDesk.verbs:
+            elif verb in COPIES:
                 self._reply(query, self._desk.answer(verb, query.payload))
-            elif verb == "pruned":
+            elif verb == PRUNED:
                 answer = self.retention.answer(query)
                 if answer is None:
                     query.finish()
@@ -383,6 +385,7 @@ class CoordinatorAgent:
             "followers": {name: follower.kept for name, follower in self.core.replication.followers.items()},
             "active_runs": len(self.core.runs),
             "nodes": len(self.core.nodes),
+            "insecure": self._insecure,
             "time": timestamp(time.time()),
         }
         query.reply(to_json(state), key=self.keys.state("coordinator", self.name))

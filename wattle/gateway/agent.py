@@ -183,6 +183,7 @@ class GatewayAgent:
             "serving": self._duty.serving,
             "sees": [peer.peer for peer in self._presence.peers()],
             "open_requests": self._open,
+            "insecure": self._settings.insecure,
             "time": timestamp(time.time()),
         }
         query.reply(to_json(state), key=self.keys.state("gateway", self.name))

@@ -23,8 +23,6 @@ class CopyDesk:
     peer's own.
     """
 
-    verbs = ("copies", "copy", "forget")
-
     def __init__(
         self,
         copies: CopyTables,

@@ -13,6 +13,7 @@
     wattle/<ns>/blob/<digest>                           who holds this content
     wattle/<ns>/blob/<digest>/<peer>                    this content from that peer, ?offset=&limit=
     wattle/<ns>/log/<run>/<worker>/<attempt>/<stream>   a task's output: bytes, ?offset=&limit=
+    wattle/<ns>/roster                                  who is a member of a secured cluster (wattle/peer/rosters.py)
 
 The peer's name stands in the key, so that access rules can be written per peer. Names cannot hold key-expression characters
 (wattle/names.py), so no name can widen a key.
@@ -55,6 +56,16 @@ class Keys:
     def root(self) -> str:
         """``wattle/<ns>``."""
         return f"wattle/{self.namespace}"
+
+    @property
+    def everything(self) -> str:
+        """All keys of the namespace."""
+        return f"{self.root}/**"
+
+    @property
+    def roster(self) -> str:
+        """Where members of a secured cluster compare their rosters."""
+        return f"{self.root}/roster"
 
     # public requests
     def api(self, path: str = "**") -> str:

@@ -48,6 +48,7 @@ from wattle.protocol.messages import (
     encode,
 )
 from wattle.protocol.records import node_view
+from wattle.protocol.verbs import COPIES, OF_RUNTIMES
 from wattle.runtime.capacity import detect
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
 from wattle.runtime.launch import disk_full
@@ -146,7 +147,7 @@ class RuntimeAgent:
             declarations = [
                 self._files.serve(),
                 self.bus.serve(self.keys.state("runtime", self.name), self._answer_state),
-                *(self.bus.serve(self.keys.cmd(self.name, verb), self._command) for verb in self._verbs),
+                *(self.bus.serve(self.keys.cmd(self.name, verb), self._command) for verb in OF_RUNTIMES),
             ]
             self._presence = Presence(self.bus, self.keys, self._peer_changed)
             declarations.append(self.bus.declare_alive(self.keys.alive("runtime", self.name, self.incarnation)))
@@ -395,8 +396,6 @@ class RuntimeAgent:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    _verbs = ("assign", "cancel", "held", "facts", "keep", *CopyDesk.verbs, "discard", "drain", "resume")
-
     def _command(self, query: Query) -> None:
         try:
             self._take_command(self.keys.cmd_verb(query.key), query)
@@ -438,7 +437,7 @@ class RuntimeAgent:
             case "drain" | "resume":
                 self._orders.append(query)
                 self._loop.post(on.Drain() if verb == "drain" else on.Resume())
-            case verb if verb in CopyDesk.verbs:
+            case verb if verb in COPIES:
                 self._reply(query, self._desk.answer(verb, query.payload))
             case _:  # asked with a key wider than any command's
                 query.finish()

@@ -94,10 +94,21 @@ class AgentSettings(BaseModel):
     listen: Endpoints = Field(
         (),
         description="Zenoh endpoints to listen on. Empty: the socket wattle.sock in the data folder and nowhere else. "
-        "Whoever reaches an endpoint without access control can run commands here.",
+        "Others than sockets need a bundle, or insecure.",
     )
     connect: Endpoints = Field((), description="Zenoh endpoints of peers or routers to connect to, and to keep trying.")
     multicast: bool = Field(False, description="Find peers on the local network by multicast, and be found.")
+    bundle: ExistingFile | None = Field(
+        None,
+        description="A member's bundle of a secured cluster (wattle cluster issue): its key, whom to connect to and where to listen. "
+        "Name and namespace are the certificate's.",
+        json_schema_extra={"derived": "none"},
+    )
+    insecure: bool = Field(
+        False,
+        description="Use endpoints that reach other machines, or this one's other users, without certificates: whoever reaches "
+        "them can run commands here.",
+    )
     zenoh_config: ExistingFile | None = Field(
         None,
         description="A Zenoh configuration file (JSON5) to start from, for TLS and access control. What it says of mode, "
@@ -144,11 +155,11 @@ class AgentSettings(BaseModel):
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        elsewhere = self.listen or self.zenoh_config or self.mode == "client"
+        elsewhere = self.listen or self.zenoh_config or self.bundle or self.mode == "client"
         problem = None if elsewhere else socket_problem(self.data)
         if problem is not None:
             raise PydanticCustomError("socket", "{problem}", {"problem": problem, "field": "data"})
-        if self.mode == "client" and not (self.connect or self.multicast or self.zenoh_config):
+        if self.mode == "client" and not (self.connect or self.multicast or self.zenoh_config or self.bundle):
             text = "needs something to be a client of: give --connect"
             raise PydanticCustomError("client", "{problem}", {"problem": text, "field": "mode"})
         return self

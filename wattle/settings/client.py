@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from wattle.settings.base import Problem, Rejected
 from wattle.settings.values import (
     as_endpoints,
+    as_file,
     as_named,
     as_path,
     as_text,
@@ -56,6 +57,14 @@ class ClientSettings:
             "derived": "none",
         },
     )
+    bundle: Path | None = field(
+        default=None,
+        metadata={
+            "description": "A client's bundle of a secured cluster (wattle cluster issue NAME --role client), which also says where "
+            "to connect and the namespace.",
+            "derived": "none",
+        },
+    )
     timeout: float = field(default=10.0, metadata={"description": "Seconds to wait for an answer to one request."})
 
     @property
@@ -94,5 +103,6 @@ _RULES: dict[str, Callable[[object], Any]] = {
     "connect": as_endpoints,
     "token": as_text,
     "token_file": as_path,
+    "bundle": as_file,
     "timeout": as_timeout,
 }

@@ -25,12 +25,17 @@ log = get_logger("wattle.settings")
 
 
 def load_settings(
-    kind: type[Kind], *, config: Path | str | None = None, flags: Mapping[str, Any] | None = None
+    kind: type[Kind],
+    *,
+    config: Path | str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    beneath: Mapping[str, Any] | None = None,
 ) -> Kind:
     """The settings of one role.
 
     ``config`` is a TOML file, by default the one that ``WATTLE_CONFIG`` names, by default none. ``flags`` are values by field
-    name; None and empty lists count as not given. A variable that has nearly a setting's name is warned of, once per process.
+    name; None and empty lists count as not given. ``beneath`` takes the place of the defaults, as a bundle's values do. A variable
+    that has nearly a setting's name is warned of, once per process.
     Raises SettingsError that names every wrong value with its place.
     """
     given_variables = variables()
@@ -40,7 +45,8 @@ def load_settings(
 
     contents = _contents(kind, config, given_variables.get("config"))
     complaints = list(contents.complaints)
-    given = {name: value for name, value in contents.values.items() if name not in given_variables} | chosen
+    below = {**(beneath or {}), **contents.values}
+    given = {name: value for name, value in below.items() if name not in given_variables} | chosen
     try:
         settings = kind.build(given)
     except Rejected as rejected:

@@ -22,6 +22,7 @@ from wattle.settings.values import flag_name, variable_name
 _EXAMPLES: dict[str, object] = {
     "data": "/var/lib/wattle",
     "name": "lab-1",
+    "bundle": "/etc/wattle/lab-1.bundle",
     "zenoh_config": "zenoh-configs/router.json5",
     "token": "",
     "token_file": "/home/me/.wattle-token",

@@ -1,0 +1,186 @@
+"""Who has no certificate, another's, or the wrong one is refused by the node itself, and who has the right one is let through.
+
+The nodes here are Zenoh sessions with the configuration of agents, which hear all that Zenoh lets through; intruders are sessions that say
+what a program with that certificate could.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.security.conftest import KEYS, Cluster, Ear, ear, heard_of, whole_cluster
+from wattle.bus.config import ZenohOptions, open_session
+from wattle.errors import Unavailable
+from wattle.protocol.keys import Keys
+from wattle.security.bundle import read_bundle
+
+OTHER = Keys("other")
+EVIL = ("put", "delete", "query")
+
+MAY = {
+    "c2": {  # a coordinator
+        ("query", KEYS.cmd("n1", "assign")),
+        ("query", KEYS.cmd("n1", "cancel")),
+        ("query", KEYS.cmd("*", "discard")),
+        ("query", KEYS.feed("n1")),
+        ("query", KEYS.state("runtime", "n1")),
+        ("put", KEYS.event_run("r")),
+    },
+    "n2": {  # a runtime
+        ("put", KEYS.feed("n2")),
+        ("put", KEYS.state("runtime", "n2")),
+        ("query", KEYS.blob_from("0" * 64, "n1")),
+        ("query", KEYS.cmd("*", "pruned")),
+        ("put", f"{KEYS.root}/log/r/w/1/stdout"),
+    },
+    "alice": {  # a client
+        ("query", KEYS.api("runs")),
+        ("put", KEYS.api("runs/x")),
+        ("delete", KEYS.api("runs/x")),
+        ("query", f"{KEYS.root}/log/r/w/1/stdout"),
+    },
+}
+"""What members say to a node and are heard with."""
+
+WILD = [
+    (what, key)
+    for what in EVIL
+    for key in (
+        "**",
+        "*/**",
+        "*/default/**",
+        "wattle/**",
+        "wattle/*/feed/n1",
+        "wattle/default/**",
+        "wattle/default/*/**",
+        "wattle/d$*/cmd/n1/assign",
+        "wattle/default/a$*/**",
+    )
+]
+"""Key expressions that would take in more than any rule allows."""
+
+MAY_NOT = {
+    "c2": [
+        ("put", KEYS.feed("n1")),
+        ("put", KEYS.state("runtime", "n1")),
+        ("put", KEYS.api("runs/x")),
+        ("query", KEYS.api("runs")),
+        ("put", KEYS.cmd("n1", "assign")),
+    ],
+    "n2": [
+        ("query", KEYS.cmd("n1", "assign")),
+        ("query", KEYS.cmd("n1", "cancel")),
+        ("query", KEYS.cmd("*", "assign")),
+        ("query", KEYS.cmd("c1", "submit")),
+        ("put", KEYS.feed("n1")),
+        ("put", KEYS.feed()),
+        ("delete", KEYS.feed("n2")),
+        ("put", KEYS.state("runtime", "n1")),
+        ("put", KEYS.state("coordinator", "n2")),
+        ("put", KEYS.event_run("r")),
+        ("query", KEYS.api("runs")),
+        ("put", KEYS.api("runs/x")),
+        ("query", KEYS.feed("n1")),
+    ],
+    "alice": [
+        *((what, KEYS.feed("n1")) for what in EVIL),
+        *((what, KEYS.cmd("n1", "assign")) for what in EVIL),
+        *((what, KEYS.state("runtime", "n1")) for what in EVIL),
+        ("put", KEYS.state("client", "alice")),
+        ("put", KEYS.event_run("r")),
+        ("put", f"{KEYS.root}/log/r/w/1/stdout"),
+        ("query", KEYS.blob_from("0" * 64, "n1")),
+    ],
+    "mallory": [(what, key) for what in EVIL for key in (KEYS.api("runs"), KEYS.api(), OTHER.api("runs"))],
+    "oc": [("query", KEYS.cmd("n1", "assign")), ("put", KEYS.event_run("r")), ("query", KEYS.state("runtime", "n1"))],
+}
+"""What they say in vain: other roles' matters, other peers', another namespace's."""
+
+
+@pytest.fixture(scope="module")
+def node(cluster: Cluster) -> Iterator[Ear]:
+    """A runtime."""
+    with ear(cluster.open("n1")) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ear, Cluster]]:
+    """A runtime without rules, to show that what others refuse would arrive."""
+    made = whole_cluster(tmp_path_factory.mktemp("open") / "ca")
+    with ear(made.open("n1", rules=False)) as listener:
+        yield listener, made
+
+
+@pytest.mark.parametrize("name", sorted(MAY))
+def test_what_a_role_may_say_is_heard(name: str, node: Ear, cluster: Cluster) -> None:
+    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+    try:
+        assert heard_of(node, speaker, sorted(MAY[name]), KEYS.roster) == MAY[name]
+    finally:
+        speaker.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("name", sorted(MAY_NOT))
+def test_what_a_role_may_not_say_is_not_heard(name: str, node: Ear, cluster: Cluster) -> None:
+    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+    try:
+        assert heard_of(node, speaker, [*MAY_NOT[name], *WILD], KEYS.roster) == set()
+    finally:
+        speaker.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("name", sorted(MAY_NOT))
+def test_without_rules_all_of_it_would_be_heard(name: str, open_node: tuple[Ear, Cluster]) -> None:
+    listener, cluster = open_node
+    said = [*MAY_NOT[name], *WILD]
+    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+    try:
+        assert heard_of(listener, speaker, said, KEYS.roster) == set(said)
+    finally:
+        speaker.close()  # type: ignore[no-untyped-call]
+
+
+def _connects(options: ZenohOptions) -> bool:
+    try:
+        session = open_session(options)
+    except Unavailable:
+        return False
+    session.close()  # type: ignore[no-untyped-call]
+    return True
+
+
+def test_without_a_certificate_of_this_cluster_nobody_connects(node: Ear, cluster: Cluster, tmp_path: Path) -> None:
+    endpoint = cluster.endpoints("n1")[0]
+    tls = read_bundle(cluster.folder / "bundles" / "alice.bundle").tls
+    strangers = whole_cluster(tmp_path / "ca")
+    theirs = read_bundle(strangers.folder / "bundles" / "alice.bundle").tls
+    none = {"root_ca_certificate_base64": tls["root_ca_certificate_base64"], "enable_mtls": False}
+    trusting = {**theirs, "root_ca_certificate_base64": tls["root_ca_certificate_base64"]}
+
+    def with_(section: dict[str, object]) -> ZenohOptions:
+        return ZenohOptions(mode="client", connect=(endpoint,), secured={"transport/link/tls": section})
+
+    assert _connects(with_(tls))
+    assert not _connects(with_(none)), "no certificate"
+    assert not _connects(with_(theirs)), "another authority's certificate"
+    assert not _connects(with_(trusting)), "another authority's certificate, which trusts this one"
+    plain = endpoint.replace("tls/", "tcp/")
+    assert not _connects(ZenohOptions(mode="client", connect=(plain,))), "no TLS"
+
+
+def test_a_client_is_no_server(cluster: Cluster) -> None:
+    """A client's certificate is not good for being connected to: no stolen one can pose as a gateway."""
+    alice = cluster.member("alice").bundle
+    endpoint = f"tls/127.0.0.1:{cluster.member('n1').bundle.port + 0}"
+    del endpoint
+    from tests.security.conftest import free_port
+
+    place = f"tls/127.0.0.1:{free_port()}"
+    poser = open_session(ZenohOptions(listen=(place,), secured={"transport/link/tls": alice.tls}))
+    try:
+        own = cluster.member("c2").bundle.tls
+        assert not _connects(ZenohOptions(mode="client", connect=(place,), secured={"transport/link/tls": own}))
+    finally:
+        poser.close()  # type: ignore[no-untyped-call]

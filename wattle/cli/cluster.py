@@ -1,0 +1,250 @@
+"""Commands about a secured cluster: cluster init, issue, renew, revoke, list, push, and join."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wattle.cli.hosting import Flags, run_roles
+from wattle.errors import InvalidRequest, SettingsError, StoreError
+
+if TYPE_CHECKING:
+    from wattle.security.authority import Issued, Wanted
+
+NODE = ["coordinator", "gateway", "runtime"]
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--dir",
+        metavar="DIR",
+        envvar="WATTLE_CLUSTER",
+        help="The cluster's folder. Default: WATTLE_CLUSTER, else cluster.",
+    ),
+]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME[=HOST]...",
+        help="Members' names; with a host's name or address, others can connect to it there (n1=10.0.0.1, n1=10.0.0.1,n1.lan:7448).",
+    ),
+]
+Known = Annotated[list[str], typer.Argument(metavar="NAME...", help="Members' names.")]
+Role = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--role", help="coordinator, runtime, gateway, router or client; may be repeated for one process of several."
+    ),
+]
+Host = Annotated[
+    list[str] | None,
+    typer.Option("--host", metavar="HOST", help="A name or address at which others connect to it; may be repeated."),
+]
+Port = Annotated[int, typer.Option("--port", metavar="PORT", help="The port it listens on.", min=1, max=65535)]
+Namespaces = Annotated[
+    list[str] | None, typer.Option("--namespace", metavar="NAME", help="Its namespace. A router may serve several.")
+]
+Valid = Annotated[
+    str | None,
+    typer.Option("--valid", metavar="TIME", help="How long certificates last: 365d (the default), 12h, 90m, 30s."),
+]
+
+
+def register(app: typer.Typer, join: Any) -> None:
+    """Add these commands; ``join`` is made of ``join`` and the options of agents."""
+    cluster = typer.Typer(help="Make a secured cluster and its members' bundles.", no_args_is_help=True)
+    for command in (init, issue, renew, revoke, members, push):
+        cluster.command("list" if command is members else command.__name__)(command)
+    app.add_typer(cluster, name="cluster")
+    app.command("join")(join)
+
+
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The folder to make. Who can read it can join as anything.")
+    ],
+    nodes: Annotated[
+        list[str] | None,
+        typer.Option("--node", metavar="NAME=HOST", help="Issue a bundle of a whole node at once; may be repeated."),
+    ] = None,
+    port: Port = 7447,
+    namespace: Namespaces = None,
+    valid: Valid = None,
+) -> None:
+    """Make a cluster: a private certificate authority in a folder of its own, and with --node its first members."""
+    from wattle.security.authority import Authority
+
+    wanted = [_wanted(node, NODE, (), port, namespace, valid) for node in nodes or ()]
+    Authority.create(folder)
+    print(f"made {folder}: keep it on one machine, and a copy of it somewhere safe")
+    with Authority.open(folder) as authority:
+        for path in authority.issue(wanted) if wanted else ():
+            print(path)
+
+
+def issue(
+    names: Names,
+    role: Role = None,
+    host: Host = None,
+    port: Port = 7447,
+    namespace: Namespaces = None,
+    valid: Valid = None,
+    folder: Folder = Path("cluster"),
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to put the one bundle.")] = None,
+) -> None:
+    """Make new members: a bundle for each, to be copied to its machine. Without --role each is a whole node."""
+    from wattle.security.authority import Authority
+
+    if len(names) > 1 and (host or out):
+        raise InvalidRequest("--host and --out are for one name; write NAME=HOST to make several")
+    wanted = [_wanted(name, role or NODE, host or (), port, namespace, valid) for name in names]
+    with Authority.open(folder) as authority:
+        paths = authority.issue(wanted)
+        _print_paths(paths, out)
+
+
+def renew(
+    names: Known,
+    folder: Folder = Path("cluster"),
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to put the one bundle.")] = None,
+) -> None:
+    """Make members' keys and certificates anew. A running member takes up the new bundle when it is put in the old one's place."""
+    from wattle.security.authority import Authority
+
+    if len(names) > 1 and out:
+        raise InvalidRequest("--out is for one name")
+    with Authority.open(folder) as authority:
+        _print_paths(authority.renew(names), out)
+
+
+def revoke(names: Known, folder: Folder = Path("cluster")) -> None:
+    """Strike members off the roster; wattle cluster push tells those that run."""
+    from wattle.security.authority import Authority
+
+    with Authority.open(folder) as authority:
+        authority.revoke(names)
+    print(f"revoked {', '.join(names)}; tell the members that run: wattle cluster push --dir {folder}")
+
+
+def members(
+    folder: Folder = Path("cluster"), json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
+) -> None:
+    """List who was issued what."""
+    from wattle.cli.output import output_for
+    from wattle.security.authority import Authority
+
+    with Authority.open(folder) as authority:
+        output_for(json).listing(authority.members, _columns(), "no members")
+
+
+def push(
+    connect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--connect",
+            metavar="ENDPOINT",
+            help="A member to tell; may be repeated. Default: all that can be connected to.",
+        ),
+    ] = None,
+    folder: Folder = Path("cluster"),
+) -> None:
+    """Tell the members that run of the newest roster: after revoke, or when new members are to be let in before they come."""
+    from wattle.cli.pushing import push_rosters
+    from wattle.security.authority import Authority
+
+    with Authority.open(folder) as authority:
+        told = push_rosters(authority, connect)
+    for endpoint, problem in told.items():
+        print(f"{endpoint}: {problem or 'told'}")
+    if not told:
+        raise SettingsError("no member can be connected to: name an endpoint with --connect")
+    if any(told.values()):
+        raise typer.Exit(3)
+
+
+def join(flags: Flags) -> int:
+    """Install a bundle in the data folder and start what it is for; without a bundle, the one that is installed there."""
+    from wattle.security.bundle import read_bundle, write_private
+    from wattle.security.membership import INSTALLED
+    from wattle.settings import ClientSettings, load_settings
+
+    file: Path | None = flags.pop("file")
+    data = load_settings(ClientSettings, config=flags["config"], flags={"data": flags["data"]}).data
+    installed = data / INSTALLED
+    bundle = read_bundle(file or installed)
+    if bundle.is_client:
+        raise SettingsError(f"{file} is for a client, which runs nothing: name it with --bundle, or WATTLE_BUNDLE")
+    if file is not None:
+        from wattle.network import make_folder
+
+        make_folder(data)
+        write_private(installed, file.read_text())
+    try:
+        run_roles(bundle.roles, flags | {"bundle": installed}, lambda endpoints: print("ready", *endpoints, flush=True))
+    except StoreError as error:
+        if error.code != "STORE_IN_USE" or file is None:
+            raise
+        print(f"installed in {data}, where an agent runs: it takes up the new bundle in a moment")
+    return 0
+
+
+# --- what is asked for, and what is shown ------------------------------------------------------------------------------------
+
+
+def _wanted(
+    text: str,
+    roles: list[str],
+    hosts: Any,
+    port: int,
+    namespaces: list[str] | None,
+    valid: str | None,
+) -> Wanted:
+    from wattle.security.authority import Wanted
+
+    name, _, given = text.partition("=")
+    places = [*hosts, *(place for place in given.split(",") if place)]
+    ports = {int(match[2]) for place in places if (match := _PORT.fullmatch(place))}
+    if len(ports) > 1:
+        raise InvalidRequest(f"{text!r} names several ports; a member listens on one")
+    bare = tuple(match[1] if (match := _PORT.fullmatch(place)) else place for place in places)
+    extra = {} if valid is None else {"seconds": _seconds(valid)}
+    return Wanted(name, tuple(roles), bare, ports.pop() if ports else port, tuple(namespaces or ("default",)), **extra)
+
+
+_PORT = re.compile(r"([^:]+|\[.*\]):(\d{1,5})")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if match is None:
+        raise InvalidRequest(f"--valid {text!r} is no time; write 365d, 12h, 90m or 30s")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _print_paths(paths: list[Path], out: Path | None) -> None:
+    from wattle.security.bundle import write_private
+
+    if out is not None:
+        write_private(out, paths[0].read_text())
+    for path in paths if out is None else [out]:
+        print(path)
+
+
+def _columns() -> list[Any]:
+    from wattle.cli.output import Column
+    from wattle.protocol.records import timestamp
+
+    def state(member: Issued) -> str:
+        return "revoked" if member.revoked else f"until {(timestamp(member.expires_at) or '')[:16]}"
+
+    return [
+        Column("name", lambda member: member.name),
+        Column("roles", lambda member: "+".join(member.roles)),
+        Column("namespace", lambda member: ",".join(member.namespaces)),
+        Column("endpoints", lambda member: " ".join(member.endpoints)),
+        Column("certificate", state),
+    ]
