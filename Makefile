@@ -57,8 +57,9 @@ format: $(VENV)/installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reference: $(VENV)/installed ## write docs/settings.md and config/ anew from the code
+reference: $(VENV)/installed ## write docs/settings.md, config/ and the rules in docs/security.md anew from the code
 	$(BIN)/python -m wattle.settings.reference
+	$(BIN)/python -m wattle.security.reference
 
 clean: ## remove .venv, caches and the example's data
 	rm -rf $(VENV) .wattle build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -479,8 +479,10 @@ def test_a_shipped_file_gives_nothing_so_that_a_zenoh_config_holds(role: str) ->
 @pytest.mark.parametrize("role", KINDS)
 def test_a_shipped_file_names_every_setting_with_its_default(role: str, tmp_path: Path) -> None:
     text = (ROOT / "config" / f"{role}.toml").read_text(encoding="utf-8")
-    (tmp_path / "router.json5").touch()
-    text = re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE).replace("zenoh-configs", str(tmp_path))
+    for name in ("router.json5", "lab-1.bundle"):
+        (tmp_path / name).touch()
+    text = re.sub(r"^#(?=\w)", "", text, flags=re.MULTILINE)
+    text = text.replace("zenoh-configs", str(tmp_path)).replace("/etc/wattle", str(tmp_path))
     document = tomllib.loads(text)
     assert {*document, *document.pop(role, {})} - {role} == KINDS[role].setting_names()
     settings, usual = (load_settings(KINDS[role], config=config) for config in (file_with(tmp_path, text), None))

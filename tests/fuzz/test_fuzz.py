@@ -22,9 +22,8 @@ from wattle.bus.keyexpr import includes
 from wattle.core.model import RunRecord, TaskRecord, WorkerRecord
 from wattle.errors import InvalidRequest
 from wattle.gateway.request import Method
-from wattle.peer.copies import CopyDesk
 from wattle.protocol import messages
-from wattle.runtime.agent import RuntimeAgent
+from wattle.protocol.verbs import COPIES, KEEP, OF_RUNTIMES, PRUNED
 from wattle.store.owned import Definition, _Submitted
 
 
@@ -66,8 +65,8 @@ async def test_everything_that_agents_serve_and_hear_is_fuzzed(tmp_path: Path) -
                     assert any(includes(key, way) for way in asked if "*" not in way), f"nothing is told on {key}"
             commands = {*COMMANDS, *REQUESTS}
             requests = coordinator._requests
-            assert {*requests._verbs, *requests._tasks, *CopyDesk.verbs, "keep", "pruned"} <= commands
-            assert set(RuntimeAgent._verbs) <= commands
+            assert {*requests._verbs, *requests._tasks, *COPIES, KEEP, PRUNED} <= commands
+            assert set(OF_RUNTIMES) <= commands
             assert {*COMMANDS, *REQUESTS} <= {way.split("/")[-1] for way in asked}
             for method, pattern, *_ in gateway._routes.table:
                 path = re.sub("<[a-z]+>", "*", f"{ROOT}api/v1/{pattern}")

@@ -89,9 +89,10 @@ class Ear:
         self.session = session
         self.heard: list[tuple[str, str]] = []
         self._changed = Condition()
+        # On the thread that reads the link, so that what was said first is heard first.
         self._declared: list[Any] = [
-            session.declare_subscriber("**", self._on_sample),
-            session.declare_queryable("**", self._on_query),
+            session.declare_subscriber("**", zenoh.handlers.Callback(self._on_sample, indirect=False)),
+            session.declare_queryable("**", zenoh.handlers.Callback(self._on_query, indirect=False)),
         ]
 
     def _on_sample(self, sample: zenoh.Sample) -> None:
@@ -118,7 +119,7 @@ def ear(session: zenoh.Session) -> Iterator[Ear]:
     try:
         yield Ear(session)
     finally:
-        session.close()  # type: ignore[no-untyped-call]
+        session.close()
 
 
 def say(session: zenoh.Session, what: str, key: str) -> None:
