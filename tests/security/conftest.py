@@ -12,6 +12,7 @@ import pytest
 
 from tests.bus.networks import PATIENCE
 from tests.coordinator.world import KEYS, World, world
+from tests.security.members import Members, all_roles
 from wattle.errors import error_from_dict
 from wattle.security.roles import Role
 from wattle.security.tokens import issue, make_key
@@ -69,3 +70,9 @@ def api_of(net: World) -> Api:
         return json.loads(reply.payload)
 
     return api
+
+
+@pytest.fixture(scope="session")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Members:
+    """Bundles of every role."""
+    return all_roles(tmp_path_factory.mktemp("members") / "ca")

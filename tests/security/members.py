@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Condition
 from typing import Any
 
-import pytest
 import zenoh
 
 from wattle.bus.config import ZenohOptions, open_session
@@ -27,7 +26,7 @@ def free_port() -> int:
         return port
 
 
-class Cluster:
+class Members:
     """An authority's folder and its members' bundles."""
 
     def __init__(self, folder: Path) -> None:
@@ -59,9 +58,9 @@ class Cluster:
         return found.endpoints
 
 
-def whole_cluster(folder: Path) -> Cluster:
+def all_roles(folder: Path) -> Members:
     """Members of all roles in ``default``, some in ``other``; whoever has a host can be connected to."""
-    made = Cluster(folder)
+    made = Members(folder)
     made.issue(
         *(
             Wanted(name, (role,), (LOOPBACK,), free_port())
@@ -75,11 +74,6 @@ def whole_cluster(folder: Path) -> Cluster:
         Wanted("oc", ("coordinator",), namespaces=("other",)),
     )
     return made
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    return whole_cluster(tmp_path_factory.mktemp("cluster") / "ca")
 
 
 class Ear:

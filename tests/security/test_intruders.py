@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.conftest import KEYS, LOOPBACK, Cluster, Ear, ear, free_port, heard_of, whole_cluster
+from tests.security.members import KEYS, LOOPBACK, Ear, Members, all_roles, ear, free_port, heard_of
 from wattle.bus.config import ZenohOptions, open_session
 from wattle.errors import Unavailable
 from wattle.protocol.keys import Keys
@@ -99,23 +99,23 @@ MAY_NOT = {
 
 
 @pytest.fixture(scope="module")
-def node(cluster: Cluster) -> Iterator[Ear]:
+def node(members: Members) -> Iterator[Ear]:
     """A runtime."""
-    with ear(cluster.open("n1")) as listener:
+    with ear(members.open("n1")) as listener:
         yield listener
 
 
 @pytest.fixture(scope="module")
-def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ear, Cluster]]:
+def open_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ear, Members]]:
     """A runtime without rules, to show that what others refuse would arrive."""
-    made = whole_cluster(tmp_path_factory.mktemp("open") / "ca")
+    made = all_roles(tmp_path_factory.mktemp("open") / "ca")
     with ear(made.open("n1", rules=False)) as listener:
         yield listener, made
 
 
 @pytest.mark.parametrize("name", sorted(MAY))
-def test_what_a_role_may_say_is_heard(name: str, node: Ear, cluster: Cluster) -> None:
-    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+def test_what_a_role_may_say_is_heard(name: str, node: Ear, members: Members) -> None:
+    speaker = members.open(name, connect=members.endpoints("n1")[0])
     try:
         assert heard_of(node, speaker, sorted(MAY[name]), KEYS.roster) == MAY[name]
     finally:
@@ -123,8 +123,8 @@ def test_what_a_role_may_say_is_heard(name: str, node: Ear, cluster: Cluster) ->
 
 
 @pytest.mark.parametrize("name", sorted(MAY_NOT))
-def test_what_a_role_may_not_say_is_not_heard(name: str, node: Ear, cluster: Cluster) -> None:
-    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+def test_what_a_role_may_not_say_is_not_heard(name: str, node: Ear, members: Members) -> None:
+    speaker = members.open(name, connect=members.endpoints("n1")[0])
     try:
         assert heard_of(node, speaker, [*MAY_NOT[name], *WILD], KEYS.roster) == set()
     finally:
@@ -132,10 +132,10 @@ def test_what_a_role_may_not_say_is_not_heard(name: str, node: Ear, cluster: Clu
 
 
 @pytest.mark.parametrize("name", sorted(MAY_NOT))
-def test_without_rules_all_of_it_would_be_heard(name: str, open_node: tuple[Ear, Cluster]) -> None:
-    listener, cluster = open_node
+def test_without_rules_all_of_it_would_be_heard(name: str, open_node: tuple[Ear, Members]) -> None:
+    listener, members = open_node
     said = [*MAY_NOT[name], *WILD]
-    speaker = cluster.open(name, connect=cluster.endpoints("n1")[0])
+    speaker = members.open(name, connect=members.endpoints("n1")[0])
     try:
         assert heard_of(listener, speaker, said, KEYS.roster) == set(said)
     finally:
@@ -151,10 +151,10 @@ def _connects(options: ZenohOptions) -> bool:
     return True
 
 
-def test_without_a_certificate_of_this_cluster_nobody_connects(node: Ear, cluster: Cluster, tmp_path: Path) -> None:
-    endpoint = cluster.endpoints("n1")[0]
-    tls = read_bundle(cluster.folder / "bundles" / "alice.bundle").tls
-    strangers = whole_cluster(tmp_path / "ca")
+def test_without_a_certificate_of_this_cluster_nobody_connects(node: Ear, members: Members, tmp_path: Path) -> None:
+    endpoint = members.endpoints("n1")[0]
+    tls = read_bundle(members.folder / "bundles" / "alice.bundle").tls
+    strangers = all_roles(tmp_path / "ca")
     theirs = read_bundle(strangers.folder / "bundles" / "alice.bundle").tls
     none = {"root_ca_certificate_base64": tls["root_ca_certificate_base64"], "enable_mtls": False}
     trusting = {**theirs, "root_ca_certificate_base64": tls["root_ca_certificate_base64"]}
@@ -170,13 +170,13 @@ def test_without_a_certificate_of_this_cluster_nobody_connects(node: Ear, cluste
     assert not _connects(ZenohOptions(mode="client", connect=(plain,))), "no TLS"
 
 
-def test_a_client_is_no_server(cluster: Cluster) -> None:
+def test_a_client_is_no_server(members: Members) -> None:
     """A client's certificate is not good for being connected to: no stolen one can pose as a gateway."""
-    alice = cluster.member("alice").bundle
+    alice = members.member("alice").bundle
     place = f"tls/{LOOPBACK}:{free_port()}"
     poser = open_session(ZenohOptions(listen=(place,), secured={"transport/link/tls": alice.tls}))
     try:
-        own = cluster.member("c2").bundle.tls
+        own = members.member("c2").bundle.tls
         assert not _connects(ZenohOptions(mode="client", connect=(place,), secured={"transport/link/tls": own}))
     finally:
         poser.close()

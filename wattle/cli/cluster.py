@@ -20,7 +20,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 Folder = Annotated[
     Path,
     typer.Option(
-        "--dir",
+        "--cluster",
         metavar="DIR",
         envvar="WATTLE_CLUSTER",
         help="The cluster's folder. Default: WATTLE_CLUSTER, else cluster.",
@@ -127,7 +127,7 @@ def revoke(names: Known, folder: Folder = Path("cluster")) -> None:
 
     with Authority.open(folder) as authority:
         authority.revoke(names)
-    print(f"revoked {', '.join(names)}; tell the members that run: wattle cluster push --dir {folder}")
+    print(f"revoked {', '.join(names)}; tell the members that run: wattle cluster push --cluster {folder}")
 
 
 def members(
@@ -168,8 +168,9 @@ def push(
 
 def join(flags: Flags) -> int:
     """Install a bundle in the data folder and start what it is for; without a bundle, the one that is installed there."""
-    from wattle.security.bundle import read_bundle, write_private
+    from wattle.security.bundle import read_bundle
     from wattle.security.membership import INSTALLED
+    from wattle.security.private import replace_private
     from wattle.settings import ClientSettings, load_settings
 
     file: Path | None = flags.pop("file")
@@ -182,7 +183,7 @@ def join(flags: Flags) -> int:
         from wattle.network import make_folder
 
         make_folder(data)
-        write_private(installed, file.read_text())
+        replace_private(installed, file.read_text())
     try:
         run_roles(bundle.roles, flags | {"bundle": installed}, lambda endpoints: print("ready", *endpoints, flush=True))
     except StoreError as error:
@@ -226,10 +227,10 @@ def _seconds(text: str) -> float:
 
 
 def _print_paths(paths: list[Path], out: Path | None) -> None:
-    from wattle.security.bundle import write_private
+    from wattle.security.private import replace_private
 
     if out is not None:
-        write_private(out, paths[0].read_text())
+        replace_private(out, paths[0].read_text())
     for path in paths if out is None else [out]:
         print(path)
 

@@ -4,6 +4,7 @@
 
     DIR/ca.key         the private key (EC P-256, mode 0600): who has it can make itself anything
     DIR/ca.pem         its certificate, which every bundle carries
+    DIR/token.key      the key that signs people's tokens; DIR/token.pub, by which gateways check them (wattle/security/tokens.py)
     DIR/members.json   who was issued what; written before a bundle is, so that no certificate is unknown here
     DIR/bundles/       the bundles (wattle/security/bundle.py), one per member
 
@@ -26,7 +27,8 @@ from wattle.errors import NotFound, SettingsError
 from wattle.names import check_name
 from wattle.protocol.records import timestamp
 from wattle.security import certificates
-from wattle.security.bundle import Bundle, write_private
+from wattle.security.bundle import Bundle
+from wattle.security.private import replace_private
 from wattle.security.roster import (
     Member,
     Roster,
@@ -35,6 +37,7 @@ from wattle.security.roster import (
     common_name,
     taken_names,
 )
+from wattle.security.tokens import PRIVATE_NAME, PUBLIC_NAME, make_key
 
 CA_DAYS, MEMBER_DAYS = 3650.0, 365.0
 DAY = 86400.0
@@ -108,9 +111,11 @@ class Authority:
             raise SettingsError(f"{folder} has a cluster already: issue to it, or choose another folder")
         os.chmod(folder, 0o700)
         key, certificate = certificates.new_authority(seconds)
-        write_private(folder / _MEMBERS, _members_text(0, ()))
-        write_private(folder / _CERTIFICATE, certificate.decode())
-        write_private(folder / _KEY, key.decode())  # last: with it the folder is whole
+        replace_private(folder / _MEMBERS, _members_text(0, ()))
+        replace_private(folder / _CERTIFICATE, certificate.decode())
+        if not (folder / PRIVATE_NAME).exists():
+            make_key(folder / PRIVATE_NAME, folder / PUBLIC_NAME)
+        replace_private(folder / _KEY, key.decode())  # last: with it the folder is whole
 
     @classmethod
     @contextmanager
@@ -222,13 +227,13 @@ class Authority:
         return min(float(int(time.time() + seconds)), self._signer.expires_at)
 
     def _save(self, issued: dict[str, Issued], version: int) -> None:
-        write_private(self._folder / _MEMBERS, _members_text(version, issued.values()))
+        replace_private(self._folder / _MEMBERS, _members_text(version, issued.values()))
         self._issued, self._version = issued, version
 
     def _write_bundle(self, name: str) -> Path:
         file = self.bundle_file(name)
         file.parent.mkdir(mode=0o700, exist_ok=True)
-        write_private(file, self._bundle(self._issued[name]).as_text())
+        replace_private(file, self._bundle(self._issued[name]).as_text())
         return file
 
     def _bundle(self, one: Issued) -> Bundle:

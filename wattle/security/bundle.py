@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import secrets
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +17,12 @@ from typing import Any
 from wattle.errors import SettingsError
 from wattle.names import check_name
 from wattle.protocol.records import seconds
+from wattle.security.private import read_private
 from wattle.security.roster import Roster, check_roles, read_roster
 
 FORMAT = 1
-SIZE_MAX = 16 << 20
+MOST_BYTES = 1 << 20
+"""Bytes of a roster on its way, at most."""
 
 Signed = tuple[str, str]
 """A roster's text, and its signature."""
@@ -118,9 +117,9 @@ def entrances(rosters: Iterable[Roster]) -> list[str]:
 
 def read_bundle(path: Path) -> Bundle:
     """The bundle in a file; raises SettingsError that says what to do where it cannot be used."""
-    text = _read_private(path)
+    content = read_private(path, "bundle")
     try:
-        zenoh = json.loads(text)
+        zenoh = json.loads(content)
         about = zenoh["metadata"]["wattle"]
         tls = zenoh["transport"]["link"]["tls"]
         if about["format"] != FORMAT:
@@ -154,25 +153,6 @@ def _bundle(about: Mapping[str, Any], tls: Mapping[str, str]) -> Bundle:
     )
 
 
-def _read_private(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise SettingsError(
-                    f"bundle {path} may be read by others (mode {stat.S_IMODE(status.st_mode):o}), and holds a private key:"
-                    f" chmod 600 {path}"
-                )
-            data = file.read(SIZE_MAX + 1)
-        if len(data) > SIZE_MAX:
-            raise SettingsError(f"{path} is no bundle: it is larger than {SIZE_MAX} bytes")
-        return data.decode()
-    except OSError as error:
-        raise SettingsError(f"bundle {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is no bundle: it is no text") from None
-
-
 def signed_payload(signed: Signed) -> bytes:
     """A roster and its signature as they travel, and as they are kept."""
     return json.dumps(signed).encode()
@@ -180,33 +160,13 @@ def signed_payload(signed: Signed) -> bytes:
 
 def read_signed(payload: bytes | None) -> Signed | None:
     """The inverse; None where it is none."""
-    if payload is None or len(payload) > SIZE_MAX:
+    if payload is None or len(payload) > MOST_BYTES:
         return None
     try:
         text, signature = json.loads(payload)
     except (ValueError, TypeError, RecursionError):
         return None
     return (text, signature) if isinstance(text, str) and isinstance(signature, str) else None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Put a file in place whole or not at all, readable by its owner alone from its first byte on."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _time(text: str) -> str:

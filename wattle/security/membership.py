@@ -15,7 +15,8 @@ from typing import Any
 from wattle.errors import SettingsError
 from wattle.protocol.records import seconds
 from wattle.security.access import access_control
-from wattle.security.bundle import Bundle, Signed, entrances, read_bundle, read_signed, signed_payload, write_private
+from wattle.security.bundle import Bundle, Signed, entrances, read_bundle, read_signed, signed_payload
+from wattle.security.private import replace_private
 from wattle.security.roster import Member, Roster, read_roster
 
 INSTALLED = "member.bundle"
@@ -126,7 +127,7 @@ def is_genuine(membership: Membership, signed: Signed) -> bool:
 def keep(membership: Membership, data: Path) -> None:
     """Keep the rosters for the next start."""
     for roster, signed in zip(membership.rosters, membership.signed, strict=True):
-        write_private(_place(data, roster.namespace), signed_payload(signed).decode())
+        replace_private(_place(data, roster.namespace), signed_payload(signed).decode())
 
 
 def _newest(bundle: Bundle, known: Signed, data: Path | None) -> Signed:

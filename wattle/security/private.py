@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def write_private(path: Path, content: bytes, what: str) -> None:
         raise SettingsError(f"{what} {path} is there already; choose another name, or remove it first") from None
     except OSError as error:
         raise SettingsError(f"{what} {path} cannot be written: {error.strerror or error}") from None
+
+
+def replace_private(path: Path, text: str) -> None:
+    """Put a file in place, or in the place of another, whole or not at all; only this user may read it from its first byte on."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_private(aside, text.encode(), "private file")
+        with open(aside, "rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise SettingsError(f"private file {path} cannot be written: {error.strerror or error}") from None
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _problem(path: Path, found: os.stat_result) -> str | None:
