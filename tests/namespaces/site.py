@@ -70,7 +70,11 @@ class Site:
 
     def whole(self) -> None:
         """Wait until everybody sees everybody."""
-        wait_until(self._complete, "every gateway sees everybody", PATIENCE)
+        try:
+            wait_until(self._complete, "every gateway sees everybody", PATIENCE)
+        except AssertionError as error:
+            error.add_note(f"what gateways say: {self.door.gateways()}")
+            raise
         for agent in self.agents.values():
             if agent.role != "gateway":
                 wait_until(lambda agent=agent: self._sees_all(agent), f"{agent.name} sees everybody", PATIENCE)  # type: ignore[misc]
@@ -113,7 +117,8 @@ class Site:
         """Whether every gateway sees everybody, and ``door`` is on duty alone."""
         states = self.door.gateways()
         everywhere = all(set(state["sees"]).issuperset(self.agents) for state in states.values())
-        return len(states) == len(GATEWAYS) and everywhere and self.door.on_duty() == ["door"]
+        on_duty = [name for name, state in states.items() if state["serving"]]
+        return len(states) == len(GATEWAYS) and everywhere and on_duty == ["door"]
 
     def start(self, role: str, name: str, *options: str) -> Agent:
         """Start an agent, or start it again."""

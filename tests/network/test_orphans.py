@@ -64,33 +64,17 @@ def test_exit_statuses(worker: dict[str, Any], options: tuple[str, ...], status:
         assert {p.name for p in net.folder.iterdir()} <= {"document.json", "data"}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_cancels_and_kills_process_trees(number: signal.Signals) -> None:
+def test_sigterm_cancels_and_kills_process_trees() -> None:
+    """As Ctrl-C does: test_cleanup.py."""
     with network() as net:
         running = with_a_family(net)
-        running.send_signal(number)
+        running.send_signal(signal.SIGTERM)
         said, _ = running.communicate(timeout=40)
         assert running.returncode == 4, said
         assert "is cancelled" in said
         nothing_left(net)
         listed = json.loads(net.wattle("runs", "--data", str(net.folder / "data"), "--json").stdout)
         assert [r["status"] for r in listed] == ["cancelled"]
-
-
-def test_a_second_interrupt_leaves_at_once_and_nothing_stays() -> None:
-    with network() as net:
-        sign = net.folder / "sign"
-        stubborn = f"trap '' TERM; echo up > {sign}; while :; do sleep 1000; done"
-        running = start(net, write(net, script=stubborn, working_dir=str(net.folder), kill_after=60))
-        wait_until(sign.exists, "the task is up")
-        running.send_signal(signal.SIGINT)
-        assert running.stdout is not None
-        for line in running.stdout:
-            if "cancelling" in line:
-                break
-        running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 4
-        nothing_left(net)
 
 
 def test_sigkill_takes_everything_along() -> None:

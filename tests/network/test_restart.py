@@ -26,20 +26,36 @@ from tests.network.processes import (
 from wattle import Client
 
 
-@contextmanager
-def started(net: Network, script: str) -> Iterator[tuple[list[Agent], StockClient, Path, Path]]:
-    """A coordinator, a runtime and a gateway; a run ``r`` whose first worker has told its process number and waits at a gate."""
+def three(net: Network) -> list[Agent]:
     coordinator = net.start("coordinator")
-    agents = [coordinator, net.start("runtime", connect=coordinator), net.start("gateway", connect=coordinator)]
-    gate, ledger = net.folder / "gate", net.folder / "ledger"
+    return [coordinator, net.start("runtime", connect=coordinator), net.start("gateway", connect=coordinator)]
+
+
+@contextmanager
+def started(
+    net: Network, script: str, agents: list[Agent] | None = None, run: str = "r"
+) -> Iterator[tuple[list[Agent], StockClient, Path, Path]]:
+    """A coordinator, a runtime and a gateway; a run whose first worker has told its process number and waits at a gate."""
+    agents = agents or three(net)
+    gate, ledger = net.folder / f"gate-{run}", net.folder / f"ledger-{run}"
     os.mkfifo(gate)
     first = {"name": "first", "script": f"echo $$ >> {ledger}; read word < {gate}; {script}"}
     then = {"name": "then", "command": "echo then", "needs": ["first"]}
     with stock_client(agents[2].endpoint) as client:
         client.nodes(1)
-        client.get("runs", {"document": {"name": "f", "workers": [first, then]}, "run": "r"})
+        client.get("runs", {"document": {"name": "f", "workers": [first, then]}, "run": run})
         wait_until(lambda: ledger.exists() and ledger.read_text(), "the first task runs")
         yield agents, client, gate, ledger
+
+
+Site = tuple[Network, list[Agent]]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """One for tests that start again what they kill."""
+    with network() as net:
+        yield net, three(net)
 
 
 def open_gate(gate: Path) -> None:
@@ -66,28 +82,31 @@ def open_gate_and_see_it_end(gate: Path, ledger: Path) -> None:
 
 @pytest.mark.parametrize(("script", "expected"), [("exit 7", (7, None)), ("kill -USR1 $$", (None, signal.SIGUSR1))])
 def test_how_a_task_ended_while_its_runtime_was_dead_is_recorded(
-    script: str, expected: tuple[int | None, int | None]
+    site: Site, script: str, expected: tuple[int | None, int | None]
 ) -> None:
-    with network() as net, started(net, script) as (agents, client, gate, ledger):
+    net, agents = site
+    run = f"dead-{expected[0]}"
+    with started(net, script, agents, run) as (_, client, gate, ledger):
         agents[1].kill()
         open_gate_and_see_it_end(gate, ledger)
-        net.start("runtime", agents[1].name, connect=agents[0])
-        assert client.wait("r")["status"] == "failed"
-        (attempt,) = client.workers("r")["first"]["attempts"]
+        agents[1] = net.start("runtime", agents[1].name, connect=agents[0])
+        assert client.wait(run)["status"] == "failed"
+        (attempt,) = client.workers(run)["first"]["attempts"]
         assert (attempt["exit_code"], attempt["signal"]) == expected
         assert attempt["status"] == "failed"
 
 
-def test_what_ends_while_the_coordinator_is_dead_counts_once() -> None:
-    with network() as net, started(net, "echo $word") as (agents, client, gate, ledger):
+def test_what_ends_while_the_coordinator_is_dead_counts_once(site: Site) -> None:
+    net, agents = site
+    with started(net, "echo $word", agents, "once") as (_, client, gate, ledger):
         agents[0].kill()
         open_gate_and_see_it_end(gate, ledger)
-        net.start("coordinator", agents[0].name, connect=agents[1])
+        agents[0] = net.start("coordinator", agents[0].name, connect=agents[1])
         wait_until(lambda: coordinators(client), "the gateway sees the coordinator")
-        assert client.wait("r")["status"] == "succeeded"
-        assert {name: len(w["attempts"]) for name, w in client.workers("r").items()} == {"first": 1, "then": 1}
+        assert client.wait("once")["status"] == "succeeded"
+        assert {name: len(w["attempts"]) for name, w in client.workers("once").items()} == {"first": 1, "then": 1}
         assert len(ledger.read_text().split()) == 1
-        assert client.raw("runs/r/workers/first/logs/stdout") == b"word\n"
+        assert client.raw("runs/once/workers/first/logs/stdout") == b"word\n"
 
 
 def coordinators(client: StockClient) -> list[Any]:
@@ -101,17 +120,18 @@ def open_requests(client: StockClient, gateway: Agent) -> int:
     return found
 
 
-def test_a_client_that_waits_at_a_killed_gateway_is_answered_by_another() -> None:
-    with network() as net, started(net, "echo $word") as (agents, _, gate, _):
+def test_a_client_that_waits_at_a_killed_gateway_is_answered_by_another(site: Site) -> None:
+    net, agents = site
+    with started(net, "echo $word", agents, "waited") as (_, _, gate, _):
         coordinator, _, gateway = agents
         with (
             stock_client(coordinator.endpoint) as client,
             Client(connect=[coordinator.endpoint]) as waiting,
             ThreadPoolExecutor(1) as thread,
         ):
-            answer = thread.submit(waiting.wait, "r", 60)
+            answer = thread.submit(waiting.wait, "waited", 60)
             wait_until(lambda: open_requests(client, gateway) >= 1, "the client waits at the first gateway")
-            net.start("gateway", "second", connect=coordinator)
+            agents[2] = net.start("gateway", "second", connect=coordinator)
             gateway.kill()
             wait_until(lambda: client.on_duty() == ["second"], "the second answers")
             assert not answer.done()
