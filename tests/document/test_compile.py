@@ -33,7 +33,8 @@ mode: levels
 workers:
 - {name: a, command: "x 'y z'", args: [1], outputs: {o: f}, working_dir: sub, env_vars: {B: 3}, retries: {max: 2, delay: 1m}}
 - {name: b, script: s, args: [t], inputs: {i: a/o, j: a/o}, needs: [c, a], working_dir: /abs, priority: 0, on_failure: stop}
-- {name: c, command: x, resources: {cpus: 2, memory: 1MB, own: 3}, place: {labels: {l: v}, node: n}, timeout: 5, on_disconnect: stop}
+- {name: c, command: x, resources: {cpus: 2, memory: 1MB, own: 3}, place: {labels: {l: v}, node: n}, timeout: 5, on_disconnect: stop,
+   limits: {memory: 2MB, processes: 3, time: 1m}, sandbox: strict, run_as: nobody}
 """
     workflow = compile_document(load(text))
     a, b, c = workflow.workers.values()
@@ -45,6 +46,8 @@ workers:
     assert b.inputs == {"i": ("a", "o"), "j": ("a", "o")}
     assert b.needs == ("a", "c")
     assert (b.priority, b.on_failure) == (0, "stop")
+    assert (b.limits, b.sandbox, b.run_as) == ({}, "none", None)
+    assert (c.limits, c.sandbox, c.run_as) == ({"memory": 2e6, "processes": 3, "time": 60}, "strict", "nobody")
     assert (c.resources, c.labels, c.node) == ({"cpus": 2, "memory": 1e6, "own": 3}, {"l": "v"}, "n")
     assert (c.working_dir, c.timeout, c.on_disconnect, c.kill_after) == ("/w", 5, "stop", 10)
 

@@ -45,6 +45,9 @@ workers:
   timeout: 1h30m
   kill_after: 500ms
   resources: {cpus: 0.5, memory: 1.5GiB, gpus: 1, licence: 2}
+  limits: {memory: 1GiB, cpu: 1.5, processes: 64, open_files: 100, file_size: 10MB, time: 1m}
+  sandbox: strict
+  run_as: nobody
   place: {labels: {disk: ssd, rack: 4}, node: n1}
   priority: -1
   on_failure: stop
@@ -138,9 +141,14 @@ def test_every_key() -> None:
     assert first.timeout == 5400
     assert first.kill_after == 0.5
     assert first.resources.model_dump() == {"cpus": 0.5, "memory": 1.5 * 2**30, "gpus": 1, "licence": 2}
+    assert first.limits.model_dump() == {
+        "memory": 2**30, "cpu": 1.5, "processes": 64, "open_files": 100, "file_size": 1e7, "time": 60
+    }  # fmt: skip
+    assert (first.sandbox, first.run_as) == ("strict", "nobody")
     assert first.place.labels == {"disk": "ssd", "rack": "4"}
     assert second.retries.model_dump() == {"max": 2, "delay": 5, "backoff": 3, "max_delay": 600, "jitter": 0}
     assert (second.timeout, second.priority, second.on_failure, second.kill_after) == (None, None, None, 10)
+    assert (second.sandbox, second.run_as) == ("none", None)
 
 
 def test_full_uses_every_key_there_is() -> None:

@@ -43,6 +43,10 @@ def test_the_keys_of_resources_and_place_have_their_rows() -> None:
     assert rows(section("Where workers run")).keys() == keys.keys()
 
 
+def test_the_keys_of_limits_have_their_rows() -> None:
+    assert rows(section("Limits and sandbox")).keys() == SCHEMA["$defs"]["Limits"]["properties"].keys()
+
+
 @pytest.mark.parametrize("title", PARTS)
 def test_defaults_are_as_written(title: str) -> None:
     written: dict[str, Any] = {"": None, "none": None, "{}": {}, "[]": [], "the workflow's": None}
@@ -52,8 +56,10 @@ def test_defaults_are_as_written(title: str) -> None:
             assert key in PARTS[title]["required"]
         elif key == "retries":
             assert row[1] == str(about["default"]["max"])
-        elif key in ("resources", "place"):
+        elif key in ("resources", "place", "limits"):
             assert row[1] == "{}"
+        elif key == "sandbox":
+            assert row[1] == about["default"] == "none"
         elif row[1] in written:
             assert about["default"] == written[row[1]], key
         else:

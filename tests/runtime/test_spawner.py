@@ -64,7 +64,7 @@ def spawner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def spawn(folder: Path, id: str, *argv: str, after: str | None = None) -> dict[str, Any]:
-    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err"), after, False]]}
+    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err"), None, after, False]]}
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def spawn(folder: Path, id: str, *argv: str, after: str | None = None) -> dict[s
         b'{"open": 3}\n',
         b"\xff\n",
         b'{"kill": [["r/w/1", 9999]]}\n',
-        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null", null, false]]}\n',
-        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null", null, false]]}\n',
-        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null", null, false]]}\n',
+        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
+        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
         b'{"ack": 1}\n',
         b"[" * 100_000 + b"\n",
     ],

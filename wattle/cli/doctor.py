@@ -87,6 +87,7 @@ def _network(settings: ClientSettings) -> Iterator[Finding]:
             states = client.get(Keys(settings.namespace).state())
             yield from _clocks(states)
             yield from _insecure(states)
+            yield from _confinement(states)
     except WattleError as error:
         fix = "start a network with wattle up, or name an endpoint with --connect"
         yield Finding("network", False, error.message, fix)
@@ -105,6 +106,15 @@ def _peers(client: Client, settings: ClientSettings) -> Iterator[Finding]:
     for (role, name), count in names.items():
         if count > 1:
             yield Finding("names", False, f"{count} {role}s are called {name}", "give each its own --name")
+
+
+def _confinement(replies: list[Reply]) -> Iterator[Finding]:
+    """What each node can hold its tasks to; nothing of it has to be."""
+    for reply in replies:
+        if reply.ok and "/state/runtime/" in reply.key:
+            state = json.loads(reply.payload)
+            able = ", ".join(state.get("confines", ())) or "nothing that it has looked for"
+            yield Finding("limits and sandboxes", True, f"{state['name']} has {able}")
 
 
 def _clocks(replies: list[Reply]) -> Iterator[Finding]:

@@ -78,5 +78,6 @@ NODE_COLUMNS: list[Column[NodeView]] = [
     Column("cpus", lambda node: node.resources.get("cpus")),
     Column("memory", _memory),
     Column("labels", lambda node: node.labels),
+    Column("confines", lambda node: " ".join(node.confines) or None),
     Column("version", lambda node: node.version),
 ]

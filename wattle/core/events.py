@@ -367,6 +367,7 @@ class ProcessExited:
     usage: Usage
     at: float
     signalled: bool = False  # a signal had been sent to it before, on this runtime's order
+    reason: str = ""  # what is known of why it failed, such as that it was out of memory
 
 
 @value(frozen=True, slots=True)

@@ -116,6 +116,9 @@ class WorkerSpec:
     timeout: float | None = None
     kill_after: float = 10.0
     resources: dict[str, float] = field(default_factory=dict)  # cpus, memory (bytes), gpus, and the site's own
+    limits: dict[str, float] = field(default_factory=dict)  # what it gets at most: see wattle/runtime/confinement.py
+    sandbox: str = "none"  # none | standard | strict
+    run_as: str | None = None  # the user it runs as
     labels: dict[str, str] = field(default_factory=dict)  # what a node's labels must hold
     node: str | None = None
     priority: int = 0
@@ -185,6 +188,9 @@ class Assignment:
     timeout: float | None = None
     kill_after: float = 10.0
     resources: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    sandbox: str = "none"
+    run_as: str | None = None
     priority: int = 0
     on_disconnect: str = "continue"
     cause: str = ""
@@ -249,6 +255,7 @@ class NodeInfo:
     slots: int = 1
     resources: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    confines: tuple[str, ...] = ()  # limits it can set on tasks as a whole, and "sandbox", "run_as" where it has them
     draining: bool = False
     queued: int = 0
     running: int = 0

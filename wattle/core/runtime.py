@@ -323,7 +323,7 @@ class RuntimeCore:
             self._move(task, PhaseEvent.COLLECT)
             self.acts.append(do.Collect(held.assignment))
             return
-        self.end(task, *verdict(held), at=event.at)
+        self.end(task, *verdict(held, event.reason), at=event.at)
 
     def _collected(self, event: on.Collected) -> None:
         task = self.tasks.get(event.task)

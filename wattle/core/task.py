@@ -51,19 +51,18 @@ ENDINGS: dict[Ending, tuple[TaskStatus, str]] = {
 }
 
 
-def verdict(held: HeldTask) -> tuple[TaskStatus, str | None]:
-    """How a task whose process has exited ended, and why.
+def verdict(held: HeldTask, known: str = "") -> tuple[TaskStatus, str | None]:
+    """How a task whose process has exited ended, and why; ``known`` is what its spawner knows of a failure.
 
     A process that was told to stop has not succeeded even with exit status 0: many programs end so on SIGTERM, midway.
     """
     if held.ending is not None:
         status, reason = ENDINGS[Ending(held.ending)]
         return status, f"timed out after {held.assignment.timeout:g} s" if held.ending == Ending.TIMEOUT else reason
-    if held.signal is not None:
-        return TaskStatus.FAILED, f"killed by signal {_signal_name(held.signal)}"
-    if held.exit_code != 0:
-        return TaskStatus.FAILED, f"exit status {held.exit_code}"
-    return TaskStatus.SUCCEEDED, None
+    if held.exit_code == 0:
+        return TaskStatus.SUCCEEDED, None
+    how = f"exit status {held.exit_code}" if held.signal is None else f"killed by signal {_signal_name(held.signal)}"
+    return TaskStatus.FAILED, f"{known} ({how})" if known else how
 
 
 def _signal_name(number: int) -> str:

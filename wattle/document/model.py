@@ -131,6 +131,7 @@ Duration = Annotated[
 ]
 Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Bytes = Annotated[Amount, BeforeValidator(as_bytes), WithJsonSchema({"type": ["number", "string"], "minimum": 0})]
+User = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 OnFailure = Literal["stop", "continue"]
 
@@ -187,6 +188,29 @@ class Resources(_Part):
     gpus: Amount | None = Field(None, description="GPUs.")
 
 
+class Limits(_Part):
+    """What a worker gets at most, whatever it asks for: enforced by the node, or refused where that cannot."""
+
+    memory: Annotated[Bytes, Field(ge=2**20)] | None = Field(
+        None, description="Memory of all its processes, in bytes, or a text such as '512MB' or '2GiB'; 1 MiB or more."
+    )
+    cpu: Annotated[float, Field(ge=0.01, le=1e6, allow_inf_nan=False)] | None = Field(
+        None, description="CPUs' worth of time; fractions are fine."
+    )
+    processes: Annotated[int, Field(ge=1, le=4_000_000)] | None = Field(
+        None, description="Processes and threads at a time."
+    )
+    open_files: Annotated[int, Field(ge=8, le=1_000_000_000)] | None = Field(
+        None, description="Files that one process has open at a time; 8 or more."
+    )
+    file_size: Annotated[Bytes, Field(ge=1)] | None = Field(
+        None, description="Bytes of any file it writes, its output included, or a text such as '1GB'."
+    )
+    time: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="CPU time of one process: seconds, or a text such as '10m'; rounded up to whole seconds."
+    )
+
+
 class Place(_Part):
     """Where a worker may run."""
 
@@ -233,6 +257,13 @@ class Worker(_Part):
         10.0, description="From the TERM signal to the KILL signal when it is stopped: seconds or a text."
     )
     resources: Resources = Field(Resources(), description="What it uses while it runs.")
+    limits: Limits = Field(Limits(), description="What it gets at most.")
+    sandbox: Literal["none", "standard", "strict"] = Field(
+        "none", description="What it may see and touch of its node; a node may require more."
+    )
+    run_as: User | None = Field(
+        None, description="The user it runs as, on nodes whose runtime is root's. None: as the node says."
+    )
     place: Place = Field(Place(), description="Where it may run.")
     priority: Priority | None = Field(
         None, description="Higher goes first among workers that could start. None: the workflow's."

@@ -143,6 +143,7 @@ class NodeView:
     queued: int
     resources: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    confines: list[str] = field(default_factory=list)
     incarnation: str = ""
     version: str = ""
 
@@ -157,6 +158,7 @@ def node_view(info: NodeInfo, status: str) -> NodeView:
         queued=info.queued,
         resources=info.resources,
         labels=info.labels,
+        confines=list(info.confines),
         incarnation=info.incarnation,
         version=info.version,
     )

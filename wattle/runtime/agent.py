@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 
 import trio
 from pydantic_core import to_json
@@ -50,6 +51,7 @@ from wattle.protocol.messages import (
 from wattle.protocol.records import node_view
 from wattle.protocol.verbs import COPIES, OF_RUNTIMES
 from wattle.runtime.capacity import detect
+from wattle.runtime.confining import Confining
 from wattle.runtime.files import Blob, Files, InputsMissing, OutputMissing
 from wattle.runtime.launch import disk_full
 from wattle.runtime.launching import Starting
@@ -102,6 +104,7 @@ class RuntimeAgent:
         self._settings = settings
         self._starting = spawner
         self._folders = Folders(settings.data)
+        self._confining = Confining(settings, self._folders)
         self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
         self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
         self._claims: dict[int, tuple[Query, str]] = {}  # and by whom
@@ -125,6 +128,8 @@ class RuntimeAgent:
         self.core.restore(held, self.store.fences({task.assignment.run for task in held}), time.time())
         self.core.copies.cursors = self.store.copies.cursors()
         die = self._settings.die_with_runtime
+        if self._confining.demanded:
+            await trio.to_thread.run_sync(self._confining.examine)
         async with (
             trio.open_nursery() as nursery,
             open_processes(
@@ -153,6 +158,8 @@ class RuntimeAgent:
             declarations.append(self.bus.declare_alive(self.keys.alive("runtime", self.name, self.incarnation)))
             log.info("runtime ready", slots=self._slots, resources=self._resources, held=len(self.core.tasks))
             task_status.started()
+            if not die:  # an embedded network finds out when it has to
+                nursery.start_soon(self._examine)
             try:
                 await self._left.wait()
                 with trio.move_on_after(LEAVE_LINGER):
@@ -167,6 +174,10 @@ class RuntimeAgent:
                 self._feed.close()
                 self._loop.stop()
                 nursery.cancel_scope.cancel()
+
+    async def _examine(self) -> None:
+        await trio.to_thread.run_sync(self._confining.examine)
+        self._tell_state()
 
     def leave(self) -> None:
         """Take nothing new, give what runs ``stop_timeout`` seconds, hand back the rest; ``run`` returns when that is done."""
@@ -232,7 +243,7 @@ class RuntimeAgent:
                 case do.SetTimer(at):
                     self._loop.set_timer(at)
                 case do.NodeUpdate():
-                    self.bus.put(self.keys.state("runtime", self.name), encode(self.info()), priority=Priority.CONTROL)
+                    self._tell_state()
                 case do.Left():
                     self._left.set()
         if acknowledged:
@@ -288,8 +299,12 @@ class RuntimeAgent:
             while after in self._not_started:
                 after = self._not_started[after]
             try:
+                confined = self._confining.confine(spawn.assignment, at)
                 self._make_folders(spawn.assignment.run, at)
                 request = SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, after, spawn.on_success)
+                if confined is not None:
+                    self._confining.give_folders(spawn.assignment, at, confined)
+                    request = replace(request, env={**confined.env, **at.env}, confined=confined.request)
                 self._processes.spawn([request])
             except InvalidRequest as error:
                 self._do_not_start(spawn, error.message)
@@ -322,8 +337,8 @@ class RuntimeAgent:
                     # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
                     self._processes.acknowledge([id])
                     self._loop.post(on.ProcessesLost((id,)))
-                case Exited(id, exit_code, signal, usage, at, _, signalled):
-                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at, signalled))
+                case Exited(id, exit_code, signal, usage, at, signalled=signalled, reason=reason):
+                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at, signalled, reason))
                 case SpawnerLost(tasks):
                     log.error("spawner lost", tasks=len(tasks))
                     self._loop.post(on.ProcessesLost(tasks))
@@ -371,6 +386,7 @@ class RuntimeAgent:
     async def _prepare(self, assignment: Assignment) -> None:
         try:
             at = layout(assignment, self._folders)
+            self._confining.confine(assignment, at)  # what is not to be had here is refused before anything is made
             make_folder(at.cwd)
             fetched = await self._files.place(assignment, at)
         except InputsMissing as error:
@@ -386,8 +402,9 @@ class RuntimeAgent:
         at = layout(assignment, self._folders)
         written = declared_outputs(assignment)
         try:
+            self._confining.check_outputs(assignment, at)
             blobs = await self._files.collect(at.outputs)
-        except (OutputMissing, OSError) as error:
+        except (OutputMissing, InvalidRequest, OSError) as error:
             self._loop.post(on.CollectFailed(assignment.id, str(error)))
             return
         self._blobs.extend((assignment.run, _row(blob)) for blob in blobs.values())
@@ -467,12 +484,16 @@ class RuntimeAgent:
             slots=self._slots,
             resources=self._resources,
             labels=self._labels,
+            confines=self._confining.confines,
             draining=self.core.draining,
             queued=self.core.queued,
             running=self.core.running,
             version=__version__,
             protocol=PROTOCOL,
         )
+
+    def _tell_state(self) -> None:
+        self.bus.put(self.keys.state("runtime", self.name), encode(self.info()), priority=Priority.CONTROL)
 
     def _answer_state(self, query: Query) -> None:
         query.reply(encode(self.info()), key=self.keys.state("runtime", self.name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Sequence
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _DEFAULT_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
@@ -21,11 +22,20 @@ def disk_full(error: BaseException | None) -> bool:
     return False
 
 
-def start(argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> int:
+def start(
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str,
+    stdout: str,
+    stderr: str,
+    wrap: Sequence[str] = (),
+    status: int | None = None,
+) -> int:
     """Start a process as the leader of a session of its own and return its number; leaves this process in ``cwd``.
 
-    ``stdout`` and ``stderr`` are files, made or appended to. Signals are as the system has them by default. Raises OSError,
-    ValueError or TypeError: ``explain`` makes a sentence of it.
+    ``stdout`` and ``stderr`` are files, made or appended to. Signals are as the system has them by default. ``wrap`` is a command line that
+    becomes ``argv`` in the end, ``status`` what it has as its descriptor 3. Raises OSError, ValueError or TypeError: ``explain`` makes a
+    sentence of it.
     """
     os.chdir(cwd)
     if not argv:
@@ -37,7 +47,14 @@ def start(argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: s
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, stdout, _LOG_FLAGS, 0o600),
         (os.POSIX_SPAWN_OPEN, 2, stderr, _LOG_FLAGS, 0o600),
+        *(() if status is None else ((os.POSIX_SPAWN_DUP2, status, 3),)),
     )
+    if wrap:  # what it becomes in the end is looked at now, for its failure to start would be the last thing to be seen
+        if not os.access(program, os.F_OK):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), program)
+        if os.path.isdir(program) or not os.access(program, os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), program)
+        program, argv = wrap[0], [*wrap, *argv]
     return os.posix_spawn(
         program, argv, env, file_actions=files, setsid=True, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
     )

@@ -13,7 +13,7 @@ from wattle.core.model import TaskId, Usage
 class SpawnRequest:
     """One process to start, now or once ``after`` has ended, with ``on_success`` only if that ends well (see Waiting).
 
-    ``env`` is added to the runtime's own environment; the files are made or appended to.
+    ``env`` is added to the runtime's own environment; the files are made or appended to. ``confined`` is a Confinement's request.
     """
 
     id: TaskId
@@ -24,6 +24,7 @@ class SpawnRequest:
     stderr: str
     after: TaskId | None = None
     on_success: bool = False
+    confined: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Exited(TaskEvent):
     Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or because the
     runtime it was to die with was gone; ``signalled`` that a signal had been sent before, on the runtime's order. Peak memory is at least
     the spawner's own, about 11 MB: the kernel counts from the fork. Its process and when that started are told again here, for a runtime
-    that was not there then.
+    that was not there then. ``reason`` is what the spawner knows of why a confined task failed.
     """
 
     exit_code: int | None
@@ -72,6 +73,7 @@ class Exited(TaskEvent):
     signalled: bool = False
     pid: int | None = None
     started_at: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

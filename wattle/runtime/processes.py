@@ -337,7 +337,7 @@ def kill_orphans(orphans: Iterable[tuple[int, float]]) -> list[int]:
 
 def _line(request: SpawnRequest) -> bytes:
     after = None if request.after is None else str(request.after)
-    what = [str(request.id), request.argv, request.env, request.cwd, request.stdout, request.stderr]
+    what = [str(request.id), request.argv, request.env, request.cwd, request.stdout, request.stderr, request.confined]
     line = encode({"spawn": [[*what, after, request.on_success]]})
     if len(line) > LINE_MAX:
         raise InvalidRequest("its command, script and environment are too long")

@@ -1,37 +1,40 @@
 """The spawner: a small process that starts tasks, outlives the runtime, and keeps exit statuses until they are acknowledged.
 
 ``main FOLDER [--linger SECONDS] [--grace SECONDS]``, started by wattle/runtime/processes.py without site packages: it imports the
-standard library and its neighbours channel, exits, launch, procfs and waiting, and nothing else. It prints ``ready`` once
+standard library and its neighbours channel, exits, launch, procfs and waiting, with the first confined task confined and cgroups, and
+nothing else. It prints ``ready`` once
 ``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a newer connection replaces an older one.
 
 Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
 
     {"open": {"environ": {...}, "die_with_runtime": false}}      first on every connection; environ is the base of every task's
     {"ack": [id, ...]}                                           these ends are stored: forget them
-    {"spawn": [[id, argv, env, cwd, stdout, stderr, after, on_success], ...]}   a known id is not started again: it is told again
+    {"spawn": [[id, argv, env, cwd, stdout, stderr, confined, after, on_success], ...]}   a known id is told again, not started again
     {"kill": [[id, signal], ...]}                                to the whole process group; one that waits is not started
     {"revoke": [id, ...]}                                        those of these that wait are not started
     {"stop": true}                                               end all tasks, then this process
 
 ``after`` is null, or the id of a task: the new one waits for its end, if that is still to come; with ``on_success`` it starts only if that
 exits with status 0 and nobody has told it to end. Asked for again with null, one that waits starts at once; asked for again otherwise,
-it goes on waiting as it did.
+it goes on waiting as it did. ``confined`` is null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
 here by itself, are told at most ``_LINGER`` seconds later, all others at once. All but starts are kept until they are acknowledged::
 
-    {"held": {"version": 2, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"held": {"version": 3, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
     started = [id, pid, at]
-    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at]
+    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason]
 
 ``skipped`` are those that waited and will not start. ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``,
-SIGTERM, or the loss of a ``die_with_runtime`` runtime; ``signalled`` one that had been sent a signal, on the runtime's order.
+SIGTERM, or the loss of a ``die_with_runtime`` runtime; ``signalled`` one that had been sent a signal, on the runtime's order. ``reason``
+is what is known of why a confined task failed, else empty.
 
 What always holds. A task is a session and process group of its own, and nothing of it survives its first process: the group is killed
 while its leader is a zombie still, so that the group's number cannot have been given away; processes that left the group are adopted
-here (this process is a subreaper) and told apart by their environment. Exits that nobody acknowledged are in ``FOLDER/exits.json`` once
-this process has ended. A spawner that finds its forerunner was killed kills what that one left behind before it serves.
+here (this process is a subreaper) and told apart by their environment. What is in a task's control group is killed, and the
+group removed. Exits that nobody acknowledged are in ``FOLDER/exits.json`` once this process has ended. A spawner that finds its forerunner
+was killed kills what that one left behind before it serves.
 """
 
 from __future__ import annotations
@@ -46,13 +49,17 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattle.runtime.channel import VERSION, Connection, listen
 from wattle.runtime.exits import load_exits, save_exits
 from wattle.runtime.launch import disk_full, explain, start
 from wattle.runtime.procfs import children, has_children, kill_group, kill_left_behind, task_of
 from wattle.runtime.waiting import Waiting
+
+if TYPE_CHECKING:
+    from wattle.runtime.cgroups import Group
+    from wattle.runtime.confined import Confined
 
 _FIRST_LINGER = 10.0  # seconds
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
@@ -68,12 +75,13 @@ _PR_SET_CHILD_SUBREAPER = 36
 class _Task:
     """A running task, by its first process, which leads its group."""
 
-    __slots__ = ("at", "id", "pid", "signalled", "stopped")
+    __slots__ = ("at", "confined", "id", "pid", "signalled", "stopped")
 
-    def __init__(self, id: str, pid: int, at: float) -> None:
+    def __init__(self, id: str, pid: int, at: float, confined: Confined | None) -> None:
         self.id = id
         self.pid = pid
         self.at = at
+        self.confined = confined
         self.signalled = False
         self.stopped = False
 
@@ -100,6 +108,7 @@ class _Spawner:
         self.skipped: list[str] = []
         self.exited: list[list[Any]] = []
         self.tell_at: float | None = None  # when what happened is to be told, by the monotonic clock
+        self.leaving: list[Group] = []  # control groups of ended tasks that are not gone yet
         self.swept_at = 0.0
         self.sweep_due = False
         self.moved = False  # into some task's folder
@@ -168,6 +177,7 @@ class _Spawner:
             self.connection.sock.settimeout(1.0)
             self.connection.send()
         self.save(list(self.exits.values()))
+        _end_groups(self.folder)
         with suppress(FileNotFoundError):
             os.unlink(f"{self.folder}/spawner.sock")
 
@@ -337,7 +347,16 @@ class _Spawner:
             self.skipped.append(record[0])
         self.tell(0)
 
-    def spawn(self, id: str, argv: list[str], env: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
+    def spawn(
+        self,
+        id: str,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        stdout: str,
+        stderr: str,
+        how: dict[str, Any] | None,
+    ) -> None:
         task = self.tasks.get(id)
         if task is not None:
             self.started.append([id, task.pid, task.at])
@@ -352,13 +371,20 @@ class _Spawner:
             return
         at = time.time()
         self.moved = True
+        confined = None
         try:
-            env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
-            pid = start(argv, env, cwd, stdout, stderr)
+            if how is None:
+                env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
+                pid = start(argv, env, cwd, stdout, stderr)
+            else:
+                confined = _confined(how)
+                env = {**confined.environ(self.environ), **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
+                pid = confined.start(self.folder, argv, env, cwd, stdout, stderr)
         except (OSError, ValueError, TypeError) as error:
-            self.fail(id, explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
+            problem = confined.problem if confined is not None else ""
+            self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
             return
-        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at)
+        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined)
         self.started.append([id, pid, at])
         self.tell(_LINGER)
 
@@ -398,7 +424,9 @@ class _Spawner:
             how = [code, None] if code >= 0 else [None, -code]
             cpu = usage.ru_utime + usage.ru_stime
             record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
-            record += [task.stopped, task.signalled, task.pid, task.at]
+            record += [task.stopped, task.signalled, task.pid, task.at, ""]
+            if task.confined is not None:
+                self.leave(task.confined, record)
             del self.tasks[task.id]
             self.exits[task.id] = record
             self.exited.append(record)
@@ -406,13 +434,20 @@ class _Spawner:
         if ended:
             self.sweep_due = True
 
+    def leave(self, confined: Confined, record: list[Any]) -> None:
+        """A confined task has ended: say in its record what is known of why, and end its group."""
+        record[1:3], record[10] = confined.ended(record[1], record[2], told=record[6] or record[7])
+        if confined.group is not None and not confined.group.end():
+            self.leaving.append(confined.group)
+
     def sweep(self) -> None:
         """Kill adopted processes that belong to no running task.
 
         One that names none (its environment is unreadable or wiped) might belong to any, so it goes when none runs. A process whose
         parent is just dying is adopted only then; its parent's end is noticed here as well and brings the next sweep.
         """
-        self.sweep_due, self.swept_at = False, time.monotonic()
+        self.leaving = [group for group in self.leaving if not group.end()]
+        self.sweep_due, self.swept_at = bool(self.leaving), time.monotonic()
         for pid in children():
             if pid in self.leaders:
                 continue
@@ -435,6 +470,7 @@ def _check_request(
     cwd: str,
     stdout: str,
     stderr: str,
+    how: dict[str, Any] | None,
     after: str | None,
     on_success: bool,
 ) -> None:
@@ -442,6 +478,24 @@ def _check_request(
     texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
     if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
         raise TypeError("a spawn request is not made of texts")
+    if how is not None:
+        _confined(how)
+
+
+def _confined(how: dict[str, Any]) -> Confined:
+    from wattle.runtime.confined import Confined  # few have such tasks, and all start this program
+
+    return Confined(**how)
+
+
+def _end_groups(folder: str) -> None:
+    """Remove the control groups of a folder's tasks, and kill what is left in them."""
+    if os.path.exists(f"{folder}/cgroups.json"):
+        from wattle.runtime.cgroups import end_left_behind
+
+        left = end_left_behind(folder)
+        if left:
+            _log(f"control groups of tasks cannot be removed: {left}")
 
 
 def _zombie() -> int | None:
@@ -477,6 +531,7 @@ def _become_the_only_one(folder: str) -> int:
         left = kill_left_behind(folder)
         if left:
             _log(f"processes that an earlier spawner started do not end: {left}")
+    _end_groups(folder)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock

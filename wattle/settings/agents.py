@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -30,6 +31,7 @@ from wattle.settings.client import ClientSettings
 from wattle.settings.values import (
     as_endpoints,
     as_file,
+    as_list,
     as_named,
     as_pairs,
     as_path,
@@ -65,6 +67,18 @@ Endpoints = Annotated[tuple[str, ...], BeforeValidator(as_endpoints)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False, le=366 * 86400)]
 Count = Annotated[int, BeforeValidator(_number)]
 Amount = Annotated[float, BeforeValidator(_amount), Field(ge=0, le=1e18, allow_inf_nan=False)]
+
+
+def _limit_names(limits: dict[str, float]) -> dict[str, float]:
+    for name in limits:
+        if name not in LIMITS:
+            raise ValueError(f"names {name!r}, which is no limit; there are: {', '.join(LIMITS)}")
+    return limits
+
+
+LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "time")
+Limits = Annotated[dict[str, Amount], BeforeValidator(as_pairs), AfterValidator(_limit_names)]
+Folders = Annotated[tuple[AbsolutePath, ...], BeforeValidator(as_list)]
 
 
 class AgentSettings(BaseModel):
@@ -265,6 +279,27 @@ class RuntimeSettings(AgentSettings):
     stop_timeout: Seconds = Field(10.0, ge=0, description="Seconds that running tasks get to end at SIGTERM.")
     queue_patience: Seconds = Field(
         2.0, ge=0, description="Seconds a task waits here for room before it is handed back to the coordinator."
+    )
+    min_sandbox: Literal["none", "standard", "strict"] = Field(
+        "none", description="The sandbox that every task has here at least: none, standard or strict."
+    )
+    default_limits: Limits = Field(
+        {}, description="Limits of workers that give none: memory, cpu, processes, open_files, file_size, time."
+    )
+    max_limits: Limits = Field(
+        {}, description="Limits that no worker may ask to exceed; those of workers that give none and have no default."
+    )
+    task_users: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(
+        (),
+        description="Users that workers may name in run_as, where the runtime is root's. The first also runs the workers that name none.",
+    )
+    sandbox_readable: Folders = Field(
+        (), description="Folders that a strict sandbox shows besides the system's, to read."
+    )
+    sandbox_writable: Folders = Field(
+        (),
+        description="Folders in which workers may have their working_dir where min_sandbox demands a sandbox. Empty: none, they use "
+        "private folders.",
     )
     die_with_runtime: bool = Field(
         False,
