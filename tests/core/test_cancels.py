@@ -78,7 +78,8 @@ def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
     assert told.all(do.Gather) == []
     told(after=1.0)
     for _ in range(2):
-        heads = {"n1": (replace(HEAD, cancelled=True),), "c3": (replace(living, cancelled=True),)}
+        heard = replace(living, cancelled=True)
+        heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,)}
         told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
     assert told.all(do.Forget) == [do.Forget("n1", "c2", "c2-store", ("r",))]
 

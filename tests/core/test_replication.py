@@ -324,6 +324,20 @@ def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:
     assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("other", "a", 1)]
 
 
+@pytest.mark.parametrize("owner", ["c1", "c3"])
+def test_worse_copies_go_once_a_better_state_is_on_as_many_stores_as_an_acknowledgement_takes(owner: str) -> None:
+    told = Told(replicas=2)
+    told(coordinator("c2"), coordinator("c3"), node("n1"), node("n2"))
+    better = RunHead("r", owner, f"{owner}-store", 2)
+    orphaned(told, ("n1", HEAD), ("n1", better), (owner, better))
+    assert told.all(do.Forget) == []  # one disk more and it would be on none
+    told(after=1.0)
+    for _ in range(2):
+        heads = {"n1": (HEAD, better), "n2": (better,), owner: (better,)}
+        told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
+    assert told.all(do.Forget) == [do.Forget("n1", "c2", "c2-store", ("r",))]
+
+
 def test_a_run_is_taken_over_only_once_as_many_peers_as_a_quorum_have_told_their_copies() -> None:
     told = Told(quorum=3)
     told(coordinator("c2"), node("n1"), node("n2"))

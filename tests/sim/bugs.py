@@ -199,6 +199,10 @@ def _nobody_adopts(before: Any) -> Any:
     return lambda self, inquiry: None
 
 
+def _drops_at_once(before: Any) -> Any:
+    return lambda self, told, best: True
+
+
 def _forgets_one_row(before: Any) -> Any:
     def page(self: shell.Coordinator, run: str, after: int) -> Any:
         for made in before(self, run, after):
@@ -232,5 +236,6 @@ BUGS = {
     "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 600),
     "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 40),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60),
+    "copies are dropped while the adopter's state has none": Bug(Succession, "_spread", _drops_at_once, 500),
     "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 500),
 }

@@ -289,6 +289,28 @@ class Checks:
         )
         self.require(kept, "nobody knows any more that run", run, "was cancelled:", heads)
 
+    def dropped(self, peer: Coordinator, effect: do.Forget, run: str) -> None:
+        """A coordinator has a copy dropped: one that counts as much or more is on as many other stores as an acknowledgement takes."""
+        core = peer.core
+        keeper: Any = self.world.peers[effect.peer]
+        copy = keeper.copies().kept.get((effect.owner, effect.store, run))
+        if run not in self.acked or run in self.excused or core is None or copy is None or copy.head is None:
+            return
+        have = -1  # the owner's own does not count
+        for store in self._keepers():
+            better = (head for head in self._heads(store, run) if head.standing >= copy.head.standing)
+            have += any((head.owner, head.store) != (effect.owner, effect.store) for head in better)
+        others = 0
+        for name in core.replication.followers:
+            other: Any = self.world.peers[name]
+            others += peer.tokens.get(name) == other.life and self.world.now >= other.new_since + UNNOTICED
+        if run not in peer.store.runs:
+            others -= 1  # the owner's, of which it may have two
+        need = min(core.options.replicas, others)
+        self.require(
+            have >= need, peer.name, "has", copy.head, "dropped at", effect.peer, "and better is on", have, "of", need
+        )
+
     def at_risk(self, gone: Sequence[str]) -> list[str]:
         """Runs whose newest state nobody but these peers has."""
         risky = []

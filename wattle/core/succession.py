@@ -243,7 +243,8 @@ class Succession:
             if best.pruned_at or self.lives(best.owner, best.store):
                 if unheeded and best.owner == self.core.name:
                     self.core.cancel(run)
-                self._drop_worse(told, best)
+                if best.pruned_at or self._spread(told, best):
+                    self._drop_worse(told, best)
             elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
                 continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
             elif self._falls_here(run, inquiry.rounds):
@@ -256,6 +257,19 @@ class Succession:
     def _falls_here(self, run: str, rounds: int) -> bool:
         order = ranked({self.core.name, *self.coordinators}, run)
         return order[rounds // TURN % len(order)] == self.core.name
+
+    def _spread(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> bool:
+        """Whether a state is on as many stores beside its owner's as an acknowledgement takes, so that worse ones may go.
+
+        An owner knows who keeps copies of its runs; of another's, all may but one: the runtime on that owner's own data folder.
+        """
+        options = self.core.options
+        same = [peer for peer, head in told if head.store == best.store and head.standing == best.standing]
+        if best.owner == self.core.name:
+            others = len(self.core.replication.followers.keys() - options.companions)
+        else:
+            others = self.peers_in_sight - 2
+        return len({*same} - {best.owner}) >= max(min(options.replicas, others), options.quorum - 1)
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
