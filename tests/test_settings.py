@@ -45,11 +45,11 @@ SHARED_WITH_CLIENT = ("data", "namespace", "connect")
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_settings_around(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [*os.environ]:
         if name.upper().startswith("WATTLE_") or name == "XDG_DATA_HOME":
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("h")))  # short: a socket's path has at most 107 bytes
     monkeypatch.setattr(load_module, "_warned", set())
 
 
@@ -239,9 +239,9 @@ def test_settings_do_not_change(kind: type[RuntimeSettings | ClientSettings]) ->
 
 
 def test_the_default_folder_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_data() == tmp_path / "home/.local/share/wattle"
+    assert default_data() == Path.home() / ".local/share/wattle"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")  # to be ignored, by the specification
-    assert default_data() == tmp_path / "home/.local/share/wattle"
+    assert default_data() == Path.home() / ".local/share/wattle"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert default_data() == tmp_path / "wattle"
     assert load_settings(ClientSettings).data == load_settings(RuntimeSettings).data == tmp_path / "wattle"
