@@ -283,9 +283,13 @@ class Checks:
             return
         heads = [head for peer in self._keepers() for head in self._heads(peer, run)]
         self.require(bool(heads), "nobody has run", run, "any more")
-        at = self.cancels.get(run, -1)
-        kept = at < 0 or any(
-            head.retried > at or (head.retried == at and (head.cancelled or head.final)) for head in heads
+        at = self.cancels.get(run)
+        if at is None:
+            return
+        states = [state for peer in self._keepers() for state in self._states(peer, run)]
+        kept = any(
+            head.retried > at or (head.retried == at and (head.final or head.cancelled or cancelled))
+            for head, cancelled in states
         )
         self.require(kept, "nobody knows any more that run", run, "was cancelled:", heads)
 
