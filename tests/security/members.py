@@ -39,7 +39,11 @@ class Members:
 
     def member(self, name: str) -> Membership:
         """A member, with the newest rosters."""
-        return join(self.folder / "bundles" / f"{name}.bundle")
+        return join(self.bundle(name))
+
+    def bundle(self, name: str) -> Path:
+        """Its file."""
+        return self.folder / "bundles" / f"{name}.bundle"
 
     def open(self, name: str, *, connect: str | None = None, rules: bool = True) -> zenoh.Session:
         """A session of a member: one that listens where it has a host and nothing to connect to, else a client."""

@@ -83,11 +83,11 @@ def _network(settings: ClientSettings) -> Iterator[Finding]:
         with Client(
             settings.endpoints, namespace=settings.namespace, bundle=settings.bundle, timeout=3.0, patience=0.0
         ) as client:
-            yield from _peers(client, settings)
             states = client.get(Keys(settings.namespace).state())
-            yield from _clocks(states)
             yield from _insecure(states)
             yield from _confinement(states)
+            yield from _clocks(states)
+            yield from _peers(client, settings)
     except WattleError as error:
         fix = "start a network with wattle up, or name an endpoint with --connect"
         yield Finding("network", False, error.message, fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from wattle.bus.config import ZenohOptions
 from wattle.client.credentials import Credentials
 from wattle.client.steps import Policy
+from wattle.errors import SettingsError
 from wattle.protocol.keys import Keys
 from wattle.security.clients import client_settings
 from wattle.settings import ClientSettings
@@ -61,4 +63,10 @@ def connection(
         return Connection(settings, keys, credentials)
     from wattle.security.bundle import read_bundle
 
-    return Connection(settings, keys, credentials, read_bundle(settings.bundle))
+    member = read_bundle(settings.bundle)
+    if member.has_expired(time.time()):
+        raise SettingsError(
+            f"the certificate in {settings.bundle} expired at {member.expires_at}; who has the cluster's folder makes a new one:"
+            f" wattle cluster renew {member.name}"
+        )
+    return Connection(settings, keys, credentials, member)

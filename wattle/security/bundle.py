@@ -57,6 +57,10 @@ class Bundle:
         """Whether it is for commands and programs that ask, not for agents."""
         return self.roles == ("client",)
 
+    def has_expired(self, now: float) -> bool:
+        """Whether its certificate is good for nothing any more."""
+        return (seconds(self.expires_at) or 0.0) <= now
+
     def may_ask(self) -> bool:
         """Whether requests to the API are let through under this certificate."""
         return "client" in self.roles or "gateway" in self.roles
