@@ -5,19 +5,32 @@ One network runs one document with all of it, and the tests look at what came of
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from tests.network.processes import Agent, Network, StockClient, network, processes_under, stock_client, wait_until
-from wattle.runtime.confinement import base_name
+from tests.network.processes import (
+    WATTLE,
+    Agent,
+    Network,
+    StockClient,
+    network,
+    processes_under,
+    stock_client,
+    wait_until,
+)
+from wattle.core.model import Assignment
+from wattle.runtime.confinement import Policy, base_name, confine
+from wattle.runtime.layout import Folders, layout
 from wattle.runtime.support import examine
 
 SUPPORT = examine()
@@ -307,3 +320,52 @@ def test_a_killed_spawner_leaves_no_group_behind(demanding: tuple[Network, Agent
         ends = [attempt["status"] for attempt in attempts]
         assert (view["status"], ends) == ("succeeded", ["lost", "succeeded"]), attempts
         assert not any(group.exists() for group in groups)
+
+
+def test_wattle_run_killed_leaves_nothing_of_a_confined_task(demanding: tuple[Network, Agent]) -> None:
+    net, _ = demanding
+    worker = {
+        "name": "w",
+        "script": "setsid sleep 1000 & touch up; trap '' TERM; while :; do sleep 1000; done",
+        "sandbox": "strict",
+        "limits": {"memory": "64MiB"},
+    }
+    (net.folder / "f.json").write_text(json.dumps({"name": "f", "workers": [worker]}))
+    data = net.folder / "run"
+    command = [*WATTLE, "run", str(net.folder / "f.json"), "--data", str(data)]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: list(data.glob("work/*/w.1/up")), "the task is up")
+    groups = [Path(path, base_name(data)) for path in SUPPORT.groups.values()]
+    assert any(group.exists() for group in groups)
+    running.kill()
+    running.wait(20)
+    wait_until(lambda: not [pid for pid in processes_under(data) if is_task(pid)], "no task is left")
+    wait_until(lambda: not any(group.exists() for group in groups), "no group is left")
+
+
+def test_a_sandbox_takes_no_root() -> None:
+    with TemporaryDirectory(dir="/tmp") as made:
+        data = Path(made)
+        os.chown(data, 65534, 65534)
+        task = Assignment(
+            "r", "w", 1, 1, "f", script="id -u; ls /; touch own; ! touch /usr/x 2>/dev/null", sandbox="strict"
+        )
+        folders = Folders(data)
+        at = layout(task, folders)
+        support = replace(SUPPORT, root=False, user="nobody", groups={})
+        wrap = confine(task, at, folders, Policy(), support, None).request["wrap"]
+        assert "--unshare-user" in wrap
+        for folder in (data / "work", data / "work" / "r", Path(at.cwd)):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, 65534, 65534)
+        opening = ["sh", "-c", 'exec 3>/dev/null; exec "$@"', "opening", *wrap, *at.argv]
+        done = subprocess.run(
+            opening, user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
+        )
+        if "namespace" in done.stderr:
+            pytest.skip(f"needs user namespaces: {done.stderr}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.split()[0] == "65534"
+        assert "work" not in done.stdout.split()
+        assert "home" not in done.stdout.split()
+        assert Path(at.cwd, "own").exists()

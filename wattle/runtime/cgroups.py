@@ -19,7 +19,7 @@ import signal
 import time
 from contextlib import suppress
 
-_ROUNDS = 50  # of killing what a group holds, before it is left for the next look
+_ROUNDS = 5  # of killing what a group holds, before it is left for the next look
 _WAITS = 200  # for groups that an earlier spawner left, 10 ms apart
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
@@ -52,14 +52,12 @@ class Group:
 
     def _make_bases(self, folder: str) -> None:
         missing = [base for base in self.bases.values() if not os.path.isdir(base)]
-        if not missing:
-            return
-        noted = _noted(folder)
-        _note(folder, sorted({*noted, *missing}))
+        if missing:
+            _note(folder, sorted({*_noted(folder), *missing}))
         for base in missing:
             os.mkdir(base)
-        if "" in self.bases:  # version 2: what the groups below may limit
-            base = self.bases[""]
+        base = self.bases.get("")
+        if base is not None and not _read(f"{base}/cgroup.subtree_control").strip():  # what groups below may limit
             controllers = set(_read(f"{base}/cgroup.controllers").split()) & CONTROLLERS
             _write(f"{base}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(controllers)))
 
