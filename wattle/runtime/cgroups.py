@@ -56,10 +56,12 @@ class Group:
             _note(folder, sorted({*_noted(folder), *missing}))
         for base in missing:
             os.mkdir(base)
-        base = self.bases.get("")
-        if base is not None and not _read(f"{base}/cgroup.subtree_control").strip():  # what groups below may limit
-            controllers = set(_read(f"{base}/cgroup.controllers").split()) & CONTROLLERS
-            _write(f"{base}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(controllers)))
+        unified = self.bases.get("")
+        if (
+            unified is not None and not _read(f"{unified}/cgroup.subtree_control").strip()
+        ):  # what groups below may limit
+            controllers = set(_read(f"{unified}/cgroup.controllers").split()) & CONTROLLERS
+            _write(f"{unified}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(controllers)))
 
     def out_of_memory(self) -> bool:
         """Whether a process of it was killed because the group had no more memory."""
