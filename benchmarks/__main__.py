@@ -1,4 +1,4 @@
-"""The program: ``python -m benchmarks [CASE ...] [--rounds N] [--scale X] [--folder DIR] [--json FILE] [--svg FILE]``."""
+"""The program: ``python -m benchmarks [CASE ...] [--rounds N] [--scale X] [--links HOW] [--folder DIR] [--json FILE] [--svg FILE]``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from subprocess import CalledProcessError
 from typing import Any
 
 from benchmarks import drawing, report
-from benchmarks.agents import network
+from benchmarks.agents import LINKS, network
 from benchmarks.cases import CASES
 from benchmarks.frame import Bench, Sizes
 from wattle.errors import WattleError
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(", ".join(f"{name} {value}" for name, value in about.items()) + "\n")
     try:
         with ExitStack() as stack:
-            shared = cache(lambda: stack.enter_context(network(options.folder)))
+            shared = cache(lambda: stack.enter_context(network(options.folder, links=options.links)))
             bench = Bench(Sizes().scaled(options.scale), options.folder, shared, options.rounds)
             found = {}
             for name in options.cases or CASES:
@@ -55,6 +55,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each case, Wattle and baselines in turn (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="sizes relative to the standard ones (1)")
     parser.add_argument("--folder", type=Path, default=Path("/tmp"), help="where all data goes; keep it short (/tmp)")
+    parser.add_argument(
+        "--links",
+        choices=LINKS,
+        default="sockets",
+        help="how the shared network of most cases is linked: unix sockets, tcp on loopback, or tls with certificates and access rules",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it")
     options = parser.parse_args(arguments)

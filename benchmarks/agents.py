@@ -1,4 +1,4 @@
-"""A network to measure: a coordinator, a runtime and a gateway, each a process of its own, over unix sockets."""
+"""A network to measure: a coordinator, a runtime and a gateway, each a process of its own, over unix sockets unless told otherwise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ from typing import Any
 from wattle import Client
 from wattle.errors import WattleError
 
+LOOPBACK = "127.0.0.1"
+
 READY = 60.0
 """Seconds until a network counts as broken that does not get ready."""
+
+LINKS = ("sockets", "tcp", "tls")
+"""How the processes of ``network`` are linked: by unix sockets; on loopback over TCP; or so with certificates and access rules."""
 
 METERED = ("coordinator", "runtime")
 
@@ -56,18 +61,40 @@ class Network:
 
 
 @contextmanager
-def network(place: Path, *, metered: bool = False) -> Iterator[Network]:
+def network(place: Path, *, metered: bool = False, links: str = "sockets") -> Iterator[Network]:
     """Start a network in a folder of its own below ``place``, and end it with the block; raises WattleError when it does not start."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="wtlb-", dir=place))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        coordinator, endpoint = stack.enter_context(agent(folder, "coordinator", metered=metered))
-        runtime, _ = stack.enter_context(agent(folder, "runtime", endpoint, metered=metered))
-        gateway, door = stack.enter_context(agent(folder, "gateway", endpoint))
-        client = stack.enter_context(Client(door, timeout=READY))
+        further, bundle = _linked(folder, links)
+        coordinator, endpoint = stack.enter_context(
+            agent(folder, "coordinator", metered=metered, further=further["coordinator"])
+        )
+        first = endpoint if links != "tls" else None  # whom to connect to is in the bundles
+        runtime, _ = stack.enter_context(agent(folder, "runtime", first, metered=metered, further=further["runtime"]))
+        gateway, door = stack.enter_context(agent(folder, "gateway", first, further=further["gateway"]))
+        client = stack.enter_context(
+            Client(door, timeout=READY) if bundle is None else Client(bundle=bundle, timeout=READY)
+        )
         _warm_up(client)
         pids = {"coordinator": coordinator, "runtime": runtime, "gateway": gateway, "spawner": child(runtime)}
         yield Network(client, pids, door, folder if metered else None)
+
+
+def _linked(folder: Path, links: str) -> tuple[dict[str, tuple[str, ...]], Path | None]:
+    """The options of each agent that link them so, and the bundle of a client where it needs one."""
+    roles = ("coordinator", "runtime", "gateway")
+    if links == "sockets":
+        return dict.fromkeys(roles, ()), None
+    if links == "tcp":
+        return {role: ("--insecure", "--listen", f"tcp/{LOOPBACK}:{_free_port()}") for role in roles}, None
+    from wattle.security.authority import Authority, Wanted
+
+    Authority.create(folder / "cluster")
+    with Authority.open(folder / "cluster") as authority:
+        members = [Wanted(role, (role,), (LOOPBACK,), _free_port()) for role in roles]
+        *bundles, client = authority.issue([*members, Wanted("client", ("client",))])
+    return {role: ("--bundle", str(bundle)) for role, bundle in zip(roles, bundles, strict=True)}, client
 
 
 @contextmanager
@@ -79,8 +106,8 @@ def pair(place: Path) -> Iterator[Network]:
         pids: dict[str, int] = {}
         first = door = None
         for name in ("coordinator", "runtime1", "runtime2", "gateway"):
-            listen = f"tcp/127.0.0.1:{_free_port()}"
-            pids[name], door = stack.enter_context(agent(folder, name.rstrip("12"), first, name=name, listen=listen))
+            further = ("--insecure", "--listen", f"tcp/{LOOPBACK}:{_free_port()}")
+            pids[name], door = stack.enter_context(agent(folder, name.rstrip("12"), first, name=name, further=further))
             first = first or door
         assert door is not None
         client = stack.enter_context(Client(door, timeout=READY))
@@ -93,7 +120,7 @@ def pair(place: Path) -> Iterator[Network]:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
     return port
 
@@ -106,14 +133,12 @@ def agent(
     *,
     name: str = "",
     metered: bool = False,
-    listen: str = "",
     further: Sequence[str] = (),
 ) -> Iterator[tuple[int, str]]:
     """One agent, named after its role or as said, with ``further`` options: its process number and its endpoint, a socket in its folder or
     as said."""
     name = name or role
     options = ["--data", str(folder / name), "--name", name, "--log-file", str(folder / f"{name}.log")]
-    options += ["--listen", listen] if listen else []
     peer = ["--connect", connect] if connect else []
     program = ["benchmarks.meter", str(folder / f"{name}.json")] if metered else ["wattle"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WATTLE_")}

@@ -14,6 +14,7 @@ import pytest
 import zenoh
 
 from tests.security.members import LOOPBACK, Members, ear, free_port
+from wattle.bus.config import ZenohOptions, open_ways
 from wattle.cli.hosting import run_roles
 from wattle.client.connection import connection
 from wattle.errors import NotFound, SettingsError, WattleError
@@ -241,6 +242,10 @@ def test_an_agent_does_not_start_on_what_anybody_may_reach(tmp_path: Path, flags
         run_roles(["runtime"], {"data": tmp_path, "config": None, **flags}, _never)
     assert caught.value.code == "INSECURE"
     assert os.listdir(tmp_path) == [], "it has not begun"
+
+
+def test_what_is_open_is_known_before_the_data_folder_is_made(tmp_path: Path) -> None:
+    assert open_ways(ZenohOptions(listen=(f"unixsock-stream/{tmp_path}/new/wattle.sock",))) == []
 
 
 def test_a_bundle_makes_no_other_endpoint_safe(made: Members, tmp_path: Path) -> None:

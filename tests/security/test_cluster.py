@@ -148,6 +148,7 @@ def test_insecure_is_written_to_the_log_and_shown_by_doctor() -> None:
     with network() as net:
         endpoint = f"tcp/{LOOPBACK}:{free_port()}"
         router = net.start("router", "r", "--insecure", "--listen", endpoint)
+        assert endpoint in router.endpoints
         assert "insecure: whoever reaches this can run commands here" in router.log
         told = net.wattle("doctor", "--connect", endpoint, check=False).stdout
         assert "router r takes orders from whoever reaches it" in told

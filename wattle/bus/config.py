@@ -61,6 +61,10 @@ def zenoh_config(options: ZenohOptions) -> zenoh.Config:
         _check_endpoint(endpoint, "connect")
     if options.lease_ms is not None and options.lease_ms < 1:
         raise SettingsError(f"lease of {options.lease_ms} ms: must be at least 1 ms")
+    return _config(options)
+
+
+def _config(options: ZenohOptions) -> zenoh.Config:
     config = _base(options.config_file)
     values = {} if options.config_file is not None else _defaults(options)
     for path, value in (values | _explicit(options) | dict(options.secured)).items():
@@ -79,7 +83,7 @@ def open_ways(options: ZenohOptions) -> list[str]:
     An address of this machine alone counts: it has other users. Multicast counts unless access rules deny what is not named, because what
     is found by it is connected to, whatever it is.
     """
-    config = zenoh_config(options)
+    config = _config(options)  # unchecked: a socket's folder may still have to be made
     ends = [*_endpoints(config, "listen"), *_endpoints(config, "connect")]
     certified = json.loads(config.get_json("transport/link/tls/enable_mtls")) is True
     ways = [end for end in dict.fromkeys(ends) if not _is_closed(end, certified)]
