@@ -72,8 +72,9 @@ class Copies:
             del copy.rows[key], copy.numbers[key]
         if copy.head is None or head.number >= copy.head.number:
             copy.head = head
-        if store:
-            self.kept.pop((owner, "", head.run), None)  # what stood in for it
+        stand_in = self.kept.get((owner, "", head.run)) if store else None
+        if stand_in is not None and (stand_in.head is None or head.standing >= stand_in.head.standing):
+            del self.kept[owner, "", head.run]
 
     def heads(self) -> list[RunHead]:
         """Every state that is kept here."""

@@ -227,6 +227,14 @@ def test_nothing_is_left_of_what_stood_in_for_a_copy(tmp_path: Path, whole: bool
     assert store.copies.rows("c2", "c2-store", "r") == list(real)
 
 
+def test_what_stands_in_stays_where_the_copy_that_comes_is_of_an_earlier_retry(tmp_path: Path) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    with store.transaction():
+        store.copies.put("c2", "", CopiedRun("r", 0, (("run", "retried"),), RunHead("r", "c2", "", 2, retried=1)))
+        store.copies.keep(page("c2", 5, CopiedRun("r", 5, (("run", "2"),), head("c2", 2, 5))))
+    assert {(h.store, h.retried) for h in store.copies.heads_of(["r"])} == {("", 1), ("c2-store", 0)}
+
+
 def test_a_run_told_whole_takes_the_place_of_what_its_owner_had_of_it_before(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "r.db")
     with store.transaction():

@@ -133,8 +133,12 @@ class CopyTables:
         elif copied.number and self._stands_in(owner, store, copied.run):
             self._store.execute(_DROP_OLDER, (owner, store, copied.run, 1))
         self._store.execute(_KEEP_HEAD, _head_row(head))
-        if store:
-            self._drop(owner, "", head.run)  # what stood in for it
+        if store and any(
+            h.standing <= head.standing for h in self.heads_of([head.run]) if (h.owner, h.store) == (owner, "")
+        ):
+            self._drop(
+                owner, "", head.run
+            )  # what stood in for it, unless that is of a retry of which its owner has not heard
 
     def _stands_in(self, owner: str, store: str, run: str) -> bool:
         """Whether what is kept of an owner's state is only what another had (``number`` 0)."""
