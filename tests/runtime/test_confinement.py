@@ -13,9 +13,6 @@ from wattle.core.model import Assignment
 from wattle.errors import InvalidRequest
 from wattle.runtime.confinement import (
     Confinement,
-    Policy,
-    Support,
-    User,
     base_name,
     check_asked,
     confine,
@@ -23,6 +20,7 @@ from wattle.runtime.confinement import (
     user_of,
 )
 from wattle.runtime.layout import Folders, layout
+from wattle.runtime.policy import Policy, Support, User
 
 PROGRAMS = {name: f"/usr/bin/{name}" for name in ("bwrap", "env", "prlimit", "setpriv")}
 V1 = Support(

@@ -29,8 +29,9 @@ from tests.network.processes import (
     wait_until,
 )
 from wattle.core.model import Assignment
-from wattle.runtime.confinement import Policy, base_name, confine
+from wattle.runtime.confinement import base_name, confine
 from wattle.runtime.layout import Folders, layout
+from wattle.runtime.policy import Policy
 from wattle.runtime.support import examine
 
 SUPPORT = examine()
@@ -285,7 +286,10 @@ def demanding() -> Iterator[tuple[Network, Agent]]:
 
 def test_a_node_demands_a_sandbox_a_user_and_limits(demanding: tuple[Network, Agent]) -> None:
     net, agent = demanding
-    script = "id -u; echo x > f; ! touch /usr/x 2>/dev/null; ! cat /proc/net/dev | grep -v lo: | grep :"
+    certificates = "! test -d /etc/ssl/certs || ls /etc/ssl/certs > /dev/null"
+    script = (
+        f"id -u; {certificates}; echo x > f; ! touch /usr/x 2>/dev/null; ! cat /proc/net/dev | grep -v lo: | grep :"
+    )
     asked = [
         {"name": "plain", "script": script, "outputs": {"f": "f"}},
         {"name": "next", "script": "cat $WATTLE_INPUT_F", "inputs": {"f": "plain/f"}},

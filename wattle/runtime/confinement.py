@@ -19,97 +19,22 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wattle.core.model import Assignment
 from wattle.errors import InvalidRequest
 from wattle.runtime.layout import Folders, Layout
-
-LEVELS = ("none", "standard", "strict")
-"""Sandboxes, each tighter than the one before."""
-
-LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "time")
-"""What may be limited."""
-
-STATUS_FD = 3
-"""Where bwrap tells whether the command was started."""
+from wattle.runtime.policy import GROUPED, LEVELS, LIMITS, Policy, Support, User
+from wattle.runtime.sandbox import check_files, check_folder, check_reach, sandbox
 
 _MOST = 2.0**62
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_CONTROLLERS = {"memory": "memory", "cpu": "cpu", "processes": "pids"}
 _PERIOD = 100_000  # microseconds: CPU time is shared out in such periods
 _OWN_PROCESSES = 2  # bwrap's own in each sandbox
 _KILL_SECONDS = 5  # of CPU time after SIGXCPU, until SIGKILL
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
-_ETC = (
-    "alternatives", "ca-certificates", "ca-certificates.conf", "fonts", "group", "host.conf", "hosts", "java", "ld.so.cache", "ld.so.conf",
-    "ld.so.conf.d", "locale.alias", "localtime", "magic", "mime.types", "nsswitch.conf", "passwd", "pki/tls/certs", "protocols", "R",
-    "services", "ssl/certs", "ssl/openssl.cnf", "timezone",
-)  # fmt: skip
-_NOT_FOR_TASKS = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
-_SHARED = ("/tmp", "/var/tmp", "/home", "/root", "/var", "/srv", "/opt", "/mnt", "/media")
 _ENVIRONMENT = ("PATH", "LANG", "LC_*", "TZ")  # of the node's, in a strict sandbox
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the node's settings demand and allow. The first of ``users`` is who runs tasks that name nobody."""
-
-    min_sandbox: str = "none"
-    default_limits: Mapping[str, float] = field(default_factory=dict)
-    max_limits: Mapping[str, float] = field(default_factory=dict)
-    users: tuple[str, ...] = ()
-    readable: tuple[Path, ...] = ()
-    writable: tuple[Path, ...] = ()
-
-    @property
-    def demands(self) -> bool:
-        """Whether every task is confined."""
-        return bool(self.min_sandbox != "none" or self.default_limits or self.max_limits or self.users)
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A user of this machine."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    home: str
-
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """What this node has (wattle/runtime/support.py finds out).
-
-    ``groups``: controller -> the folder of the control group in which groups of tasks are made; one folder for all in version 2, where
-    ``unified`` is set. ``programs``: where bwrap, env, prlimit, setpriv and sh are. ``no_sandbox`` says why there is none, ``no_groups``
-    why limits of a kind cannot be set. ``system``: what there is of the system's folders, with the target of those that are links.
-    """
-
-    root: bool = False
-    user: str = ""
-    groups: Mapping[str, str] = field(default_factory=dict)
-    unified: bool = False
-    no_groups: str = "it has no control groups that this runtime may write to"
-    programs: Mapping[str, str] = field(default_factory=dict)
-    no_sandbox: str = ""
-    hard_limits: Mapping[str, float] = field(default_factory=dict)
-    system: Mapping[str, str | None] = field(default_factory=dict)
-    resolver: str | None = None  # the file behind /etc/resolv.conf, where that is in /run
-
-    @property
-    def confines(self) -> tuple[str, ...]:
-        """The limits it can set on a task as a whole, and whether it has sandboxes and may change users."""
-        able = [name for name, controller in _CONTROLLERS.items() if controller in self.groups]
-        return (*able, *(() if self.no_sandbox else ("sandbox",)), *(("run_as",) if self._changes_users else ()))
-
-    @property
-    def _changes_users(self) -> bool:
-        return self.root and "setpriv" in self.programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +44,6 @@ class Confinement:
     request: dict[str, Any]
     env: dict[str, str]
     user: User | None
-
-
-def concerns(assignment: Assignment, policy: Policy) -> bool:
-    """Whether anything has to be done for a task: nothing has for most."""
-    return bool(assignment.limits or assignment.sandbox != "none" or assignment.run_as) or policy.demands
 
 
 def check_asked(assignment: Assignment) -> None:
@@ -155,29 +75,24 @@ def user_of(assignment: Assignment, policy: Policy) -> str | None:
 def confine(
     assignment: Assignment, at: Layout, folders: Folders, policy: Policy, support: Support, user: User | None
 ) -> Confinement:
-    """How a task that ``concerns`` says it of is confined. ``user`` is who ``user_of`` names.
+    """How a task is confined. ``user`` is who ``user_of`` names.
 
     Raises InvalidRequest for what this node cannot enforce or does not allow, saying what is missing.
     """
     level = level_of(assignment, policy)
     limits = _limits(assignment.limits, policy, support)
     user = _checked_user(user, policy, support)
-    reads_inputs = False
-    if level != "none":
+    sandboxed = level != "none"
+    if sandboxed:
         _check_sandbox(at.argv, support)
         check_folder(at, folders.work(assignment.id), folders.data, policy)
-        reads_inputs = any(path.is_relative_to(f"{at.cwd}/inputs") for path in at.inputs.values())
-    if level != "none" or user is not None:
+    if sandboxed or user is not None:
         check_files(at)
     if user is not None and level != "strict":
-        _check_reach(os.path.dirname(folders.data) if level == "standard" else at.cwd, user, level)
-    inner = _inner(limits, user, support, sandboxed=level != "none")
-    wrap = inner
-    if level != "none":
-        wrap = [*_sandbox(level, at, folders, policy, support, limits, user, reads_inputs=reads_inputs), *inner]
-    sandboxed = level != "none"
+        check_reach(os.path.dirname(folders.data) if level == "standard" else at.cwd, user, level)
+    outer = sandbox(level, at, folders, policy, support, limits, user) if sandboxed else []
     request = {
-        "wrap": wrap,
+        "wrap": [*outer, *_inner(limits, user, support, sandboxed=sandboxed)],
         "group": _group(assignment, folders, limits, support, sandboxed=sandboxed),
         "environ": list(_ENVIRONMENT) if level == "strict" else None,
         "sandboxed": sandboxed,
@@ -196,7 +111,7 @@ def _limits(asked: Mapping[str, float], policy: Policy, support: Support) -> dic
         most = policy.max_limits.get(name)
         if most is not None and amount > most:
             raise InvalidRequest(f"limits.{name} is {_amount(name, amount)}; this node allows {_amount(name, most)}")
-        controller = _CONTROLLERS.get(name)
+        controller = GROUPED.get(name)
         if controller is None or name == "memory":
             if controller not in support.groups and "prlimit" not in support.programs:
                 raise InvalidRequest(f"this node cannot enforce limits.{name}: it has no prlimit; install util-linux")
@@ -226,107 +141,7 @@ def _check_sandbox(argv: Sequence[str], support: Support) -> None:
         raise InvalidRequest(f"a command called {argv[0]!r} cannot be run in a sandbox; call it by another name")
 
 
-def check_folder(at: Layout, private: Path, data: Path, policy: Policy) -> None:
-    """Raise InvalidRequest where a sandboxed task's working folder is not one that it may have to itself."""
-    cwd, data = Path(os.path.realpath(at.cwd)), Path(os.path.realpath(data))
-    if cwd.is_relative_to(data):
-        if not cwd.is_relative_to(os.path.realpath(private)):
-            raise InvalidRequest(f"working_dir {at.cwd} is in Wattle's own data folder, which no sandbox shows")
-        return
-    for closed in _NOT_FOR_TASKS:
-        if cwd.is_relative_to(closed):
-            raise InvalidRequest(f"working_dir {at.cwd} is in {closed}, which is the system's; choose another")
-    for shared in (*map(Path, _SHARED), Path.home(), data):
-        if shared.is_relative_to(cwd):
-            raise InvalidRequest(f"working_dir {at.cwd} holds {shared}; a sandbox needs a folder of the task's own")
-    if policy.min_sandbox != "none" and not any(cwd.is_relative_to(folder) for folder in policy.writable):
-        allowed = ", ".join(map(str, policy.writable)) or "none"
-        raise InvalidRequest(f"this node does not allow working_dir {at.cwd}; its sandbox_writable: {allowed}")
-
-
-def _check_reach(path: str | Path, user: User, level: str) -> None:
-    """Raise InvalidRequest where the user may not pass through a folder, or one above it, as far as they are there."""
-    for folder in (Path(path), *Path(path).parents):
-        try:
-            status = os.stat(folder)
-        except FileNotFoundError:
-            continue
-        bit = 0o100 if status.st_uid == user.uid else 0o010 if status.st_gid in (user.gid, *user.groups) else 0o001
-        if not status.st_mode & bit:
-            fix = "use sandbox: strict" if level == "standard" else "use a sandbox, or another working_dir"
-            raise InvalidRequest(f"{user.name!r} may not enter {folder}, where the task is to run; {fix}")
-
-
-def check_files(at: Layout) -> None:
-    """Raise InvalidRequest where a file of a task that is shut in lies, by its name or by links, outside of its working folder."""
-    own = os.path.realpath(at.cwd)
-    for kind, paths in (("input", at.inputs), ("output", at.outputs)):
-        for name, path in paths.items():
-            if not Path(os.path.realpath(path)).is_relative_to(own):
-                raise InvalidRequest(f"{kind} {name!r} is {path}, which leads out of the task's own folder {at.cwd}")
-
-
 # --- the command line -----------------------------------------------------------------------------------------------------
-
-
-def _sandbox(
-    level: str,
-    at: Layout,
-    folders: Folders,
-    policy: Policy,
-    support: Support,
-    limits: Mapping[str, float],
-    user: User | None,
-    *,
-    reads_inputs: bool,
-) -> list[str]:
-    """The command line up to what becomes the task within."""
-    cwd = os.path.realpath(at.cwd)
-    private = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent"]
-    # Root that stays in its namespace keeps nothing but what changing the user takes, and that only until it has.
-    rights = ["--unshare-user"] if user is None else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    size = ["--size", f"{limits['memory']:.0f}"] if "memory" in limits else []
-    temporary = [word for path in ("/tmp", "/var/tmp") for word in (*size, "--perms", "1777", "--tmpfs", path)]
-    seen = _standard(support) if level == "standard" else _strict(policy, support)
-    data = os.path.realpath(folders.data)
-    hidden = ("/",) if level == "strict" else ("/tmp", "/var/tmp", data)
-    own = [*_above(data, hidden), "--perms", "0755", "--tmpfs", data, *_above(cwd, hidden), "--bind", cwd, cwd]
-    if reads_inputs:
-        own += ["--ro-bind", f"{cwd}/inputs", f"{cwd}/inputs"]
-    return [
-        support.programs["env"], "--ignore-signal=TERM", support.programs["bwrap"], *private,
-        *(["--unshare-net"] if level == "strict" else []), "--cap-drop", "ALL", *rights, "--json-status-fd", str(STATUS_FD),
-        *seen, *temporary, *own, "--remount-ro", data, "--remount-ro", "/run" if level == "standard" else "/", "--chdir", cwd, "--",
-    ]  # fmt: skip
-
-
-def _above(path: str, hidden: Sequence[str]) -> list[str]:
-    """Make the folders above a path, as far as they are not there to be seen, such that every user may pass."""
-    missing = [
-        str(p) for p in reversed(Path(path).parents) if any(p != Path(h) and p.is_relative_to(h) for h in hidden)
-    ]
-    return [word for parent in missing for word in ("--perms", "0755", "--dir", parent)]
-
-
-def _standard(support: Support) -> list[str]:
-    """All there is to read, but for the sockets of services."""
-    seen = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/run"]
-    if support.resolver is not None:
-        seen += ["--ro-bind", support.resolver, support.resolver]
-    return seen
-
-
-def _strict(policy: Policy, support: Support) -> list[str]:
-    """Programs and libraries, and what the node's settings add."""
-    seen = ["--proc", "/proc", "--dev", "/dev"]
-    for path, target in support.system.items():
-        seen += ["--ro-bind", path, path] if target is None else ["--symlink", target, path]
-    seen += ["--perms", "0755", "--dir", "/etc"]
-    for name in _ETC:
-        seen += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for folder in policy.readable:
-        seen += ["--ro-bind-try", str(folder), str(folder)]
-    return seen
 
 
 def _inner(limits: Mapping[str, float], user: User | None, support: Support, *, sandboxed: bool) -> list[str]:
@@ -370,7 +185,7 @@ def _group(
     assignment: Assignment, folders: Folders, limits: Mapping[str, float], support: Support, *, sandboxed: bool
 ) -> dict[str, Any] | None:
     """What cgroups.py is told; None where no limit needs a group."""
-    wanted = [_CONTROLLERS[n] for n in limits if n in _CONTROLLERS and _CONTROLLERS[n] in support.groups]
+    wanted = [GROUPED[n] for n in limits if n in GROUPED and GROUPED[n] in support.groups]
     if not wanted:
         return None
     if "pids" in support.groups:

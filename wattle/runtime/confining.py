@@ -14,7 +14,8 @@ from wattle.runtime.layout import Folders, Layout
 from wattle.settings import RuntimeSettings
 
 if TYPE_CHECKING:
-    from wattle.runtime.confinement import Confinement, Policy, Support
+    from wattle.runtime.confinement import Confinement
+    from wattle.runtime.policy import Policy, Support
 
 
 class Confining:
@@ -71,7 +72,8 @@ class Confining:
     def check_outputs(self, assignment: Assignment, at: Layout) -> None:
         """Raise InvalidRequest where links that a task left behind lead this runtime to files that the task itself may not touch."""
         if self.concerns(assignment):
-            from wattle.runtime.confinement import check_files, shut_in
+            from wattle.runtime.confinement import shut_in
+            from wattle.runtime.sandbox import check_files
 
             if shut_in(assignment, self.policy):
                 check_files(at)

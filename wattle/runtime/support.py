@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wattle.errors import InvalidRequest, SettingsError
 from wattle.runtime.cgroups import CONTROLLERS
-from wattle.runtime.confinement import Policy, Support, User
+from wattle.runtime.policy import Policy, Support, User
 from wattle.settings import RuntimeSettings
 
 _PROGRAMS = ("bwrap", "env", "prlimit", "setpriv")
