@@ -59,6 +59,7 @@ workers:
   inputs: {in: first/file}
   outputs: {out: /elsewhere/out}
   needs: [first]
+  secrets: [TOKEN]
   retries: {max: 2, delay: 5s, backoff: 3, max_delay: 10m, jitter: 0}
 """
 
@@ -149,6 +150,7 @@ def test_every_key() -> None:
     assert second.retries.model_dump() == {"max": 2, "delay": 5, "backoff": 3, "max_delay": 600, "jitter": 0}
     assert (second.timeout, second.priority, second.on_failure, second.kill_after) == (None, None, None, 10)
     assert (second.sandbox, second.run_as) == ("none", None)
+    assert second.secrets == {"TOKEN": "TOKEN"}
 
 
 def test_full_uses_every_key_there_is() -> None:

@@ -17,6 +17,7 @@ from wattle.core.model import TaskId
 from wattle.protocol.keys import Keys
 from wattle.runtime import output
 from wattle.runtime.layout import Folders
+from wattle.runtime.masking import Mask
 from wattle.runtime.output import LIMIT, Logs
 
 KEYS = Keys("test")
@@ -53,9 +54,9 @@ async def node(tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.Monkey
     node = Node(tmp_path, network.bus("node"), network.bus("asker"))
     read_new = output._read_new
 
-    def counted(files: dict[str, Any]) -> list[tuple[str, int, bytes]]:
+    def counted(files: dict[str, Any], mask: Mask) -> list[tuple[str, int, bytes]]:
         try:
-            return read_new(files)
+            return read_new(files, mask)
         finally:
             node.looks += 1
 

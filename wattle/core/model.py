@@ -107,6 +107,7 @@ class WorkerSpec:
     argv: tuple[str, ...] = ()  # the command split into words, then args; only args when there is a script
     script: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)  # variable -> entry of the node's secrets
     working_dir: str | None = None
     inputs: dict[str, tuple[str, str]] = field(default_factory=dict)  # key -> (worker, output)
     outputs: dict[str, str] = field(default_factory=dict)  # name -> path as written
@@ -181,6 +182,7 @@ class Assignment:
     argv: tuple[str, ...] = ()
     script: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
     working_dir: str | None = None
     inputs: dict[str, Input] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)

@@ -257,6 +257,7 @@ class Run:
             argv=spec.argv,
             script=spec.script,
             env=spec.env,
+            secrets=spec.secrets,
             working_dir=spec.working_dir,
             inputs=inputs,
             outputs=spec.outputs,

@@ -89,6 +89,9 @@ def _check_worker(draft: Draft, index: int, worker: Worker, found: list[Problem]
         found += _same_variable("outputs", worker.outputs, base)
     if worker.env_vars:
         found += _reserved(worker.env_vars, base)
+    if worker.secrets:
+        found += _reserved(worker.secrets, base, "secrets")
+        found += _given_twice(worker, base)
     for path, text, allowed in _texts_with_references(worker):
         found += _reference_problems(path, text, allowed, worker, draft, index)
 
@@ -113,12 +116,19 @@ def _same_variable(kind: str, names: Iterable[str], base: Path) -> Iterator[Prob
         taken.setdefault(variable, name)
 
 
-def _reserved(names: Iterable[str], base: Path) -> list[Problem]:
+def _given_twice(worker: Worker, base: Path) -> Iterator[Problem]:
+    for name in worker.secrets:
+        if name in worker.env_vars:
+            problem = f"the variable {name} is among both secrets and env_vars"
+            yield Problem(problem, "Leave it out of one of them.", (*base, "secrets"), at_key=True)
+
+
+def _reserved(names: Iterable[str], base: Path, key: str = "env_vars") -> list[Problem]:
     return [
         Problem(
-            f"env_vars.{name} is a variable that Wattle sets itself",
+            f"{key}.{name} is a variable that Wattle sets itself",
             "Rename it.",
-            (*base, "env_vars", name),
+            (*base, "env_vars", name) if key == "env_vars" else (*base, key),
             at_key=True,
         )
         for name in names

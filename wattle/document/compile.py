@@ -170,6 +170,7 @@ class _Common:
             argv=argv,
             script=worker.script,
             env=env,
+            secrets=dict(worker.secrets) if worker.secrets else _NOTHING,
             working_dir=working_dir,
             inputs=inputs,
             outputs=dict(worker.outputs) if worker.outputs else _NOTHING,

@@ -88,6 +88,13 @@ def _as_retries(value: object) -> object:
     return {"max": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_secrets(value: object) -> object:
+    """A list of secrets is told in variables of the same names. Others as they are."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return {name: name for name in value}
+    return value
+
+
 def _check_command(value: object) -> str | list[str]:
     """A command as one text, or as a list of words."""
     if type(value) is str and value.isascii() and "\0" not in value and len(value) <= MAX_TEXT and value.strip():
@@ -237,6 +244,13 @@ class Worker(_Part):
         None, description="Shell text, run through sh -eu; instead of a command."
     )
     env_vars: dict[Variable, Text] = Field(_NO_ITEMS, description="Environment variables, on top of the workflow's.")
+    secrets: Annotated[
+        dict[Variable, Name], BeforeValidator(_as_secrets, json_schema_input_type=list[Variable] | dict[Variable, Name])
+    ] = Field(
+        _NO_ITEMS,
+        description="Environment variables whose values are secrets of the node: the names of its entries by variable, or a list of "
+        "entries named as their variables.",
+    )
     working_dir: PathText | None = Field(
         None, description="The folder it runs in; relative to the workflow's. None: a fresh private folder per task."
     )

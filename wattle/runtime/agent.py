@@ -70,6 +70,7 @@ from wattle.runtime.processes import (
     open_processes,
 )
 from wattle.runtime.pruning import Pruning
+from wattle.runtime.secrets import Secrets
 from wattle.settings import RuntimeSettings
 from wattle.store.runtime import BlobRow, RuntimeStore
 
@@ -105,6 +106,7 @@ class RuntimeAgent:
         self._starting = spawner
         self._folders = Folders(settings.data)
         self._confining = Confining(settings, self._folders)
+        self._secrets = Secrets(settings.secrets_file)
         self._loop: Loop[RuntimeEvent] = Loop(self._step, on.Tick, wall_clock)
         self._questions: dict[int, tuple[Query, list[TaskAnswer]]] = {}  # commands being handled
         self._claims: dict[int, tuple[Query, str]] = {}  # and by whom
@@ -138,7 +140,7 @@ class RuntimeAgent:
         ):
             self._nursery, self._processes = nursery, processes
             self._files = Files(self.bus, self.keys, self.name, self._folders, self.store)
-            self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks)
+            self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks, self._secrets)
             self._feed = FeedPublisher(
                 self.bus, self.keys, self.name, self.store.id, lambda: self.store.head, self.store.feed
             )
@@ -270,7 +272,9 @@ class RuntimeAgent:
         laid_out = []
         for spawn in spawns:
             try:
-                laid_out.append((spawn, layout(spawn.assignment, self._folders)))
+                at = layout(spawn.assignment, self._folders)
+                at.env.update(self._secrets.environment(spawn.assignment.secrets))
+                laid_out.append((spawn, at))
             except InvalidRequest as error:
                 self._do_not_start(spawn, error.message)
         return laid_out
@@ -332,7 +336,7 @@ class RuntimeAgent:
                 case Skipped(id):
                     self._loop.post(on.Skipped(id))
                 case SpawnFailed(id, error, full):
-                    self._loop.post(on.SpawnFailed(id, error, full))
+                    self._loop.post(on.SpawnFailed(id, self._secrets.mask.text(error), full))
                 case Exited(id, stopped=True):
                     # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
                     self._processes.acknowledge([id])

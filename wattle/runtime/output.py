@@ -1,7 +1,7 @@
 """What tasks print, for whoever asks: parts of their log files as answers, and live while somebody subscribes.
 
 The task writes its files itself; nothing here runs or costs anything until a query comes or a subscriber appears. Live chunks are
-hints, each with its offset: who misses some asks for them.
+hints, each with its offset: who misses some asks for them. The node's secrets are blanked in what is told, and not in the files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from wattle.errors import InvalidRequest, Unavailable
 from wattle.peer.asking import parse_number, parse_parameters, parse_seconds, refuse
 from wattle.protocol.keys import STREAMS, Keys
 from wattle.runtime.layout import Folders
+from wattle.runtime.masking import Mask
+from wattle.runtime.secrets import Secrets
 
 LIMIT = 1 << 20
 """Bytes of one answer or live chunk, at most."""
@@ -64,11 +66,19 @@ class _Followed:
 class Logs:
     """The logs on this node. ``running`` tells which tasks' files may still grow."""
 
-    def __init__(self, bus: Bus, keys: Keys, folders: Folders, running: Callable[[], Collection[TaskId]]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        keys: Keys,
+        folders: Folders,
+        running: Callable[[], Collection[TaskId]],
+        secrets: Secrets | None = None,
+    ) -> None:
         self._bus = bus
         self._keys = keys
         self._folders = folders
         self._running = running
+        self._secrets = Secrets(None) if secrets is None else secrets
         self._to_read, self._reading = trio.open_memory_channel[_Question](_QUEUE)
         self._waiting: list[_Question] = []
         self._somebody_waits = trio.Event()
@@ -119,7 +129,7 @@ class Logs:
         async for question in self._reading:
             # asked before the file is read: once it says no, what is read is all there will ever be
             running = question.task in self._running()
-            found = await trio.to_thread.run_sync(_read, question)
+            found = await trio.to_thread.run_sync(_read, question, self._mask(), running)
             if found is None:
                 question.query.finish()  # not here: no answer at all, another node may have it
             elif not found[0] and running and trio.current_time() < question.deadline and self._may_wait():
@@ -128,6 +138,10 @@ class Logs:
                 self._somebody_waits.set()
             else:
                 self._answer(question, *found, running)
+
+    def _mask(self) -> Mask:
+        self._secrets.refresh()
+        return self._secrets.mask
 
     def _may_wait(self) -> bool:
         return len(self._waiting) < MAX_WAITING
@@ -191,7 +205,7 @@ class Logs:
         for key in followed.keys() - listened.keys():
             followed[key].offset = None
         ended = [key for key, file in followed.items() if file.ended]
-        chunks = await trio.to_thread.run_sync(_read_new, listened) if listened else []
+        chunks = await trio.to_thread.run_sync(_read_new, listened, self._mask()) if listened else []
         for key, offset, data in chunks:
             self._bus.put(key, data, priority=Priority.BULK, attachment=json.dumps({"offset": offset}).encode())
         more = {key for key, _, data in chunks if len(data) == LIMIT}
@@ -200,13 +214,13 @@ class Logs:
                 followed.pop(key).publisher.undeclare()
 
 
-def _read(question: _Question) -> tuple[bytes, int, int] | None:
+def _read(question: _Question, mask: Mask, growing: bool) -> tuple[bytes, int, int] | None:
     """Bytes, their offset and the file's size; None where there is no such file."""
     try:
         with question.path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             offset = question.offset if question.tail is None else max(size - question.tail, 0)
-            return os.pread(file.fileno(), question.limit, offset), offset, size
+            return mask.read(file.fileno(), offset, question.limit, growing=growing), offset, size
     except OSError:
         return None
 
@@ -216,7 +230,7 @@ def _grown(questions: list[_Question]) -> set[_Question]:
     return {question for question in questions if _size(question.path) > question.offset}
 
 
-def _read_new(files: dict[str, _Followed]) -> list[tuple[str, int, bytes]]:
+def _read_new(files: dict[str, _Followed], mask: Mask) -> list[tuple[str, int, bytes]]:
     chunks = []
     for key, file in files.items():
         if file.offset is None:
@@ -224,7 +238,7 @@ def _read_new(files: dict[str, _Followed]) -> list[tuple[str, int, bytes]]:
             continue
         try:
             with file.path.open("rb", buffering=0) as log:
-                data = os.pread(log.fileno(), LIMIT, file.offset)
+                data = mask.read(log.fileno(), file.offset, LIMIT, growing=not file.ended)
         except OSError:
             continue
         if data:

@@ -56,6 +56,7 @@ __all__ = [
 
 _log = get_logger("wattle.runtime.processes")
 
+_NOT_FOR_TASKS = ("WATTLE_TOKEN",)  # it says who somebody is, and commands are others'
 _ANSWER_TIMEOUT = 10.0  # seconds for a spawner to start, or to say what it holds
 _ATTEMPTS = 5  # at reaching or starting a spawner, before giving up
 _LAST_WORDS = 1.0  # seconds for the buffer to empty when this side leaves
@@ -176,7 +177,8 @@ class Processes:
         What happened since may come with the answer: it is left for ``_talk``.
         """
         self._incoming = Lines()
-        hello = {"environ": dict(os.environ), "die_with_runtime": self._die_with_runtime}
+        environ = {name: text for name, text in os.environ.items() if name not in _NOT_FOR_TASKS}
+        hello = {"environ": environ, "die_with_runtime": self._die_with_runtime}
         with trio.move_on_after(_ANSWER_TIMEOUT), suppress(trio.BrokenResourceError):
             await stream.send_all(encode({"open": hello}))
             while data := await stream.receive_some(_RECEIVE):

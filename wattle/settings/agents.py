@@ -276,6 +276,12 @@ class RuntimeSettings(AgentSettings):
     labels: Annotated[dict[Name, str], BeforeValidator(as_pairs)] = Field(
         {}, description="What this node is, for workers that ask for it, such as zone=lab."
     )
+    secrets_file: AbsolutePath | None = Field(
+        None,
+        description="TOML file with secrets of this node, for workers that ask for them; it must be yours or root's, and nobody else's "
+        "to read.",
+        json_schema_extra={"derived": "none"},
+    )
     stop_timeout: Seconds = Field(10.0, ge=0, description="Seconds that running tasks get to end at SIGTERM.")
     queue_patience: Seconds = Field(
         2.0, ge=0, description="Seconds a task waits here for room before it is handed back to the coordinator."
