@@ -133,6 +133,10 @@ class Host:
                 from wattle.store.runtime import RuntimeStore
 
                 store = RuntimeStore(settings.data / "runtime.db", synchronous=settings.synchronous)
+            case GatewaySettings() if settings.audited:
+                from wattle.store.audit import NAME, AuditStore
+
+                store = AuditStore(settings.data / NAME, most=settings.audit_most, synchronous=settings.synchronous)
             case _:
                 return
         stack.callback(store.close)
@@ -159,7 +163,12 @@ class Host:
             case GatewaySettings():
                 from wattle.gateway.agent import GatewayAgent
 
-                return GatewayAgent(name, settings, bus).run
+                if store is None:
+                    return GatewayAgent(name, settings, bus).run
+                from wattle.store.audit import AuditStore
+
+                assert isinstance(store, AuditStore)
+                return GatewayAgent(name, settings, bus, store).run
             case _:
                 return partial(_router, name, bus, Keys(settings.namespace), settings.insecure)
 

@@ -23,16 +23,24 @@ from wattle.errors import Denied, InvalidRequest, NotFound, SettingsError
 from wattle.gateway.agent import GatewayAgent
 from wattle.gateway.request import Method
 from wattle.security.roles import MAY, Action, Role
-from wattle.security.tokens import LEEWAY, Checker, issue
+from wattle.security.tokens import LEEWAY, Checker, Identity, issue
 from wattle.settings import ClientSettings
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
 NOW = 1_800_000_000.0
 
 
+def check(checker: Checker, token: str, now: float | None = None) -> Identity:
+    """Who a token is, now."""
+    at = time.time() if now is None else now
+    identity = checker.read(token, at)
+    checker.check(identity, at)
+    return identity
+
+
 def refused(checker: Checker, token: str, now: float | None = None) -> tuple[str, str]:
     with pytest.raises(Denied) as caught:
-        checker.check(token, time.time() if now is None else now)
+        check(checker, token, now)
     return caught.value.code, caught.value.message
 
 
@@ -62,7 +70,7 @@ def test_a_token_says_who_it_is(cluster: Cluster) -> None:
     checker = Checker(cluster.public, "default")
     token = cluster.token(Role.OPERATOR, now=NOW, ttl=60, namespaces=["default", "other"])
     for _ in range(2):  # the second time it is remembered
-        identity = checker.check(token, NOW)
+        identity = check(checker, token, NOW)
         assert (identity.subject, identity.role, identity.namespaces) == ("ann", Role.OPERATOR, ("default", "other"))
         assert identity.expires == NOW + 60
 
@@ -70,7 +78,7 @@ def test_a_token_says_who_it_is(cluster: Cluster) -> None:
 def test_it_ends_also_where_it_is_remembered(cluster: Cluster) -> None:
     checker = Checker(cluster.public, "default")
     token = cluster.token(now=NOW, ttl=60)
-    checker.check(token, NOW + 60 + LEEWAY - 0.1)
+    check(checker, token, NOW + 60 + LEEWAY - 0.1)
     assert refused(checker, token, NOW + 60 + LEEWAY)[0] == "TOKEN_EXPIRED"
     assert refused(Checker(cluster.public, "default"), token, NOW + 60 + LEEWAY)[0] == "TOKEN_EXPIRED"
 
@@ -79,15 +87,15 @@ def test_it_counts_in_its_namespaces_alone(cluster: Cluster) -> None:
     elsewhere = cluster.token(namespaces=["other"])
     code, message = refused(Checker(cluster.public, "default"), elsewhere)
     assert (code, "other" in message) == ("FORBIDDEN", True)
-    Checker(cluster.public, "other").check(elsewhere, time.time())
-    Checker(cluster.public, "default").check(cluster.token(namespaces=["*"]), time.time())
+    check(Checker(cluster.public, "other"), elsewhere, time.time())
+    check(Checker(cluster.public, "default"), cluster.token(namespaces=["*"]), time.time())
 
 
 def test_of_another_cluster(tmp_path: Path, cluster: Cluster) -> None:
     other = new_cluster(tmp_path / "other")
     code, message = refused(Checker(cluster.public, "default"), other.token())
     assert (code, message) == ("TOKEN_INVALID", "the token is refused: it is not signed by a key of this cluster")
-    Checker(other.public, "default").check(other.token(), time.time())
+    check(Checker(other.public, "default"), other.token(), time.time())
     pretending = forged(signing_key(other), cluster)  # another's key under this one's name
     assert refused(Checker(cluster.public, "default"), pretending)[0] == "TOKEN_INVALID"
 
@@ -96,7 +104,7 @@ def test_for_another_audience(cluster: Cluster) -> None:
     named = Checker(cluster.public, "default", "lab")
     code, message = refused(named, cluster.token())
     assert (code, "another cluster" in message) == ("TOKEN_INVALID", True)
-    named.check(cluster.token(cluster="lab"), time.time())
+    check(named, cluster.token(cluster="lab"), time.time())
 
 
 def test_tampered(cluster: Cluster) -> None:
@@ -109,7 +117,7 @@ def test_tampered(cluster: Cluster) -> None:
     for place in range(0, len(token) - 1, 7):  # not all bits of the last letter count
         other = "A" if token[place] != "A" else "B"
         assert refused(checker, token[:place] + other + token[place + 1 :])[0] == "TOKEN_INVALID"
-    checker.check(token, time.time())
+    check(checker, token, time.time())
 
 
 def test_without_a_signature_or_with_another_algorithm(cluster: Cluster) -> None:
@@ -118,7 +126,7 @@ def test_without_a_signature_or_with_another_algorithm(cluster: Cluster) -> None
     # the public key, which everybody may have, taken for a shared secret
     secret = checker._keys[cluster.id].public_bytes_raw()
     assert refused(checker, forged(secret, cluster, algorithm="HS256"))[0] == "TOKEN_INVALID"
-    checker.check(forged(signing_key(cluster), cluster), time.time())
+    check(checker, forged(signing_key(cluster), cluster), time.time())
 
 
 @pytest.mark.parametrize(
@@ -158,8 +166,8 @@ def test_while_one_key_takes_over_from_another_both_count(tmp_path: Path, cluste
     both = tmp_path / "both.pub"
     both.write_bytes(cluster.public.read_bytes() + new.public.read_bytes())
     checker = Checker(both, "default")
-    checker.check(cluster.token(), time.time())
-    checker.check(new.token(cluster=cluster.id), time.time())
+    check(checker, cluster.token(), time.time())
+    check(checker, new.token(cluster=cluster.id), time.time())
 
 
 def test_keys_that_are_none(tmp_path: Path, cluster: Cluster) -> None:
@@ -324,11 +332,14 @@ def test_the_commands_make_keys_and_tokens(tmp_path: Path) -> None:
     printed = run(
         "issue", "--cluster", str(tmp_path), "--role", "viewer", "--name", "ann", "--namespace", "lab", "--ttl", "2m"
     )
-    identity = checker.check(printed, time.time())
+    identity = check(checker, printed, time.time())
     assert (identity.subject, identity.role) == ("ann", Role.VIEWER)
     assert 100 < identity.expires - time.time() < 121
     run("issue", "--key", str(private), "--role", "admin", "--name", "ben", "--namespace", "*", "--out", str(out))
-    assert (checker.check(out.read_text().strip(), time.time()).role, out.stat().st_mode & 0o777) == (Role.ADMIN, 0o600)
+    assert (check(checker, out.read_text().strip(), time.time()).role, out.stat().st_mode & 0o777) == (
+        Role.ADMIN,
+        0o600,
+    )
     run("issue", "--role", "admin", "--name", "ben", fails=True)
     run("issue", "--key", str(private), "--role", "admin", "--name", "ben", "--ttl", "soon", fails=True)
 

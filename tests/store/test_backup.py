@@ -32,6 +32,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+STORES = tuple(f"{role}.db" for role in KINDS)
+
+
 def identity(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         found: str = connection.execute("SELECT value FROM meta WHERE key = 'store'").fetchone()[0]
@@ -50,13 +53,13 @@ def test_a_restored_folder_has_everything_under_new_identities(folder: Path, tmp
     reports = care.restore(copy, tmp_path / "new")
     assert all(report.ok for report in reports)
     assert [max(report.rows.values()) for report in reports] == [1000, 1000]
-    for name in care.KINDS:
+    for name in STORES:
         assert identity(copy / name) == identity(folder / name) != identity(tmp_path / "new" / name)
     store = RuntimeStore(tmp_path / "new" / "runtime.db")
     assert store.head == 1000
     assert store.id == identity(store.path)
     store.close()
-    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [*care.KINDS, "wattle.lock"]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [*STORES, "wattle.lock"]
 
 
 def test_a_copy_made_while_somebody_writes_is_of_one_moment(folder: Path, tmp_path: Path) -> None:
@@ -158,11 +161,11 @@ def test_a_newer_backup_is_refused_and_leaves_the_folder_as_it_was(folder: Path,
     manifest = json.loads((copy / care.MANIFEST).read_text())
     manifest["files"]["runtime.db"]["sha256"] = care._digest(copy / "runtime.db")
     (copy / care.MANIFEST).write_text(json.dumps(manifest))
-    before = {name: identity(folder / name) for name in care.KINDS}
+    before = {name: identity(folder / name) for name in STORES}
     with pytest.raises(StoreError, match="newer Wattle") as caught:
         care.restore(copy, folder, replace=True)
     assert caught.value.code == "STORE_NEWER"
-    assert {name: identity(folder / name) for name in care.KINDS} == before
+    assert {name: identity(folder / name) for name in STORES} == before
     assert not [file.name for file in folder.iterdir() if "restore" in file.name]
 
 

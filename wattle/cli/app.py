@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_name
 
 from wattle import __version__
-from wattle.cli import agents, documents, nodes, raw, runs, store, token, workflows
+from wattle.cli import agents, audit, documents, nodes, raw, runs, store, token, workflows
 from wattle.cli.hosting import leave
 from wattle.cli.output import print_json_line, styled
 from wattle.errors import InternalError, StoreError, Unavailable, WattleError
@@ -88,7 +88,7 @@ def _options(
         os.environ["WATTLE_TOKEN_FILE"] = token_file
 
 
-for _part in (runs, workflows, nodes, documents, agents, store, token, raw):
+for _part in (runs, workflows, nodes, documents, agents, store, token, audit, raw):
     _part.register(app)
 
 

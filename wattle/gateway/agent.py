@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
 from pydantic_core import to_json
@@ -31,6 +32,9 @@ from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
 from wattle.settings import GatewaySettings
 
+if TYPE_CHECKING:
+    from wattle.store.audit import AuditStore
+
 REQUEST_TIMEOUT = 10.0
 """Seconds that coordinators and runtimes have for an answer, on top of what the request itself asks to wait."""
 
@@ -43,12 +47,12 @@ log = get_logger("wattle.gateway")
 class GatewayAgent:
     """One gateway; ``run`` is its life."""
 
-    def __init__(self, name: str, settings: GatewaySettings, bus: Bus) -> None:
+    def __init__(self, name: str, settings: GatewaySettings, bus: Bus, audit: AuditStore | None = None) -> None:
         self.name, self.bus = name, bus
         self.keys = Keys(settings.namespace)
         self.incarnation = new_incarnation()
         self._settings = settings
-        self._gate = Gate(settings)
+        self._gate = Gate(name, settings, audit)
         self._open = 0
         self._putting = 0  # bytes of the puts among them
         self._changing: dict[str, trio.Event] = {}  # subject -> set when its newest put or delete is done
@@ -135,11 +139,11 @@ class GatewayAgent:
 
         async def serve() -> None:
             try:
-                route = self._admitted(asked)
+                route, record = await self._admitted(asked)
                 if before is not None:
                     await before.wait()
-                parameters = parse_parameters(asked.parameters)
-                await reply(await route.handler(Request(route.names, parameters, asked.payload)))
+                answer = await self._recorded(record, route, asked)
+                await reply(answer)
             except WattleError as error:
                 await reject(error)
             except Exception as error:  # the boundary of one request: the gateway goes on
@@ -155,8 +159,8 @@ class GatewayAgent:
 
         self._nursery.start_soon(serve)
 
-    def _admitted(self, asked: Asked) -> Route:
-        """What answers a request, if whoever makes it may."""
+    async def _admitted(self, asked: Asked) -> tuple[Route, int | None]:
+        """What answers a request, if whoever makes it may; and the number of its record in the audit."""
         if "*" in asked.key or "$" in asked.key:
             raise InvalidRequest(
                 f"a request names one thing; {asked.key[:100]!r} holds a wildcard. Listings: api/v1/runs, workflows, nodes"
@@ -166,11 +170,20 @@ class GatewayAgent:
         if route is None:
             near = self._routes.near(path)
             raise NotFound(f"there is no {asked.method} on {path[:100]!r}; {near}", code="KEY_NOT_FOUND")
-        self._gate.admit(asked, route.action)
+        return route, await self._gate.admit(asked, path, route.action)
+
+    async def _recorded(self, record: int | None, route: Route, asked: Asked) -> Answer:
+        """The answer of a route; what becomes of it is recorded, too."""
         size, most = len(asked.payload or b""), self._settings.max_payload
-        if size > most:
-            raise InvalidRequest(f"the payload has {size} bytes; this gateway takes {most} (max_payload)")
-        return route
+        try:
+            if size > most:
+                raise InvalidRequest(f"the payload has {size} bytes; this gateway takes {most} (max_payload)")
+            answer = await route.handler(Request(route.names, parse_parameters(asked.parameters), asked.payload))
+        except Exception as error:
+            self._gate.done(record, error.code if isinstance(error, WattleError) else InternalError.code)
+            raise
+        self._gate.done(record, "OK", answer)
+        return answer
 
     def _answer_state(self, query: Query) -> None:
         state = {
@@ -184,6 +197,7 @@ class GatewayAgent:
             "sees": [peer.peer for peer in self._presence.peers()],
             "open_requests": self._open,
             "insecure": self._settings.insecure,
+            "audit": self._gate.head,
             "time": timestamp(time.time()),
         }
         query.reply(to_json(state), key=self.keys.state("gateway", self.name))

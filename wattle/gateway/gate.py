@@ -1,38 +1,113 @@
-"""Who may come in: the token that comes with a request, against what the request does.
+"""Who may come in: the token that comes with a request, against what the request does; and the audit of what was asked.
 
 A request's attachment is a JSON object; ``token`` is all that is looked at, so that others may be added. A gateway without
 ``token_public_key`` looks at no attachment.
+
+What changes something is recorded before it is asked of anybody: so a change that was allowed has its record, wherever this process ends.
+What became of it is recorded afterwards; where that is missing the gateway ended before it knew.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
+from typing import TYPE_CHECKING, Any
+
+import trio
 
 from wattle.errors import Denied, InvalidRequest
-from wattle.gateway.request import Asked
+from wattle.gateway.request import Answer, Asked, Method
+from wattle.gateway.submission import INLINE
 from wattle.peer.asking import parse_object
+from wattle.protocol.records import timestamp
 from wattle.security.roles import Action
-from wattle.security.tokens import ANONYMOUS, Checker, Identity
+from wattle.security.tokens import ANONYMOUS, UNKNOWN, Checker, Identity
 from wattle.settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from wattle.store.audit import AuditStore  # which brings a database along
 
 
 class Gate:
     """One gateway's. Raises SettingsError for keys that are none."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, name: str, settings: GatewaySettings, audit: AuditStore | None) -> None:
         public = settings.token_public_key
         self._checker = None if public is None else Checker(public, settings.namespace, settings.cluster)
+        self._name, self._audit = name, audit
 
-    def admit(self, asked: Asked, action: Action) -> Identity:
-        """Who asks; raises Denied where that is not said, or is not so, or where that one may not do what is asked for."""
-        if self._checker is None:
-            return ANONYMOUS
-        identity = self._checker.check(_token(asked.attachment), time.time())
-        if identity.role is not None and not identity.role.may(action):
-            raise Denied(
-                f"{identity.subject!r} is {identity.role} here, which may not {action}; see the roles in docs/security.md"
-            )
-        return identity
+    @property
+    def head(self) -> dict[str, Any] | None:
+        """Number and hash of the newest record: who notes them elsewhere can tell later that none was cut off since."""
+        return None if self._audit is None else {"number": self._audit.number, "hash": self._audit.hash}
+
+    async def admit(self, asked: Asked, path: str, action: Action) -> int | None:
+        """The number of the record where there is one; raises Denied for who does not say who it is, or may not do this."""
+        identity = UNKNOWN
+        try:
+            identity = self._identify(asked.attachment)
+            self._check(identity, action)
+        except Denied as error:
+            await self._record(asked, path, action, identity, error.code)
+            raise
+        return await self._record(asked, path, action, identity, None)
+
+    def done(self, record: int | None, code: str, answer: Answer | None = None) -> None:
+        """Record what became of a request."""
+        if record is not None and self._audit is not None:
+            run = {} if answer is None else _run_of(answer)
+            self._audit.append({"kind": "outcome", "at": timestamp(time.time()), "of": record, "code": code, **run})
+
+    def _identify(self, attachment: bytes | None) -> Identity:
+        return ANONYMOUS if self._checker is None else self._checker.read(_token(attachment), time.time())
+
+    def _check(self, identity: Identity, action: Action) -> None:
+        if self._checker is None or identity.role is None:
+            return
+        self._checker.check(identity, time.time())
+        if not identity.role.may(action):
+            who = f"{identity.subject!r} is {identity.role} here"
+            raise Denied(f"{who}, which may not {action}; see the roles in docs/security.md", code="FORBIDDEN")
+
+    async def _record(
+        self, asked: Asked, path: str, action: Action, identity: Identity, refused: str | None
+    ) -> int | None:
+        if self._audit is None or not action.changes:
+            return None
+        digest = None if asked.payload is None else await _digest(asked.payload)
+        return self._audit.append(
+            {
+                "kind": "request",
+                "at": timestamp(time.time()),
+                "who": identity.subject,
+                "role": identity.role,
+                "token": identity.token,
+                "method": "get" if asked.method is Method.POST else asked.method,
+                "path": path,
+                "action": action,
+                "payload": digest,
+                "allowed": refused is None,
+                "code": refused,
+                "gateway": self._name,
+            }
+        )
+
+
+async def _digest(payload: bytes) -> str:
+    """The sha256 of a payload; of a large one in a thread, so that others are served meanwhile."""
+    if len(payload) <= INLINE:
+        return hashlib.sha256(payload).hexdigest()
+    return (await trio.to_thread.run_sync(hashlib.sha256, payload)).hexdigest()
+
+
+def _run_of(answer: Answer) -> dict[str, str]:
+    """The id of the run or the name of the workflow or node that an answer shows, where it is not long."""
+    if len(answer.body) > INLINE:
+        return {}
+    view = json.loads(answer.body)
+    shown = view.get("id") or view.get("name")
+    return {"shown": str(shown)} if shown else {}
 
 
 def _token(attachment: bytes | None) -> str:

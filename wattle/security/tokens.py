@@ -60,6 +60,9 @@ class Identity:
 ANONYMOUS = Identity("anonymous")
 """Who asks a gateway that checks no tokens."""
 
+UNKNOWN = Identity("unknown")
+"""Who asks with a token that is none, or without one."""
+
 
 # --- keys -------------------------------------------------------------------------------------------------------------
 
@@ -173,14 +176,18 @@ class Checker:
         self._namespace = namespace
         self._checked: dict[str, Identity] = {}
 
-    def check(self, token: str, now: float) -> Identity:
-        """Who this token is."""
+    def read(self, token: str, now: float) -> Identity:
+        """Whose token this is, whether it still counts or not."""
         identity = self._checked.get(token)
         if identity is None:
             identity = self._read(token, now)
             if len(self._checked) >= _KEPT:
                 self._checked.clear()
             self._checked[token] = identity
+        return identity
+
+    def check(self, identity: Identity, now: float) -> None:
+        """Raise Denied for one whose time is over, or who has no business in this namespace."""
         if now >= identity.expires + LEEWAY:
             raise Denied(
                 f"the token of {identity.subject!r} has expired; ask for a new one (wattle token issue)",
@@ -189,7 +196,6 @@ class Checker:
         if self._namespace not in identity.namespaces and EVERYWHERE not in identity.namespaces:
             allowed = ", ".join(identity.namespaces)
             raise Denied(f"this token is for namespace {allowed}, not for {self._namespace!r}", code="FORBIDDEN")
-        return identity
 
     def _read(self, token: str, now: float) -> Identity:
         import jwt

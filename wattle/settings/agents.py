@@ -339,6 +339,22 @@ class GatewaySettings(AgentSettings):
         description="The cluster's id: tokens for another are refused.",
         json_schema_extra={"derived": "the fingerprint of the first key in token_public_key"},
     )
+    audit: bool | None = Field(
+        None,
+        description="Record every request that changes something, in audit.db in the data folder.",
+        json_schema_extra={"derived": "true where token_public_key is given"},
+    )
+    audit_most: Count = Field(
+        1_000_000,
+        ge=2_000,
+        le=1_000_000_000,
+        description="Records that are kept (about 400 bytes each); beyond, the oldest thousand are removed.",
+    )
+
+    @property
+    def audited(self) -> bool:
+        """Whether requests that change something are recorded."""
+        return self.token_public_key is not None if self.audit is None else self.audit
 
 
 class RouterSettings(AgentSettings):

@@ -25,6 +25,9 @@ import peewee
 from wattle.errors import InvalidRequest, StoreError
 from wattle.protocol.records import timestamp
 from wattle.store import coordinator, runtime
+from wattle.store.audit import MODELS as AUDIT_MODELS
+from wattle.store.audit import NAME as AUDIT
+from wattle.store.audit import AuditStore
 from wattle.store.base import Migration, Store, replace_durably
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import MODELS as COORDINATOR_MODELS
@@ -41,7 +44,7 @@ _LOCKS = frozenset({"wattle.lock", "up.lock"})  # a data folder with nothing els
 class Kind:
     """One role's store: how it is opened, and what is in it."""
 
-    open: type[CoordinatorStore] | type[RuntimeStore]
+    open: type[CoordinatorStore] | type[RuntimeStore] | type[AuditStore]
     models: Sequence[type[peewee.Model]]
     migrations: Sequence[Migration]
 
@@ -49,6 +52,7 @@ class Kind:
 KINDS = {
     "coordinator.db": Kind(CoordinatorStore, COORDINATOR_MODELS, coordinator.MIGRATIONS),
     "runtime.db": Kind(RuntimeStore, runtime.MODELS, runtime.MIGRATIONS),
+    AUDIT: Kind(AuditStore, AUDIT_MODELS, ()),
 }
 
 
@@ -188,6 +192,7 @@ _RULES = {
             "the assignment of attempt {2} of worker {1} of run {0} cannot be read",
         ),
     ),
+    AUDIT: (("SELECT number FROM audit WHERE NOT json_valid(entry)", "record {0} of the audit cannot be read"),),
 }
 """What has to hold between rows, as questions for those that break it."""
 

@@ -1,0 +1,112 @@
+"""Commands that look at the audit in a gateway's data folder, on its machine, whether the gateway runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wattle.cli import options
+from wattle.cli.output import Column, dumps, output_for, styled
+from wattle.errors import InvalidRequest
+
+BROKEN = 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    audit = typer.Typer(help="Who asked a gateway for what change, and whether it was allowed.", no_args_is_help=True)
+    audit.command("show")(show)
+    audit.command("verify")(verify)
+    app.add_typer(audit, name="audit")
+
+
+def show(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest records alone.")] = 100,
+    who: Annotated[str | None, typer.Option("--who", metavar="NAME", help="Requests of this one alone.")] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Refused requests alone.")] = False,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Show records, oldest first; each request with what became of it."""
+    from wattle.store.audit import read
+
+    records = _with_outcomes(read(_file(data), limit))
+    chosen = [r for r in records if (who is None or r.get("who") == who) and not (refused and r.get("allowed", True))]
+    if json:
+        print(dumps(chosen))
+        return
+    columns = [Column[dict[str, Any]](name, _cell(number)) for number, name in enumerate(_COLUMNS)]
+    output_for(False).listing(chosen, columns, "no records")
+
+
+def verify(
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--head", metavar="NUMBER:HASH", help="A head noted earlier that must still be there; may be repeated."
+        ),
+    ] = None,
+    data: options.Data = None,
+    json: options.Json = False,
+) -> None:
+    """Compute the chain of records again: is one changed, gone, added or moved? Exit status 1 where it is."""
+    from wattle.store import audit
+
+    verdict = audit.verify(_file(data), _heads(head or []))
+    if json:
+        print(dumps(asdict(verdict)))
+    else:
+        mark = styled("FAIL", fg="red") if verdict.problems else styled("ok  ", fg="green")
+        print(f"{mark} {verdict.file}: {verdict.rows} records, head {verdict.number}:{verdict.hash}")
+        for problem in verdict.problems:
+            print(f"     {problem}")
+    raise typer.Exit(BROKEN if verdict.problems else 0)
+
+
+def _with_outcomes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Requests and what is no request; outcomes become parts of their requests, as ``outcome``."""
+    shown = {record["number"]: record for record in records if record.get("kind") != "outcome"}
+    for record in records:
+        if record.get("kind") == "outcome" and record["of"] in shown:
+            shown[record["of"]]["outcome"] = {key: record[key] for key in ("at", "code", "shown") if key in record}
+    return list(shown.values())
+
+
+_COLUMNS = ("number", "at", "who", "role", "request", "result")
+
+
+def _cell(number: int) -> Callable[[dict[str, Any]], str]:
+    return lambda record: _row(record)[number]
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    number = str(record["number"])
+    if record.get("kind") != "request":
+        return number, str(record.get("at", "")), "", "", str(record.get("kind")), ""
+    outcome = record.get("outcome", {})
+    result = f"allowed, {outcome.get('code', 'not known')}" if record["allowed"] else f"refused, {record['code']}"
+    request = f"{record['method']} {record['path']}"
+    return number, record["at"], record["who"], str(record["role"] or ""), request, result
+
+
+def _heads(texts: list[str]) -> dict[int, str]:
+    heads = {}
+    for text in texts:
+        number, _, hash = text.partition(":")
+        if not (number.isascii() and number.isdigit() and len(hash) == 64):
+            raise InvalidRequest(
+                f"--head {text[:80]!r} is no head; write NUMBER:HASH, as wattle audit verify prints it"
+            )
+        heads[int(number)] = hash
+    return heads
+
+
+def _file(data: Path | None) -> Path:
+    from wattle.settings import ClientSettings, load_settings
+    from wattle.store.audit import NAME
+
+    return load_settings(ClientSettings, flags={"data": data}).data / NAME
