@@ -78,9 +78,9 @@ class Host:
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
         """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
-        _refuse_open_ways(self._first)
         with ExitStack() as stack:
-            stack.callback(FolderLock(self._first.data).close)
+            stack.callback(FolderLock(self._first.data).close)  # makes the folder, for which a socket in it is checked
+            _refuse_open_ways(self._first)
             if "runtime" in self._settings:
                 self._start_spawner(stack)
             for role in self._settings:  # before anybody can see this process: what cannot use its store does not join

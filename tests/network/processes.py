@@ -41,7 +41,7 @@ class Agent:
 
     @property
     def log(self) -> str:
-        return (self.data / "stderr.log").read_text(errors="replace")
+        return _log_of(self.data).read_text(errors="replace")
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
@@ -76,11 +76,10 @@ class Network:
     ) -> Agent:
         """Start an agent and wait until it says that it is ready. The same name again uses the same folder."""
         name = name or f"{role}{sum(a.role == role for a in self.agents) + 1}"
-        data = self.folder / name
-        data.mkdir(mode=0o700, exist_ok=True)
+        data = self.folder / name  # which the agent makes
         peer = [] if connect is None else ["--connect", connect if isinstance(connect, str) else connect.endpoint]
         command = [*self._prefix, *prefix, *WATTLE, role, "--data", str(data), "--name", name, *peer, *options]
-        with (data / "stderr.log").open("a") as log:
+        with _log_of(data).open("a") as log:
             process = subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -120,6 +119,10 @@ class Network:
                 agent.process.wait(10)
         for process in processes_under(self.folder):
             os.kill(process, signal.SIGKILL)
+
+
+def _log_of(data: Path) -> Path:
+    return data.with_name(f"{data.name}.stderr")
 
 
 def _first_line(process: subprocess.Popen[str], timeout: float) -> str:

@@ -110,10 +110,9 @@ class Site:
         return self.agents[name].terminate()
 
     def wipe(self, name: str) -> None:
-        """Empty an agent's data folder, but for the log of this test."""
+        """Empty an agent's data folder."""
         for path in self.agents[name].data.iterdir():
-            if path.name != "stderr.log":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def doors(self) -> list[str]:
         """Endpoints of the gateways that are up."""
