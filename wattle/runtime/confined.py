@@ -75,10 +75,10 @@ class Confined:
     def ended(self, code: int | None, number: int | None, *, told: bool) -> tuple[list[int | None], str]:
         """Its exit code or signal, and why it failed, as far as known; ``told``: it had been told to end. To be called once."""
         started = self._started()
-        if code == 0 or told:
-            return [code, number], ""
         if self.sandboxed and started and code is not None and code - _SHELL in _SIGNALS:
             number, code = code - _SHELL, None
+        if code == 0 or told:
+            return [code, number], ""
         if self.group is not None and self.group.out_of_memory():
             return [code, number], self.reasons.get("memory", "out of memory")
         if code is not None and not started:

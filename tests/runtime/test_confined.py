@@ -1,0 +1,77 @@
+"""Confined tasks at the spawner: what they have of the node's environment, and what is said of their ends. A shell stands for bwrap."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wattle.runtime.confined import Confined
+
+REASONS = {"24": "time", "25": "size"}
+TELLS = ["/bin/sh", "-c", '"$@"; code=$?; echo "{ \\"exit-code\\": $code }" >&3; exit $code', "bwrap"]
+FAILS = ["/bin/sh", "-c", "echo '{ \"child-pid\": 1 }' >&3; exit 1", "bwrap"]
+
+
+def end(folder: Path, confined: Confined, command: str, *, told: bool = False) -> tuple[list[int | None], str]:
+    files = (str(folder / "out"), str(folder / "err"))
+    pid = confined.start(str(folder), ["sh", "-c", command], dict(os.environ), str(folder), *files)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return confined.ended(code if code >= 0 else None, -code if code < 0 else None, told=told)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "command", "said"),
+    [
+        (TELLS, "exit 0", ([0, None], "")),
+        (TELLS, "exit 3", ([3, None], "")),
+        (TELLS, "kill -SEGV $$", ([None, 11], "")),
+        (TELLS, "kill -XCPU $$", ([None, 24], "time")),
+        (TELLS, "exit 255", ([255, None], "")),
+        (
+            FAILS,
+            "exit 0",
+            ([1, None], "its sandbox could not be made, or its command not be started in it: see its stderr"),
+        ),
+    ],
+)
+def test_a_sandbox_tells_signals_as_statuses_and_whether_it_was_made(
+    tmp_path: Path, wrap: list[str], command: str, said: tuple[list[int | None], str]
+) -> None:
+    assert end(tmp_path, Confined(wrap, None, None, True, REASONS), command) == said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("kill -XFSZ $$", ([None, 25], "size")),
+        ("sh -c 'kill -XFSZ $$'; exit $?", ([153, None], "size")),
+        ("exit 139", ([139, None], "")),
+    ],
+)
+def test_without_a_sandbox_statuses_are_as_they_are(
+    tmp_path: Path, command: str, said: tuple[list[int | None], str]
+) -> None:
+    assert end(tmp_path, Confined([], None, None, False, REASONS), command) == said
+
+
+def test_of_what_was_told_to_end_no_reason_is_given(tmp_path: Path) -> None:
+    confined = Confined(TELLS, None, None, True, REASONS)
+    assert end(tmp_path, confined, "kill -XCPU $$", told=True) == ([None, 24], "")
+
+
+def test_a_command_that_is_not_there_is_not_started(tmp_path: Path) -> None:
+    confined = Confined(TELLS, None, None, True, {})
+    before = os.listdir("/proc/self/fd")
+    files = (str(tmp_path / "out"), str(tmp_path / "err"))
+    for name, kind in (("none", FileNotFoundError), ("/etc/passwd", PermissionError), ("/none", FileNotFoundError)):
+        with pytest.raises(kind):
+            confined.start(str(tmp_path), [name], dict(os.environ), str(tmp_path), *files)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_a_strict_environment_keeps_what_it_names() -> None:
+    node = {"PATH": "/bin", "LC_ALL": "C", "LCX": "1", "SECRET": "x", "PATHS": "y"}
+    assert Confined([], None, ["PATH", "LC_*"], False, {}).environ(node) == {"PATH": "/bin", "LC_ALL": "C"}
+    assert Confined([], None, None, False, {}).environ(node) == node
