@@ -19,6 +19,7 @@ import trio
 from wattle.bus.base import Bus, Declaration, Priority, Query
 from wattle.errors import InvalidRequest
 from wattle.logs import get_logger
+from wattle.peer.anew import Anew
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Alive, Keys
 
@@ -40,6 +41,7 @@ class Duty:
         self._others: set[Alive] = set()  # on duty, as far as can be seen
         self._left: Alive | None = None  # who was on duty last: its liveliness token may not have gone yet
         self._changed = trio.Event()
+        self._anew = Anew(self._declare_anew)
 
     @property
     def serving(self) -> bool:
@@ -54,16 +56,21 @@ class Duty:
             while not (self.serving or self._others):
                 await self._take()
             task_status.started()
-            while True:
-                if not self._others and not self.serving:
-                    await self._take()
-                elif self.serving and any(other < self._me for other in self._others):
-                    self._give_up()
-                else:
-                    await self._next_change()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._anew.run)
+                await self._follow()
         finally:
             self._give_up()
             watch.undeclare()
+
+    async def _follow(self) -> None:
+        while True:
+            if not self._others and not self.serving:
+                await self._take()
+            elif self.serving and any(other < self._me for other in self._others):
+                self._give_up()
+            else:
+                await self._next_change()
 
     async def _meet(self) -> None:
         """Ask the other gateways anything: with their answers, what they declared before is known as well."""
@@ -90,6 +97,12 @@ class Duty:
             self._declared = []
             log.info("off duty", others=sorted(other.peer for other in self._others))
 
+    def _declare_anew(self) -> None:
+        """After somebody else was on duty as well (wattle/peer/anew.py). Who asks in between is answered by nobody, and asks again."""
+        if self.serving:
+            self._declared.pop().undeclare()
+            self._declared.append(self._bus.serve(self._keys.api(), self._asked))
+
     async def _next_change(self) -> None:
         self._changed = trio.Event()
         await self._changed.wait()
@@ -107,4 +120,5 @@ class Duty:
         elif peer in self._others:
             self._others.remove(peer)
             self._left = peer
+            self._anew.needed()
         self._changed.set()

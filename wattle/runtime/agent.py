@@ -26,6 +26,7 @@ from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.errors import InvalidRequest, WattleError
 from wattle.logs import get_logger
+from wattle.peer.anew import Anew, tell_anew
 from wattle.peer.asking import refuse
 from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import PAGE, FeedPublisher
@@ -121,6 +122,7 @@ class RuntimeAgent:
         )
         self._held_once = False
         self._left = trio.Event()
+        self._anew = Anew(self._tell_anew)
         if at_rest:
             self._loop.post(on.Drain())
 
@@ -150,6 +152,7 @@ class RuntimeAgent:
                 self.bus, self.keys, self._folders, self.store, self.core, self._log_folders.discard
             )
             nursery.start_soon(self._pruning.run)
+            nursery.start_soon(self._anew.run)
             self._act(self.core.resume_collecting())
             declarations = [
                 self._files.serve(),
@@ -473,10 +476,16 @@ class RuntimeAgent:
     # --- about itself -------------------------------------------------------------------------------------------------
 
     def _peer_changed(self, peer: Alive, alive: bool) -> None:
+        if peer.role == "runtime" and not alive:
+            self._anew.needed()
         if peer.role == "coordinator":
             self._loop.post(on.CoordinatorsInSight(frozenset(self._presence.names("coordinator"))))
             if alive:
                 self._pruning.look()
+
+    def _tell_anew(self) -> None:
+        for key in (self.keys.blob(), self.keys.logs):
+            tell_anew(self.bus, key)
 
     def info(self) -> NodeInfo:
         """What this node says of itself."""
