@@ -19,7 +19,7 @@ from wattle.bus.zenoh import ZenohBus, open_zenoh_bus
 from wattle.peer.anew import tell_anew
 
 CONFIGS = Path(__file__).parents[1] / "zenoh-configs"
-FILES = ("client-of-router.json5", "embedded.json5", "lan-peer.json5", "router.json5")
+FILES = ("client-of-router.json5", "embedded.json5", "lan-peer.json5", "public-router.json5", "router.json5")
 PATIENCE = 20.0  # seconds after which a test that waits has failed
 HERE = [Reply("service", b"here")]
 
@@ -136,6 +136,12 @@ async def test_clients_of_meshed_routers_reach_each_other(start: Open) -> None:
     serve(await start("client-of-router.json5", connect=("north",)))
     await reaches(await start("client-of-router.json5", connect=("south",)))
     await reaches(await start("client-of-router.json5", connect=("north",)))
+
+
+async def test_clients_of_one_public_router_reach_each_other(start: Open) -> None:
+    await start("public-router.json5", "hub")
+    serve(await start("client-of-router.json5", connect=("hub",)))
+    await reaches(await start("client-of-router.json5", connect=("hub",)))
 
 
 async def test_routers_relay_where_a_pair_has_no_link(start: Open) -> None:

@@ -32,8 +32,9 @@ from wattle.bus.config import ZenohOptions, lease_of, open_ways
 from wattle.bus.zenoh import open_zenoh_bus
 from wattle.errors import SettingsError, StoreError, WattleError
 from wattle.names import peer_name
-from wattle.peer.presence import claim_name, new_incarnation
-from wattle.protocol.keys import Keys
+from wattle.peer.presence import Presence, claim_name, new_incarnation
+from wattle.peer.probing import probing
+from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
 from wattle.settings import AgentSettings
@@ -247,17 +248,17 @@ async def _router(name: str, bus: Bus, keys: Keys, insecure: bool, task_status: 
         query.reply(to_json(state), key=keys.state("router", name))
         query.finish()
 
-    declarations = [
-        bus.serve(keys.state("router", name), answer_state),
-        bus.declare_alive(keys.alive("router", name, incarnation)),
-    ]
+    me = Alive("router", name, incarnation)
+    presence = Presence(bus, keys)
+    declarations = [bus.serve(keys.state("router", name), answer_state), bus.declare_alive(keys.alive(*me))]
     log.info("router ready")
     task_status.started()
     try:
-        await trio.sleep_forever()
+        await probing(me, bus, keys, presence)
     finally:
         for declaration in reversed(declarations):
             declaration.undeclare()
+        presence.close()
 
 
 def run_agents(

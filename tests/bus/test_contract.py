@@ -262,3 +262,12 @@ async def test_a_key_that_is_none_is_refused(net: Net, key: str) -> None:
             call()
     with pytest.raises(InvalidRequest):
         await bus.get(key, timeout=1)
+
+
+async def test_linked_buses_know_each_other_by_their_ids(net: Net) -> None:
+    one, other = await net.bus(), await net.bus()
+    await net.settle()
+    assert one.id != other.id
+    assert other.id in {link.id for link in one.links()}
+    assert one.id in {link.id for link in other.links()}
+    assert one.id not in {link.id for link in one.links()}

@@ -214,6 +214,8 @@ class FakeGateway:
                     {"role": role, "name": "x", "incarnation": "1"} for role in ("gateway", "coordinator", "runtime")
                 ]
                 return {"status": "ok", "namespace": self.keys.namespace, "peers": peers, "version": "0"}, None
+            case ["peers"]:
+                return {"peers": [], "silent": []}, None
         raise Refusal("KEY_NOT_FOUND")
 
     def _page(self, name: str, items: list[dict[str, Any]], params: dict[str, str]) -> dict[str, Any]:

@@ -57,6 +57,15 @@ class Reply:
     attachment: bytes | None = None
 
 
+@value(frozen=True, slots=True)
+class Link:
+    """A direct link to another session: its id, what it is to the network (peer, client or router), and its address as seen here."""
+
+    id: str
+    kind: str
+    address: str
+
+
 class Query(Protocol):
     """A question to answer: any number of ``reply`` and ``reply_error``, then exactly one ``finish`` (a second does nothing).
 
@@ -155,6 +164,13 @@ class Bus(Protocol):
 
         This bus's own tokens are among them. Of a backlog too long to keep, the latest word on each token remains.
         """
+
+    @property
+    def id(self) -> str:
+        """What this session is known by in the links of others."""
+
+    def links(self) -> list[Link]:
+        """The sessions that this one is directly linked with."""
 
     async def close(self) -> None:
         """Undeclare everything and leave the network, within a few seconds and also in a task that is cancelled."""

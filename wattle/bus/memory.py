@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import trio
 
-from wattle.bus.base import TIMEOUT, Declaration, Priority, Publisher, Query, Reply, Sample
+from wattle.bus.base import TIMEOUT, Declaration, Link, Priority, Publisher, Query, Reply, Sample
 from wattle.bus.keyexpr import check_key_expression, includes, intersects
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.queries import OpenQuery
@@ -56,6 +56,10 @@ class MemoryNetwork:
     def linked(self, a: MemoryBus, b: MemoryBus) -> bool:
         """Whether ``a`` and ``b`` reach each other."""
         return not a.closed and not b.closed and (a is b or frozenset((a, b)) not in self._cut)
+
+    def reached(self, bus: MemoryBus) -> list[MemoryBus]:
+        """The other buses that ``bus`` reaches."""
+        return [other for other in self._buses if other is not bus and self.linked(bus, other)]
 
     def loses(self, kind: Kind, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
         """Whether this message is to be lost."""
@@ -145,6 +149,17 @@ class MemoryBus:
     def watch_alive(self, key: str, handler: Callable[[str, bool], None]) -> Declaration:
         """Call ``handler`` with the tokens that intersect ``key`` as they appear and go."""
         return self._declare(_Watch(self, key, ChangeLane(key, handler, self._token)))
+
+    @property
+    def id(self) -> str:
+        """What this bus is known by in the links of others."""
+        self.check_open()
+        return self.name
+
+    def links(self) -> list[Link]:
+        """The buses that this one reaches."""
+        self.check_open()
+        return [Link(other.name, "peer", "memory") for other in self.network.reached(self)]
 
     async def close(self) -> None:
         """Undeclare everything and leave the network."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import trio
 import zenoh
 
-from wattle.bus.base import Declaration, Priority, Publisher, Query, Reply, Sample
+from wattle.bus.base import Declaration, Link, Priority, Publisher, Query, Reply, Sample
 from wattle.bus.config import ZenohOptions, more_threads, open_session, reason
 from wattle.bus.exchange import Call, ZenohQuery
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
@@ -161,6 +161,19 @@ class ZenohBus:
 
         watch = self.session.liveliness().declare_subscriber
         return self._declare(lane, lambda keys: watch(keys, receive, history=True), key)
+
+    @property
+    def id(self) -> str:
+        """What this session is known by in the links of others."""
+        self._check_open()
+        return str(self.session.info.zid())
+
+    def links(self) -> list[Link]:
+        """The sessions that this one is directly linked with."""
+        self._check_open()
+        info: Any = self.session.info  # its annotations lack what follows
+        addresses = {str(link.zid): str(link.dst) for link in info.links()}
+        return [Link(str(t.zid), str(t.whatami), addresses.get(str(t.zid), "")) for t in info.transports()]
 
     async def close(self) -> None:
         """Undeclare everything, let the last answers leave and close the session; takes at most ``CLOSE_DEADLINE`` seconds."""

@@ -6,33 +6,19 @@ import json
 import os
 import platform
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from wattle.bus.base import Reply
+from wattle.cli.findings import Finding
 from wattle.cli.output import print_json_line, styled
+from wattle.cli.pairs import Views, findings
 from wattle.client.blocking import Client
 from wattle.errors import WattleError
-from wattle.protocol.keys import Keys
-from wattle.protocol.records import seconds
 from wattle.settings import ClientSettings
 from wattle.settings.values import SOCKET_NAME, socket_problem
-
-_CLOCK_TOLERANCE = 2.0  # seconds; more confuses whoever reads times of several nodes
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One matter: whether it is well, what was seen, and what to change where it is not."""
-
-    what: str
-    ok: bool
-    seen: str
-    fix: str | None = None
 
 
 def examine(settings: ClientSettings) -> list[Finding]:
@@ -41,6 +27,7 @@ def examine(settings: ClientSettings) -> list[Finding]:
         Finding("versions", True, f"Python {platform.python_version()}, eclipse-zenoh {version('eclipse-zenoh')}"),
         *_folder(settings.data),
         *([] if settings.connect else _socket(settings.data)),
+        *_multicast(),
         *_credentials(settings),
         *_network(settings),
     ]
@@ -83,11 +70,9 @@ def _network(settings: ClientSettings) -> Iterator[Finding]:
         with Client(
             settings.endpoints, namespace=settings.namespace, bundle=settings.bundle, timeout=3.0, patience=0.0
         ) as client:
-            states = client.get(Keys(settings.namespace).state())
-            yield from _insecure(states)
-            yield from _confinement(states)
-            yield from _clocks(states)
             yield from _peers(client, settings)
+            yield from _confinement(client)
+            yield from _each_other(client)
     except WattleError as error:
         fix = "start a network with wattle up, or name an endpoint with --connect"
         yield Finding("network", False, error.message, fix)
@@ -108,42 +93,30 @@ def _peers(client: Client, settings: ClientSettings) -> Iterator[Finding]:
             yield Finding("names", False, f"{count} {role}s are called {name}", "give each its own --name")
 
 
-def _confinement(replies: list[Reply]) -> Iterator[Finding]:
+def _confinement(client: Client) -> Iterator[Finding]:
     """What each node can hold its tasks to; nothing of it has to be."""
-    for reply in replies:
-        if reply.ok and "/state/runtime/" in reply.key:
-            state = json.loads(reply.payload)
-            able = ", ".join(state.get("confines", ())) or "nothing that it has looked for"
-            yield Finding("limits and sandboxes", True, f"{state['name']} has {able}")
+    for node in client.nodes():
+        able = ", ".join(node.confines) or "nothing that it has looked for"
+        yield Finding("limits and sandboxes", True, f"{node.name} has {able}")
 
 
-def _clocks(replies: list[Reply]) -> Iterator[Finding]:
-    """Peers tell their time with their state; it is compared with ours."""
-    now = time.time()
-    told = 0
-    for reply in replies:
-        try:
-            state = json.loads(reply.payload) if reply.ok else {}
-            offset = (seconds(state["time"]) or now) - now
-        except (ValueError, KeyError, TypeError):
-            continue
-        told += 1
-        if abs(offset) > _CLOCK_TOLERANCE:
-            seen = f"the clock of {state.get('name', reply.key)} differs by {offset:+.1f} s"
-            yield Finding("clocks", False, seen, "have both set by NTP")
-    if told:
-        yield Finding("clocks", True, f"{told} compared")
+def _each_other(client: Client) -> Iterator[Finding]:
+    """What every peer sees of every other one."""
+    try:
+        (answer,) = (json.loads(reply.payload) for reply in client.get("peers") if reply.ok)
+        views = Views(answer)
+    except (ValueError, LookupError, TypeError):
+        seen = "the gateway does not tell what peers see of each other"
+        yield Finding("pairs", False, seen, "bring it to this version")
+        return
+    yield from findings(views)
 
 
-def _insecure(replies: list[Reply]) -> Iterator[Finding]:
-    """Peers tell with their state that whoever reaches them can command them."""
-    states = [json.loads(reply.payload) for reply in replies if reply.ok]
-    for state in states:
-        if state.get("insecure"):
-            seen = f"{state['role']} {state['name']} takes orders from whoever reaches it (--insecure)"
-            yield Finding(
-                "security", False, seen, "make a cluster with certificates: wattle cluster init, docs/security.md"
-            )
+def _multicast() -> Iterator[Finding]:
+    """Whether this machine can find others by multicast, which nobody needs who names endpoints."""
+    problem = multicast_problem()
+    seen = "works on this machine" if problem is None else f"does not work on this machine: {problem}"
+    yield Finding("multicast", True, f"{seen}; only --multicast needs it")
 
 
 def _credentials(settings: ClientSettings) -> Iterator[Finding]:
@@ -165,6 +138,21 @@ def _credentials(settings: ClientSettings) -> Iterator[Finding]:
             yield Finding(
                 "certificate", True, f"{membership.bundle.common_name} until {membership.bundle.expires_at[:16]}"
             )
+
+
+def multicast_problem() -> str | None:
+    """Why a datagram to Zenoh's group does not come back to who sent it; None when it does."""
+    group = socket.inet_aton("224.0.0.224") + socket.inet_aton("0.0.0.0")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.settimeout(1.0)
+            probe.bind(("", 0))
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            probe.sendto(b"", ("224.0.0.224", probe.getsockname()[1]))
+            probe.recvfrom(1)
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def report(findings: list[Finding], as_json: bool) -> None:

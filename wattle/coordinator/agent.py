@@ -42,10 +42,11 @@ from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import FeedFollower
 from wattle.peer.loop import Loop, wall_clock
 from wattle.peer.presence import new_incarnation
-from wattle.protocol.keys import Keys
+from wattle.peer.probing import Probe
+from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL, KeepAnswer, decode, encode
 from wattle.protocol.records import RunView, timestamp
-from wattle.protocol.verbs import COPIES, KEEP, PRUNED
+from wattle.protocol.verbs import COPIES, KEEP, PROBE, PRUNED
 from wattle.settings import CoordinatorSettings
 from wattle.store.coordinator import CoordinatorStore
 
@@ -165,7 +166,9 @@ class CoordinatorAgent:
             self._neighbours = Neighbours(
                 self.bus, self.keys, self.core, self.store, self._follower, nursery, self.post, timeout=self._timeout
             )
-            declarations.append(self.bus.declare_alive(self.keys.alive("coordinator", self.name, self.incarnation)))
+            me = Alive("coordinator", self.name, self.incarnation)
+            self._probe = Probe(me, self.bus, self.keys, self._neighbours.presence)
+            declarations.append(self.bus.declare_alive(self.keys.alive(*me)))
             log.info("coordinator ready", unfinished=len(self.core.runs))
             task_status.started()
             try:
@@ -300,6 +303,8 @@ class CoordinatorAgent:
         try:
             if verb == KEEP:
                 self._keep(query)
+            elif verb == PROBE:
+                self._nursery.start_soon(self._probe.answer, query)
             elif verb in COPIES:
                 self._reply(query, self._desk.answer(verb, query.payload))
             elif verb == PRUNED:

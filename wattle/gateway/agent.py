@@ -27,6 +27,7 @@ from wattle.gateway.routes import Route, Routes
 from wattle.logs import get_logger
 from wattle.peer.asking import parse_parameters, refuse
 from wattle.peer.presence import Presence, new_incarnation
+from wattle.peer.probing import probing
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
@@ -66,6 +67,7 @@ class GatewayAgent:
         self._duty = Duty(me, self.bus, self.keys, presence, self._asked)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            await nursery.start(probing, me, self.bus, self.keys, presence)
             declarations = [
                 self.bus.subscribe(self.keys.api(), self._put),
                 self.bus.serve(self.keys.state("gateway", self.name), self._answer_state),

@@ -16,6 +16,7 @@ from wattle.gateway.request import LATE, MOMENT, Patience
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import NOT_HERE
+from wattle.protocol.verbs import PROBE
 
 COMEBACK = 2.0
 """Seconds that a submission waits for a coordinator where one was in sight before."""
@@ -67,6 +68,12 @@ class Backend:
         if not answers:
             self._raise(replies)
         return answers
+
+    async def probe(self, peers: set[tuple[str, str]]) -> dict[str, Any]:
+        """What each peer sees of these and of any other that it knows, by its name."""
+        question = to_json({"peers": sorted(peers)})
+        replies = await self.bus.get(self.keys.cmd("*", PROBE), question, timeout=self.timeout, everyone=True)
+        return {self.keys.cmd_peer(r.key): json.loads(r.payload) for r in replies if r.ok}
 
     async def all_agree(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
         """What each coordinator answers; an error of any of them is raised."""

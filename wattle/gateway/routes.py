@@ -81,6 +81,7 @@ class Routes:
             (get, "nodes/<node>/drain", Action.OPERATE, partial(self._order, "drain")),
             (get, "nodes/<node>/resume", Action.OPERATE, partial(self._order, "resume")),
             (get, "health", read, self._health),
+            (get, "peers", read, self._peers),
             (get, "schema", read, self._schema),
         ]
 
@@ -395,6 +396,13 @@ class Routes:
         return json_answer(
             {"status": "ok" if whole else "degraded", "namespace": namespace, "version": __version__, "peers": peers}
         )
+
+    async def _peers(self, request: Request) -> Answer:
+        request.only()
+        seen = self._presence.peers()
+        views = await self._backend.probe({(peer.role, peer.peer) for peer in seen})
+        silent = [{"role": peer.role, "name": peer.peer} for peer in seen if peer.peer not in views]
+        return json_answer({"peers": [views[name] for name in sorted(views)], "silent": silent})
 
     async def _schema(self, request: Request) -> Answer:
         request.only()

@@ -23,5 +23,8 @@ NODE_CARE = ("drain", "resume")
 PRUNED = "pruned"
 """Runtimes ask coordinators which runs are gone."""
 
+PROBE = "probe"
+"""Gateways ask everybody what they see of each other (wattle/peer/probing.py)."""
+
 OF_RUNTIMES = (*ORDERS, KEEP, *COPIES, *NODE_CARE)
 """What a runtime serves."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 import trio
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from wattle import __version__
 from wattle.bus.base import Bus, Priority, Query
@@ -32,6 +32,7 @@ from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import PAGE, FeedPublisher
 from wattle.peer.loop import LINGER, Loop, wall_clock
 from wattle.peer.presence import Presence, new_incarnation
+from wattle.peer.probing import probing
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import (
     PROTOCOL,
@@ -49,7 +50,7 @@ from wattle.protocol.messages import (
     decode,
     encode,
 )
-from wattle.protocol.records import node_view
+from wattle.protocol.records import node_view, timestamp
 from wattle.protocol.verbs import COPIES, OF_RUNTIMES
 from wattle.runtime.capacity import detect
 from wattle.runtime.confining import Confining
@@ -160,7 +161,9 @@ class RuntimeAgent:
                 *(self.bus.serve(self.keys.cmd(self.name, verb), self._command) for verb in OF_RUNTIMES),
             ]
             self._presence = Presence(self.bus, self.keys, self._peer_changed)
-            declarations.append(self.bus.declare_alive(self.keys.alive("runtime", self.name, self.incarnation)))
+            me = Alive("runtime", self.name, self.incarnation)
+            await nursery.start(probing, me, self.bus, self.keys, self._presence)
+            declarations.append(self.bus.declare_alive(self.keys.alive(*me)))
             log.info("runtime ready", slots=self._slots, resources=self._resources, held=len(self.core.tasks))
             task_status.started()
             if not die:  # an embedded network finds out when it has to
@@ -509,7 +512,12 @@ class RuntimeAgent:
         self.bus.put(self.keys.state("runtime", self.name), encode(self.info()), priority=Priority.CONTROL)
 
     def _answer_state(self, query: Query) -> None:
-        query.reply(encode(self.info()), key=self.keys.state("runtime", self.name))
+        state = from_json(encode(self.info())) | {
+            "role": "runtime",
+            "insecure": self._settings.insecure,
+            "time": timestamp(time.time()),
+        }
+        query.reply(to_json(state), key=self.keys.state("runtime", self.name))
         query.finish()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from wattle.protocol.keys import Keys
-from wattle.protocol.verbs import CHANGES, COPIES, KEEP, NODE_CARE, OF_RUNTIMES, ORDERS, PRUNED, READS
+from wattle.protocol.verbs import CHANGES, COPIES, KEEP, NODE_CARE, OF_RUNTIMES, ORDERS, PROBE, PRUNED, READS
 from wattle.security.roster import Member, Roster, peer_names
 
 PUBLISH = ("put",)
@@ -51,6 +51,9 @@ def grants(role: str, names: Sequence[str], keys: Keys) -> list[Grant]:
         Grant(BE_ALIVE, tuple(keys.alive(role, name) for name in names)),
         Grant(WATCH, (keys.alive(),)),
         Grant(ASK, (keys.state(),)),
+        Grant(SERVE, tuple(keys.cmd(name, PROBE) for name in names)),
+        # An error is answered on the very key that was asked for, which is everybody's.
+        Grant(REPLY, (keys.cmd("*", PROBE),)),
         *_OF_AGENTS[role](names, keys),
     ]
 
@@ -67,7 +70,7 @@ def _of_gateways(names: Sequence[str], keys: Keys) -> Iterator[Grant]:
     yield from _of_clients(keys)  # those at its sockets, for whom it speaks
     yield Grant((*SERVE, *SUBSCRIBE), (keys.api(),))
     yield Grant(PUBLISH, (keys.event_rejected,))
-    yield Grant(ASK, tuple(keys.cmd("*", verb) for verb in (*READS, *CHANGES, *NODE_CARE)))
+    yield Grant(ASK, tuple(keys.cmd("*", verb) for verb in (*READS, *CHANGES, *NODE_CARE, PROBE)))
     yield Grant(BE_ALIVE, tuple(keys.duty(name) for name in names))
     yield Grant(WATCH, (keys.duty(),))
 

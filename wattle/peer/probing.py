@@ -1,0 +1,128 @@
+"""What a peer sees of every other one, for ``wattle doctor``: whom it hears, whose answers it gets, how its clock compares, its links.
+
+A gateway asks ``cmd/<peer>/probe`` with the peers that it sees itself. Each peer then asks each of them for its state, as peers do, and
+says what came of it: what works for the one who asks may not work for another.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import partial
+from typing import Any
+
+import trio
+from pydantic_core import to_json
+
+from wattle.bus.base import Bus, Priority, Query
+from wattle.bus.queries import error_payload
+from wattle.errors import InvalidRequest
+from wattle.names import check_name
+from wattle.peer.asking import parse_object
+from wattle.peer.presence import Presence
+from wattle.protocol.keys import Alive, Keys
+from wattle.protocol.records import seconds, timestamp
+from wattle.protocol.verbs import PROBE
+
+ANSWER_WAIT = 3.0
+"""Seconds that another peer has to answer."""
+
+AT_A_TIME = 50
+"""Peers that are asked at a time."""
+
+MOST = 1000
+"""Peers that one question may name."""
+
+
+async def probing(
+    me: Alive, bus: Bus, keys: Keys, presence: Presence, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Answer who wants to know what this peer sees, until cancelled."""
+    probe = Probe(me, bus, keys, presence)
+    async with trio.open_nursery() as nursery:
+        declaration = bus.serve(keys.cmd(me.peer, PROBE), lambda query: nursery.start_soon(probe.answer, query))
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            declaration.undeclare()
+
+
+class Probe:
+    """One peer's view."""
+
+    def __init__(self, me: Alive, bus: Bus, keys: Keys, presence: Presence) -> None:
+        self._me, self._bus, self._keys, self._presence = me, bus, keys, presence
+
+    async def answer(self, query: Query) -> None:
+        """Answer one question."""
+        try:
+            wanted = _peers(query.payload)
+        except InvalidRequest as error:
+            query.reply_error(error_payload(error))
+        else:
+            view = await self._view(wanted)
+            query.reply(to_json(view), key=self._keys.cmd(self._me.peer, PROBE))
+        finally:
+            query.finish()
+
+    async def _view(self, wanted: set[tuple[str, str]]) -> dict[str, Any]:
+        heard = {(peer.role, peer.peer) for peer in self._presence.peers()}
+        others = sorted((wanted | heard) - {(self._me.role, self._me.peer)})
+        asked: dict[tuple[str, str], dict[str, Any]] = {}
+        limit = trio.CapacityLimiter(AT_A_TIME)
+        async with trio.open_nursery() as nursery:
+            for other in others:
+                nursery.start_soon(partial(self._ask, other, asked, limit))
+        return {
+            "role": self._me.role,
+            "name": self._me.peer,
+            "incarnation": self._me.incarnation,
+            "time": timestamp(time.time()),
+            "session": self._bus.id,
+            "links": [{"session": link.id, "kind": link.kind, "address": link.address} for link in self._bus.links()],
+            "others": [
+                {"role": role, "name": name, "heard": (role, name) in heard, **asked[role, name]}
+                for role, name in others
+            ],
+        }
+
+    async def _ask(
+        self, other: tuple[str, str], asked: dict[tuple[str, str], dict[str, Any]], limit: trio.CapacityLimiter
+    ) -> None:
+        async with limit:
+            begin, clock = time.time(), trio.current_time()
+            replies = await self._bus.get(
+                self._keys.state(*other), timeout=ANSWER_WAIT, first=True, priority=Priority.CONTROL
+            )
+            took = trio.current_time() - clock
+        told = next((reply.payload for reply in replies if reply.ok), None)
+        if told is None:
+            asked[other] = {"answered": False, "problem": "nobody serves it" if not replies else "no answer in time"}
+        else:
+            asked[other] = {"answered": True, "took": took, **_told(told, begin + took / 2)}
+
+
+def _peers(payload: bytes | None) -> set[tuple[str, str]]:
+    named = parse_object(payload).get("peers")
+    if not isinstance(named, list) or len(named) > MOST:
+        raise InvalidRequest(f"a probe names its peers in a list of up to {MOST}")
+    found = set()
+    for item in named:
+        if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, str) for part in item):
+            raise InvalidRequest("each peer of a probe is a list of its role and its name")
+        found.add((check_name(item[0], "role"), check_name(item[1], "peer")))
+    return found
+
+
+def _told(payload: bytes, now: float) -> dict[str, Any]:
+    """What another's state says: by how much its clock is ahead of ``now``, its version, and whether it takes orders from anybody."""
+    state: Any = None
+    told: float | None = None
+    try:
+        state = json.loads(payload)
+        told = seconds(state["time"])
+    except (ValueError, KeyError, TypeError):
+        pass  # of another version
+    about = {name: state.get(name) for name in ("version", "protocol", "insecure")} if isinstance(state, dict) else {}
+    return {"clock": None if told is None else told - now, **about}
