@@ -17,7 +17,11 @@ BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg
 SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= 2
-.PHONY: help run test sim torture cuts soak bench fuzz check format reference clean
+IMAGE ?= wattle
+BASE ?= python:3.11-slim-bookworm
+IMAGE_PYTHON ?= 3.11
+MACHINE := $(shell uname -m)
+.PHONY: help run test sim torture cuts soak bench fuzz check format reference image wheels cluster clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,8 +29,8 @@ help: ## list the targets
 run: $(VENV)/installed ## run the example on a network of its own
 	WATTLE_DATA=$(CURDIR)/.wattle $(BIN)/wattle run $(EXAMPLE)/wordcount.yaml --param texts=$(CURDIR)/$(EXAMPLE)/texts
 
-test: $(VENV)/installed-dev ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-dev ## run all tests; TESTS="tests/core -x" for some of them
+	$(BIN)/python -m pytest $(TESTS)
 
 sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
@@ -57,6 +61,14 @@ format: $(VENV)/installed-dev ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+wheels: build/wheels/fetched build/wattle/built ## fetch and build what the container image is made of
+
+image: wheels ## build the container image IMAGE (wattle) on BASE of the wheels, without a network
+	docker build --quiet --build-arg BASE=$(BASE) --tag $(IMAGE) .
+
+cluster: $(VENV)/installed-dev ## the cluster of docker-compose.yml under faults, as one table (a container engine with compose)
+	$(BIN)/python -m pytest -rs tests/cluster
+
 reference: $(VENV)/installed ## write docs/settings.md, config/ and the rules in docs/security.md anew from the code
 	$(BIN)/python -m wattle.settings.reference
 	$(BIN)/python -m wattle.security.reference
@@ -77,6 +89,19 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/installed-bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(VENV)/installed
+
+# Wattle as a wheel, and what it needs, for the image's Python and machine whatever this one's are.
+build/wattle/built: pyproject.toml README.md LICENSE $(shell find wattle agents -name '*.py') | $(BIN)/python
+	rm -rf build/wattle
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wattle .
+	@touch $@
+
+build/wheels/fetched: pyproject.toml | build/wattle/built
+	rm -rf build/wheels
+	$(BIN)/python -m pip download --quiet --only-binary :all: --python-version $(IMAGE_PYTHON) \
+	  --platform manylinux_2_28_$(MACHINE) --platform manylinux2014_$(MACHINE) --dest build/wheels build/wattle/*.whl
+	rm build/wheels/wattle-*.whl
+	@touch $@
 
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'Wattle needs Python 3.11 or newer: install one, or give PYTHON=/path/to/python' >&2; exit 1; }
