@@ -178,6 +178,13 @@ def finished(client: StockClient, document: dict[str, Any], run: str) -> tuple[d
     return views, logs
 
 
+def end(agent: Agent) -> None:
+    """Have an agent end in order, which leaves no groups either."""
+    assert agent.terminate() == 0
+    groups = [Path(folder, base_name(agent.data)) for folder in SUPPORT.groups.values()]
+    wait_until(lambda: not any(group.exists() for group in groups), "the groups of its tasks are gone")
+
+
 @pytest.fixture(scope="module")
 def ended() -> Iterator[Ended]:
     with network({"NODES_OWN": "1"}) as net, listener() as server:
@@ -191,6 +198,7 @@ def ended() -> Iterator[Ended]:
             client.nodes(1)
             views, logs = finished(client, document, "one")
         yield Ended(net, agent, "one", views, logs)
+        end(agent)
 
 
 def test_out_of_memory_is_told_apart_from_failure(ended: Ended) -> None:
@@ -281,7 +289,9 @@ def demanding() -> Iterator[tuple[Network, Agent]]:
         "WATTLE_MAX_LIMITS": "memory=64MiB",
     }
     with network(demands) as net:
-        yield net, net.start("up")
+        agent = net.start("up")
+        yield net, agent
+        end(agent)
 
 
 def test_a_node_demands_a_sandbox_a_user_and_limits(demanding: tuple[Network, Agent]) -> None:
