@@ -28,7 +28,7 @@ from pydantic_core import to_json
 from wattle import __version__, logs
 from wattle.allocator import limit_heaps
 from wattle.bus.base import Bus, Query
-from wattle.bus.config import ZenohOptions, lease_of, open_ways
+from wattle.bus.config import lease_of
 from wattle.bus.zenoh import open_zenoh_bus
 from wattle.errors import SettingsError, StoreError, WattleError
 from wattle.names import peer_name
@@ -37,6 +37,7 @@ from wattle.peer.probing import probing
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
+from wattle.sessions import finds_others, refuse_open_ways, zenoh_options
 from wattle.settings import AgentSettings
 from wattle.settings.agents import CoordinatorSettings, GatewaySettings, RuntimeSettings
 from wattle.store.folder import FolderLock
@@ -64,6 +65,7 @@ class Host:
         self._settings = settings
         self._load = load or (lambda: settings)
         self._secured: Mapping[str, Any] = {}
+        self._stopping = False
         self.next: Mapping[str, AgentSettings] | None = None  # what to start again with
         self._at_rest = at_rest
         self._first = next(iter(settings.values()))
@@ -79,14 +81,14 @@ class Host:
 
     async def run(self, ready: Callable[[list[str]], None]) -> None:
         """Start every agent, say ``ready`` with the endpoints, and serve until told to stop."""
+        refuse_open_ways(self._first)
         with ExitStack() as stack:
-            stack.callback(FolderLock(self._first.data).close)  # makes the folder, for which a socket in it is checked
-            _refuse_open_ways(self._first)
+            stack.callback(FolderLock(self._first.data).close)
             if "runtime" in self._settings:
                 self._start_spawner(stack)
             for role in self._settings:  # before anybody can see this process: what cannot use its store does not join
                 self._open_store(role, stack)
-            bus = await open_zenoh_bus(_zenoh_options(self._first))
+            bus = await open_zenoh_bus(zenoh_options(self._first))
             try:
                 await self._serve(bus, ready)
             finally:
@@ -94,9 +96,9 @@ class Host:
                     await bus.close()
 
     async def _serve(self, bus: Bus, ready: Callable[[list[str]], None]) -> None:
-        keys, lease = Keys(self._first.namespace), lease_of(_zenoh_options(self._first))
+        keys, lease = Keys(self._first.namespace), lease_of(zenoh_options(self._first))
         async with trio.open_nursery() as claims:
-            for role in self._settings if _finds_others(self._first) else ():
+            for role in self._settings if finds_others(self._first) else ():
                 claims.start_soon(partial(claim_name, bus, keys, role, self.name(role), lease=lease))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
@@ -187,26 +189,31 @@ class Host:
 
     def _stay_member(self, bus: Bus, bundle: Path, nursery: trio.Nursery) -> None:
         from wattle.peer.rosters import Rosters, watch_file
-        from wattle.security.membership import join, problems
+        from wattle.security.membership import join
 
         membership = join(bundle, self._first.data)
         log.info("member of a cluster", as_=membership.bundle.common_name, until=membership.bundle.expires_at)
-        for problem in problems(membership):
-            log.warning(problem)
         self._secured = membership.zenoh_values()
         rosters = Rosters(bus, membership, lambda newer: self._learned(newer, nursery))
         nursery.start_soon(rosters.run)
+        nursery.start_soon(_warn_of_problems, membership)
         nursery.start_soon(watch_file, bundle, partial(self._start_again, nursery, "another bundle"))
 
     def _learned(self, membership: Membership, nursery: trio.Nursery) -> None:
         from wattle.security.membership import keep
 
-        keep(membership, self._first.data)
+        try:
+            keep(membership, self._first.data)
+        except SettingsError as error:  # without it the next start would know no more than this one
+            log.error("the roster cannot be kept, so everything goes on as it was", reason=error.message)
+            return
         if membership.zenoh_values() != self._secured:  # else it tells of nobody that a link to is possible
             self._start_again(nursery, "the roster")
 
     def _start_again(self, nursery: trio.Nursery, why: str) -> None:
         """End everything, for ``run_agents`` to start it with the settings as they are now; what cannot be used changes nothing."""
+        if self._stopping:
+            return
         try:
             self.next = self._load()
         except SettingsError as error:
@@ -220,6 +227,7 @@ class Host:
             told = 0
             async for number in signals:
                 told += 1
+                self._stopping = True
                 log.info("told to stop", signal=signal.Signals(number).name)
                 if self._runtime is None or told > 2:
                     break
@@ -281,14 +289,38 @@ def run_agents(
     sys.setswitchinterval(SWITCH_INTERVAL)
     limit_heaps()
     try:
+        say_ready = _once(ready)
         while True:
             host = Host(settings, at_rest=at_rest, load=load)
-            trio.run(host.run, ready)
+            trio.run(host.run, say_ready)
             if host.next is None:
                 return
-            settings, ready = host.next, lambda _: None
+            settings = host.next
     except* WattleError as group:
         raise next(_leaves(group)) from None
+
+
+def _once(ready: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """Say it, unless it was said."""
+    said = False
+
+    def say(endpoints: list[str]) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            ready(endpoints)
+
+    return say
+
+
+async def _warn_of_problems(membership: Membership) -> None:
+    """Say what is wrong with a member's credentials, every day."""
+    from wattle.security.membership import problems
+
+    while True:
+        for problem in problems(membership):
+            log.warning(problem)
+        await trio.sleep(86400)
 
 
 def _leaves(group: BaseExceptionGroup[WattleError]) -> Iterator[WattleError]:
@@ -297,44 +329,3 @@ def _leaves(group: BaseExceptionGroup[WattleError]) -> Iterator[WattleError]:
             yield from _leaves(error)
         else:
             yield error
-
-
-def _finds_others(settings: AgentSettings) -> bool:
-    """Whether a session may find others by itself. One that only listens has nobody in sight when it opens, and so no name to look for."""
-    return bool(settings.connect or settings.multicast or settings.zenoh_config)
-
-
-def _refuse_open_ways(settings: AgentSettings) -> None:
-    """Start no agent that whoever comes could command, unless that is what its settings say."""
-    ways = open_ways(_zenoh_options(settings))
-    if not ways:
-        return
-    if not settings.insecure:
-        raise SettingsError(
-            f"{' and '.join(ways)}: without certificates whoever reaches this can run commands here. Make a cluster and give this agent"
-            " its bundle (wattle cluster init, --bundle), use sockets, or say --insecure where everybody who reaches it may do that",
-            code="INSECURE",
-            detail=ways,
-        )
-    log.warning("insecure: whoever reaches this can run commands here", ways=ways)
-
-
-def _zenoh_options(settings: AgentSettings) -> ZenohOptions:
-    given = settings.model_fields_set
-    return ZenohOptions(
-        mode=settings.mode if settings.zenoh_config is None or "mode" in given else None,
-        listen=settings.endpoints if settings.zenoh_config is None or "listen" in given else (),
-        connect=settings.connect,
-        multicast=settings.multicast if settings.zenoh_config is None or "multicast" in given else None,
-        lease_ms=round(settings.lease * 1000) if settings.zenoh_config is None or "lease" in given else None,
-        config_file=settings.zenoh_config,
-        secured=_secured(settings),
-    )
-
-
-def _secured(settings: AgentSettings) -> Mapping[str, Any]:
-    if settings.bundle is None:
-        return {}
-    from wattle.security.membership import join
-
-    return join(settings.bundle, settings.data).zenoh_values()

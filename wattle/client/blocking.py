@@ -100,7 +100,7 @@ class Client:
 
         about = Introduction(bundle, time.monotonic)
         while True:
-            replies = bus.get(self._keys.roster, about.question, timeout=TIMEOUT, everyone=True)
+            replies = bus.get(self._keys.roster, about.question, timeout=TIMEOUT)
             if not about.goes_on(replies):
                 return
             time.sleep(MOMENT)

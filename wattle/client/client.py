@@ -102,7 +102,7 @@ class TrioClient:
 
         about = Introduction(bundle, trio.current_time)
         while True:
-            replies = await bus.get(self._keys.roster, about.question, timeout=TIMEOUT, everyone=True)
+            replies = await bus.get(self._keys.roster, about.question, timeout=TIMEOUT)
             if not about.goes_on(replies):
                 return
             await trio.sleep(MOMENT)

@@ -42,9 +42,7 @@ class Rosters:
     async def run(self) -> None:
         """Answer and ask until cancelled."""
         keys = [Keys(roster.namespace) for roster in self.membership.rosters]
-        served = [
-            self._bus.serve(key.roster, partial(self._answer, place), complete=False) for place, key in enumerate(keys)
-        ]
+        served = [self._bus.serve(key.roster, partial(self._answer, place)) for place, key in enumerate(keys)]
         pause = FIRST
         try:
             while True:

@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def run_agents(settings: Mapping[str, Any], *, ready: Callable[[list[str]], None], at_rest: bool = False) -> None:
+def run_agents(
+    settings: Mapping[str, Any],
+    *,
+    ready: Callable[[list[str]], None],
+    at_rest: bool = False,
+    load: Callable[[], Mapping[str, Any]] | None = None,
+) -> None:
     """Serves until SIGTERM, then leaves a file ``stopped``."""
     from tests.client.fake_gateway import FakeGateway, Refusal
     from wattle.errors import StoreError
