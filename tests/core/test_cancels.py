@@ -81,7 +81,7 @@ def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
         heard = replace(living, cancelled=True)
         heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,)}
         told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
-    assert told.all(do.Forget) == [do.Forget("n1", "c2", "c2-store", ("r",))]
+    assert told.all(do.Forget) == [do.Forget("n1", replace(HEAD, cancelled=True))]
 
 
 def test_copies_of_an_owner_that_was_never_seen_are_asked_about() -> None:

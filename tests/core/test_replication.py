@@ -335,7 +335,7 @@ def test_worse_copies_go_once_a_better_state_is_on_as_many_stores_as_an_acknowle
     for _ in range(2):
         heads = {"n1": (HEAD, better), "n2": (better,), owner: (better,)}
         told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
-    assert told.all(do.Forget) == [do.Forget("n1", "c2", "c2-store", ("r",))]
+    assert told.all(do.Forget) == [do.Forget("n1", HEAD)]
 
 
 def test_a_run_is_taken_over_only_once_as_many_peers_as_a_quorum_have_told_their_copies() -> None:

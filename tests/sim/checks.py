@@ -293,17 +293,20 @@ class Checks:
         )
         self.require(kept, "nobody knows any more that run", run, "was cancelled:", heads)
 
-    def dropped(self, peer: Coordinator, effect: do.Forget, run: str) -> None:
+    def dropped(self, peer: Coordinator, effect: do.Forget) -> None:
         """A coordinator has a copy dropped: one that counts as much or more is on as many other stores as an acknowledgement takes."""
-        core = peer.core
+        core, run = peer.core, effect.head.run
+        owner, data = effect.head.owner, effect.head.store
         keeper: Any = self.world.peers[effect.peer]
-        copy = keeper.copies().kept.get((effect.owner, effect.store, run))
+        copy = keeper.copies().kept.get((owner, data, run))
         if run not in self.acked or run in self.excused or core is None or copy is None or copy.head is None:
             return
+        if copy.head.number > effect.head.number:
+            return  # it stays
         have = -1  # the owner's own does not count
         for store in self._keepers():
             better = (head for head in self._heads(store, run) if head.standing >= copy.head.standing)
-            have += any((head.owner, head.store) != (effect.owner, effect.store) for head in better)
+            have += any((head.owner, head.store) != (owner, data) for head in better)
         others = 0
         for name in core.replication.followers:
             other: Any = self.world.peers[name]

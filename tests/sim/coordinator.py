@@ -168,8 +168,7 @@ class Coordinator(Keeper):
             case do.Gather():
                 self._gather(act)
             case do.Forget():
-                for run in act.runs:
-                    self.world.checks.dropped(self, act, run)
+                self.world.checks.dropped(self, act)
                 if act.peer == self.name:
                     self.on_forget(act, lambda _: None)
                 else:

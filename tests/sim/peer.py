@@ -177,10 +177,9 @@ class Keeper(Peer):
         reply(None if copy is None else dict(copy.rows))
 
     def on_forget(self, effect: do.Forget, reply: Answer) -> None:
-        """Drop some."""
-        for run in effect.runs:
-            self.copies().kept.pop((effect.owner, effect.store, run), None)
-            self.world.checks.removed(run)
-        self.copies().cursors.pop((effect.owner, effect.store), None)
-        self.core.copies.forget(effect.owner, effect.store)
+        """Drop one."""
+        head = effect.head
+        self.copies().forget(head)
+        self.world.checks.removed(head.run)
+        self.core.copies.forget(head.owner, head.store)
         reply(True)

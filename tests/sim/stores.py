@@ -76,6 +76,13 @@ class Copies:
         if stand_in is not None and (stand_in.head is None or head.standing >= stand_in.head.standing):
             del self.kept[owner, "", head.run]
 
+    def forget(self, head: RunHead) -> None:
+        """Drop an owner's state of a run, unless it has gone on since."""
+        copy = self.kept.get((head.owner, head.store, head.run))
+        if copy is not None and (copy.head is None or copy.head.number <= head.number):
+            del self.kept[head.owner, head.store, head.run]
+        self.cursors.pop((head.owner, head.store), None)
+
     def heads(self) -> list[RunHead]:
         """Every state that is kept here."""
         return [copy.head for copy in self.kept.values() if copy.head is not None]

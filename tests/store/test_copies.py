@@ -198,7 +198,10 @@ def test_each_owners_state_is_kept_until_its_owner_has_it_no_more_or_it_is_dropp
     assert store.copies.rows("c1", "c1-store", "r") == []
     assert store.copies.cursors() == {("c1", "c1-store"): 6, ("c2", "c2-store"): 5}
     with store.transaction():
-        store.copies.forget("c2", "c2-store", ["r"])
+        store.copies.forget(head("c2", 2, 0))
+    assert {h.owner for h in store.copies.heads_of(["r"])} == {"c2"}  # it has gone on since it was judged
+    with store.transaction():
+        store.copies.forget(head("c2", 2))
     assert store.copies.heads_of(["r"]) == []
     assert store.copies.cursors() == {("c1", "c1-store"): 6}  # c2 has to tell everything anew, should it come back
 

@@ -145,7 +145,7 @@ def test_a_stale_copy_of_a_pruned_run_is_dropped_and_not_adopted() -> None:
         told = {"back": (stale,), "me": (tombstone,)}[ask.peer]
         effects += core.handle([on.CopiesTold(ask.peer, ask.token, told)], 2.0)
     assert [e for e in effects if isinstance(e, do.Gather)] == []
-    assert [e for e in effects if isinstance(e, do.Forget)] == [do.Forget("back", "dead", "s0", ("r",))]
+    assert [e for e in effects if isinstance(e, do.Forget)] == [do.Forget("back", stale)]
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------

@@ -90,9 +90,9 @@ class Copying:
         question = encode(CopiesQuestion(self._name, self._store.id))
         reply = await ask(self._bus, self._keys.cmd(peer, "copies"), question, timeout=self._timeout)
         kept = decode(CopiesAnswer, reply.payload).heads
-        gone = tuple(head.run for head in kept if self._store.owned.head(head.run) is None)
+        gone = tuple(head for head in kept if self._store.owned.head(head.run) is None)
         if gone:
-            order = encode(ForgetOrder(self._name, self._store.id, gone))
+            order = encode(ForgetOrder(gone))
             await ask(self._bus, self._keys.cmd(peer, "forget"), order, timeout=self._timeout)
 
     async def _send(self, peer: str, page: CopyPage) -> KeepAnswer:
@@ -126,8 +126,8 @@ class Copying:
         self._post(on.CopiesTold(effect.peer, effect.token, answer.heads, frozenset(answer.sees)))
 
     def forget(self, effect: do.Forget) -> None:
-        """Have a peer drop copies."""
-        order = encode(ForgetOrder(effect.owner, effect.store, effect.runs))
+        """Have a peer drop a copy."""
+        order = encode(ForgetOrder((effect.head,)))
         if effect.peer == self._name:
             self._desk.answer("forget", order)
         else:

@@ -211,12 +211,10 @@ class Gather:
 
 @value(frozen=True, slots=True)
 class Forget:
-    """Have a peer drop copies that have become worthless: another owner has gone on from them."""
+    """Have a peer drop a copy that has become worthless, unless it has a newer one by then: another owner has gone on from it."""
 
     peer: str
-    owner: str
-    store: str
-    runs: tuple[str, ...]
+    head: RunHead
 
 
 @value(frozen=True, slots=True)

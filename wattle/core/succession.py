@@ -275,7 +275,7 @@ class Succession:
         for peer, head in told:
             worse = (head.owner, head.store) != (best.owner, best.store) and head.rank <= best.rank
             if worse and best.heeds(head) and not self.lives(head.owner, head.store):
-                self.core.acts.append(do.Forget(peer, head.owner, head.store, (head.run,)))
+                self.core.acts.append(do.Forget(peer, head))
 
     # --- taking over --------------------------------------------------------------------------------------------------
 

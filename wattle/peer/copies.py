@@ -45,8 +45,10 @@ class CopyDesk:
             case "forget":
                 order = decode(ForgetOrder, payload)
                 with self._transaction():
-                    self._copies.forget(order.owner, order.store, order.runs)
-                self._kept.forget(order.owner, order.store)
+                    for head in order.heads:
+                        self._copies.forget(head)
+                for owner, store in {(head.owner, head.store) for head in order.heads}:
+                    self._kept.forget(owner, store)
                 return encode(order)
             case _:
                 raise InvalidRequest(f"there is no question {verb!r}")

@@ -191,11 +191,9 @@ class CopyAnswer:
 
 @value(frozen=True, slots=True)
 class ForgetOrder:
-    """``cmd/<peer>/forget``: drop the copies of these runs of an owner. Answered with the same."""
+    """``cmd/<peer>/forget``: drop the copies of these states, but not newer ones of the same owners. Answered with the same."""
 
-    owner: str
-    store: str
-    runs: tuple[str, ...]
+    heads: tuple[RunHead, ...]
 
 
 @value(frozen=True, slots=True)

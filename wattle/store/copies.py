@@ -7,7 +7,7 @@ the store that was opened last, and these tables are in two stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import peewee
 from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
@@ -86,6 +86,7 @@ _KEEP_HEAD = (
 )
 _STAND_IN = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number = 0"
 _DROP_OLDER = "DELETE FROM copies WHERE owner = ? AND store = ? AND run = ? AND number < ?"
+_NEWER = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number > ?"
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
     "DO UPDATE SET number = excluded.number"
@@ -144,11 +145,12 @@ class CopyTables:
         """Whether what is kept of an owner's state is only what another had (``number`` 0)."""
         return bool(self._store.query(_STAND_IN, (owner, store, run)))
 
-    def forget(self, owner: str, store: str, runs: Iterable[str]) -> None:
-        """Drop one owner's states of runs. Should that owner come back, it has to tell everything anew."""
-        for run in runs:
-            self._drop(owner, store, run)
-        self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", (owner, store))
+    def forget(self, head: RunHead) -> None:
+        """Drop an owner's state of a run, unless it has gone on since. Should that owner come back, it has to tell everything anew."""
+        state = (head.owner, head.store, head.run)
+        if not self._store.query(_NEWER, (*state, head.number)):
+            self._drop(*state)
+        self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", state[:2])
 
     def forget_run(self, run: str) -> None:
         """Drop every owner's states of a run that is pruned: nobody needs them whole any more."""
