@@ -52,9 +52,9 @@ async def test_a_delete_has_no_payload(net: Net) -> None:
     publisher, subscriber, inbox = await net.bus(), await net.bus(), Inbox()
     subscriber.subscribe("a", inbox)
     await net.settle()
-    publisher.delete("a")
+    publisher.delete("a", attachment=b"tag")
     publisher.put("a", b"")
-    assert await inbox.size(2) == [Sample("a", None), Sample("a", b"")]
+    assert await inbox.size(2) == [Sample("a", None, b"tag"), Sample("a", b"")]
 
 
 async def test_an_overflow_drops_the_oldest_and_marks_the_gap(net: Net) -> None:

@@ -288,7 +288,7 @@ def test_the_commands(tmp_path: Path) -> None:
     head = f"{store.number}:{store.hash}"
     store.close()
     shown = run("show")
-    assert "1\t2026-01-01T00:00:00Z\tann\tviewer\tget runs/r/cancel\tallowed, OK" in shown
+    assert "1\t2026-01-01T00:00:00Z\tann\tviewer\tget runs/r/cancel\tallowed, OK r" in shown
     assert "bob\tviewer\tget runs/r/cancel\trefused, FORBIDDEN" in shown
     assert "ann" not in run("show", "--refused")
     assert [r["who"] for r in json.loads(run("show", "--json", "--who", "ann"))] == ["ann"]

@@ -88,7 +88,8 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     if record.get("kind") != "request":
         return number, str(record.get("at", "")), "", "", str(record.get("kind")), ""
     outcome = record.get("outcome", {})
-    result = f"allowed, {outcome.get('code', 'not known')}" if record["allowed"] else f"refused, {record['code']}"
+    what = " ".join(filter(None, (outcome.get("code", "not known"), outcome.get("shown"))))
+    result = f"allowed, {what}" if record["allowed"] else f"refused, {record['code']}"
     request = f"{record['method']} {record['path']}"
     return number, record["at"], record["who"], str(record["role"] or ""), request, result
 
