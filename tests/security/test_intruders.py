@@ -6,10 +6,13 @@ what a program with that certificate could.
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import pytest
+import zenoh
 
-from tests.security.members import KEYS, LOOPBACK, Ear, Members, all_roles, ear, free_port, heard_of
+from tests.security.members import KEYS, LOOPBACK, TIMEOUT, Ear, Members, all_roles, ear, free_port, heard_of
 from wattle.bus.config import ZenohOptions, open_session
 from wattle.errors import Unavailable
 from wattle.protocol.keys import Keys
@@ -180,3 +183,43 @@ def test_a_client_is_no_server(members: Members) -> None:
         assert not _connects(ZenohOptions(mode="client", connect=(place,), secured={"transport/link/tls": own}))
     finally:
         poser.close()
+
+
+@pytest.mark.parametrize("rules", [True, False])
+def test_nobody_serves_or_hears_what_is_anothers(rules: bool, members: Members) -> None:
+    """A runtime poses as the gateway and as another runtime, and listens in on feeds; what it serves by right is there.
+
+    Without rules it would succeed in all of it.
+    """
+    router = members.open("r1", rules=rules)
+    endpoint = members.endpoints("r1")[0]
+    poser, coordinator, alice, other = (members.open(name, connect=endpoint) for name in ("n2", "c2", "alice", "n1"))
+    try:
+        heard: list[str] = []
+        own = KEYS.state("runtime", "n2")
+        stolen = (KEYS.api(), KEYS.cmd("n1", "assign"), KEYS.state("runtime", "n1"), KEYS.feed("n1"))
+        declared = [
+            *(poser.declare_queryable(key, lambda query: query.reply(query.key_expr, b"x")) for key in (*stolen, own)),
+            poser.declare_subscriber(KEYS.feed(), lambda sample: heard.append(str(sample.key_expr))),
+        ]
+        arrived = Event()
+        declared.append(coordinator.declare_subscriber(KEYS.feed(), lambda _: arrived.set()))
+        ends = monotonic() + TIMEOUT
+        while not (_answers(coordinator, own) and _answers(other, own)):
+            assert monotonic() < ends, "what it serves by right is not there"
+        assert _answers(alice, KEYS.api("runs")) == ([] if rules else [b"x"])
+        for key in stolen[1:]:
+            assert _answers(coordinator, key) == ([] if rules else [b"x"])
+        other.put(KEYS.feed("n1"), b"x")
+        assert arrived.wait(TIMEOUT), "a coordinator hears it"
+        assert _answers(other, own), "what the router had for the poser is there"
+        assert heard == ([] if rules else [KEYS.feed("n1")])
+        assert len(declared) == len(stolen) + 3
+    finally:
+        for session in (poser, coordinator, alice, other, router):
+            session.close()
+
+
+def _answers(session: zenoh.Session, key: str) -> list[bytes]:
+    replies = session.get(key, target=zenoh.QueryTarget.ALL, timeout=5.0)
+    return [reply.ok.payload.to_bytes() for reply in replies if reply.ok is not None]
