@@ -64,7 +64,7 @@ format: $(VENV)/installed-dev ## format and fix what can be fixed
 wheels: build/wheels/fetched build/wattle/built ## fetch and build what the container image is made of
 
 image: wheels ## build the container image IMAGE (wattle) on BASE of the wheels, without a network
-	docker build --quiet --build-arg BASE=$(BASE) --tag $(IMAGE) .
+	docker build --quiet --build-arg BASE=$(BASE) --build-arg PACKAGES="$(PACKAGES)" --tag $(IMAGE) .
 
 cluster: $(VENV)/installed-dev ## the cluster of docker-compose.yml under faults, as one table (a container engine with compose)
 	$(BIN)/python -m pytest -rs tests/cluster

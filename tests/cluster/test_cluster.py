@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from tests.cluster.cluster import PATIENCE, SERVICES, Cluster, lives, whole
 from tests.cluster.conftest import Table
 from tests.network.processes import wait_until
+from wattle.cli.pairs import Views, findings
 from wattle.client.blocking import Client
 from wattle.document.wfformat import convert
 from wattle.errors import Unavailable
@@ -76,6 +78,15 @@ def test_montage_passes_its_files_from_node_to_node(client: Client, montage: dic
     workers = list(client.workers(run.id))
     assert {worker.node for worker in workers} == set(NODES)
     assert all(len(worker.attempts) == 1 for worker in workers), "nothing failed, so nothing runs twice"
+
+
+def test_doctor_proves_every_pair(client: Client, table: Table) -> None:
+    with table.row("doctor") as seen:
+        (reply,) = client.get("peers")
+        found = list(findings(Views(json.loads(reply.payload))))
+        seen += [finding.seen for finding in found if finding.what in ("pairs", "clocks")]
+    assert [finding for finding in found if not finding.ok and finding.what != "pairs"] == []
+    assert seen[0].startswith("90 of 90 hear and ask each other")
 
 
 def owner(_: Cluster, client: Client, run: str) -> str:

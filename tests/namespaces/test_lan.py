@@ -18,7 +18,7 @@ import pytest
 
 from tests.namespaces.gates import PATIENCE, Gates
 from tests.namespaces.hosts import Host, Lan, lan, on, together
-from tests.network.processes import WATTLE, stock_client
+from tests.network.processes import WATTLE, stock_client, wait_until
 
 pytestmark = pytest.mark.namespaces
 
@@ -132,3 +132,25 @@ def test_nodes_and_doctor_see_the_whole_network(site: Lan) -> None:
     seen = {finding["what"]: finding["seen"] for finding in findings}
     assert (seen["coordinators"], seen["gateways"], seen["runtimes"]) == ("1 in sight", "1 in sight", "3 in sight")
     assert seen["pairs"].startswith("20 of 20 hear and ask each other")
+
+
+def wrong_pairs(site: Lan) -> list[tuple[str, str]]:
+    """What doctor finds wrong about pairs, and what it has people change."""
+    arguments = ("doctor", "--json", "--data", str(site["c"].network.folder), "--connect", GATEWAY)
+    findings = json.loads(site["c"].network.wattle(*arguments, check=False).stdout)
+    return [(one["seen"], one["fix"]) for one in findings if one["what"] == "pairs" and not one["ok"]]
+
+
+def test_doctor_names_the_pair_that_cannot_dial_each_other(site: Lan) -> None:
+    site.part(site["a"], site["c"])
+    wait_until(lambda: len(wrong_pairs(site)) == 4, "coordinator and runtime of a have lost the runtime of c", PATIENCE)
+    apart = {("coordinator head", "runtime c"), ("runtime a", "runtime c")}
+    found = wrong_pairs(site)
+    expected = {
+        f"{x} neither hears {y} nor gets an answer from it (nobody serves it)"
+        for x, y in apart | {(y, x) for x, y in apart}
+    }
+    assert {seen for seen, _ in found} == expected
+    assert all("peers relay for nobody" in fix for _, fix in found)
+    site.rejoin()
+    wait_until(lambda: not wrong_pairs(site), "all are together again", PATIENCE)
