@@ -29,8 +29,8 @@ help: ## list the targets
 run: $(VENV)/installed ## run the example on a network of its own
 	WATTLE_DATA=$(CURDIR)/.wattle $(BIN)/wattle run $(EXAMPLE)/wordcount.yaml --param texts=$(CURDIR)/$(EXAMPLE)/texts
 
-test: $(VENV)/installed-dev ## run all tests; TESTS="tests/core -x" for some of them
-	$(BIN)/python -m pytest $(TESTS)
+test: $(VENV)/installed-dev ## run all tests, the files of JOBS at a time; TESTS="tests/core -x" for some of them
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
