@@ -111,6 +111,20 @@ class Way(NamedTuple):
     payloads: tuple[str, ...] = ()
 
 
+PROBES = tuple(
+    json.dumps({"peers": peers}) for peers in ([], [["runtime", "node1"], ["coordinator", "c1"]], [["gateway", "gone"]])
+)
+VIEW = {
+    "role": "runtime",
+    "name": NODE,
+    "incarnation": "i",
+    "time": "2026-01-01T00:00:00Z",
+    "session": "s",
+    "links": [],
+    "others": [],
+}
+
+
 def _public() -> list[Way]:
     documents = [json.dumps(value) for value in (GOOD, DONE)] + corpus.json_documents()
     bodies = (
@@ -206,6 +220,7 @@ def ways(random: Random) -> list[Way]:
         Way("put", "log/done/a/1/stdout", ("{}",)),
         Way("put", "event/rejected", ("{}",)), Way("put", "event/runs/good", ("{}",)), Way("put", "event/runs/good/workers/a", ("{}",)),
         Way("alive", "alive/runtime/stranger/i1"), Way("alive", "alive/coordinator/c3/i1"), Way("alive", "alive/gateway/g1/i2"),
+        *(Way("get", f"cmd/{peer}/probe", PROBES) for peer in ("c1", "g1", "node2", "*")),
         Way("alive", "alive/runtime/node1/i2"), Way("alive", "alive/**"), Way("alive", "duty/stranger/i1"),
     ]  # fmt: skip
     return [*found, *others, *others]
@@ -215,7 +230,8 @@ def answers(random: Random) -> dict[str, Mutator]:
     """What a stranger may answer to each question."""
     _, copies, heads = pages(random)
     more = {"copy": copies, "copies": heads}
-    return {verb: Mutator(random, jsons=[*told(kind), *more.get(verb, ())]) for verb, kind in ANSWERS.items()}
+    found = {verb: Mutator(random, jsons=[*told(kind), *more.get(verb, ())]) for verb, kind in ANSWERS.items()}
+    return found | {"probe": Mutator(random, jsons=[json.dumps(VIEW)])}
 
 
 named = partial(re.compile(r"[?].*").sub, "")

@@ -156,6 +156,10 @@ class Copying:
                 Document.model_validate_json(found.submission.body), dict(found.submission.params)
             )
             _check(head, found, workflow)
+        except Unavailable as error:  # it has gone meanwhile; who has a copy is asked again
+            log.info("copy not to be had", run=head.run, owner=head.owner, source=effect.peer, reason=error.message)
+            self._post(on.NotGathered(head))
+            return
         except (WattleError, ValueError) as error:
             log.error("run cannot be adopted", run=head.run, owner=head.owner, source=effect.peer, reason=str(error))
             self._post(on.NotGathered(head))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -11,8 +12,9 @@ from pydantic_core import to_json
 
 from wattle.bus.base import TIMEOUT, Bus, Reply, Sample
 from wattle.core.hashing import ranked
-from wattle.errors import InternalError, NotFound, Unavailable, WattleError, error_from_dict
+from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError, error_from_dict
 from wattle.gateway.request import LATE, MOMENT, Patience
+from wattle.peer.asking import parse_object
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import NOT_HERE
@@ -70,10 +72,15 @@ class Backend:
         return answers
 
     async def probe(self, peers: set[tuple[str, str]]) -> dict[str, Any]:
-        """What each peer sees of these and of any other that it knows, by its name."""
+        """What each peer sees of these and of any other that it knows, by its name; what is no view counts as no answer."""
         question = to_json({"peers": sorted(peers)})
         replies = await self.bus.get(self.keys.cmd("*", PROBE), question, timeout=self.timeout, everyone=True)
-        return {self.keys.cmd_peer(r.key): json.loads(r.payload) for r in replies if r.ok}
+        views = {}
+        for reply in replies:
+            with suppress(InvalidRequest):
+                if reply.ok:
+                    views[self.keys.cmd_peer(reply.key)] = parse_object(reply.payload)
+        return views
 
     async def all_agree(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:
         """What each coordinator answers; an error of any of them is raised."""
