@@ -72,16 +72,18 @@ def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
 def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
     told = Told("c1")
     told(coordinator("c2"), coordinator("c3"), node("n1"))
-    living = RunHead("r", "c3", "c3-store", 2)
+    living = RunHead("r", "c3", "c3-store", 2, number=3)
     orphaned(told, ("n1", replace(HEAD, cancelled=True)), ("c3", living))
     assert told.all(do.Forget) == []
     assert told.all(do.Gather) == []
-    told(after=1.0)
-    for _ in range(2):
-        heard = replace(living, cancelled=True)
-        heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,)}
-        told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
-    assert told.all(do.Forget) == [do.Forget("n1", replace(HEAD, cancelled=True))]
+    old = replace(HEAD, cancelled=True)
+    stand_in, heard = (replace(living, cancelled=True, number=number) for number in (0, 4))
+    for at_n1, own, dropped in ((stand_in, living, []), (heard, heard, [do.Forget("n1", old)])):
+        told(after=1.0)
+        for _ in range(2):
+            heads = {"n1": (old, at_n1), "c3": (own,)}
+            told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
+        assert told.all(do.Forget) == dropped  # what stands in for a state does not say that its owner has heard
 
 
 def test_copies_of_an_owner_that_was_never_seen_are_asked_about() -> None:

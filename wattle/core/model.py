@@ -360,8 +360,8 @@ class RunHead:
     """Which state of a run a store has: whose, in which epoch, and whether it is final.
 
     ``store`` identifies the owner's data folder (empty: not known), ``number`` is the owner's count of commits when the state was
-    this one. ``pruned_at`` is when the owner removed the run for good, 0 when it has not: nothing else is left of it then.
-    ``cancelled``: the user has asked for its end.
+    this one, 0 where another owner's state stands in for it. ``pruned_at`` is when the owner removed the run for good, 0 when it has not:
+    nothing else is left of it then. ``cancelled``: the user has asked for its end.
     """
 
     run: str
@@ -378,9 +378,11 @@ class RunHead:
     def heeds(self, other: RunHead) -> bool:
         """Whether nothing that was asked of another state of the run is missing in this one.
 
-        That is a cancel: it is one of every state of the run until it has ended or goes on by a retry, whichever owner took it.
+        That is a cancel: it is one of every state of the run until it has ended or goes on by a retry, whichever owner took it. What
+        stands in for an owner's state (``number`` 0) does not say that the owner has heard.
         """
-        return not other.cancelled or self.cancelled or self.final or self.retried > other.retried
+        heard = self.cancelled and self.number > 0
+        return not other.cancelled or heard or self.final or self.retried > other.retried
 
     @property
     def standing(self) -> tuple[int, bool, bool, int, float, str]:
