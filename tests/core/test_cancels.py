@@ -39,6 +39,15 @@ def test_a_cancel_of_before_a_retry_is_none_of_after_it() -> None:
         assert replace(LATER, **heeding).heeds(replace(HEAD, cancelled=True))
 
 
+def test_what_stands_in_for_an_owners_state_does_not_say_that_the_owner_has_heard() -> None:
+    stand_in = replace(LATER, number=0, cancelled=True)
+    assert not stand_in.heeds(replace(HEAD, cancelled=True))
+    told = running()
+    told(on.CancelRun("r"))
+    told(on.Kept("n1", told.core.number, (stand_in,)))
+    assert told.all(do.ReleaseRun) == [do.ReleaseRun(stand_in, handing=True)]
+
+
 def test_a_former_owner_keeps_a_cancelled_run_stored_until_its_new_owner_has_heard() -> None:
     told = running()
     told(on.CancelRun("r"))
@@ -76,14 +85,12 @@ def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
     orphaned(told, ("n1", replace(HEAD, cancelled=True)), ("c3", living))
     assert told.all(do.Forget) == []
     assert told.all(do.Gather) == []
-    old = replace(HEAD, cancelled=True)
-    stand_in, heard = (replace(living, cancelled=True, number=number) for number in (0, 4))
-    for at_n1, own, dropped in ((stand_in, living, []), (heard, heard, [do.Forget("n1", old)])):
-        told(after=1.0)
-        for _ in range(2):
-            heads = {"n1": (old, at_n1), "c3": (own,)}
-            told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
-        assert told.all(do.Forget) == dropped  # what stands in for a state does not say that its owner has heard
+    told(after=1.0)
+    heard = replace(living, cancelled=True, number=4)
+    for _ in range(2):
+        heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,)}
+        told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
+    assert told.all(do.Forget) == [do.Forget("n1", replace(HEAD, cancelled=True))]
 
 
 def test_copies_of_an_owner_that_was_never_seen_are_asked_about() -> None:
