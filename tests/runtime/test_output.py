@@ -32,7 +32,10 @@ class Node:
         self.bus = bus
         self.asker = asker
         self.running: set[TaskId] = set()
-        self.logs = Logs(bus, KEYS, self.folders, lambda: self.running)
+        self.coming: set[TaskId] = set()  # not started yet, as far as the runtime knows
+        self.logs = Logs(
+            bus, KEYS, self.folders, lambda: self.running, lambda task: task not in self.running | self.coming
+        )
         self.looks = 0  # at the files that somebody follows
 
     def write(self, data: bytes, task: TaskId = TASK, stream: str = "stdout") -> None:
@@ -196,6 +199,24 @@ async def test_a_question_waits_no_longer_than_the_task_runs(node: Node) -> None
         await waiting(node, 1)
         node.running.clear()
     assert about(replies[0]) == {"offset": 3, "next": 3, "size": 3, "running": False}
+
+
+async def test_a_question_waits_for_a_task_that_starts_as_it_is_asked(node: Node) -> None:
+    node.coming.add(TASK)
+    node.write(b"")  # the spawner has made the file, and the runtime has not heard of the start
+    answers: list[Reply | None] = []
+
+    async def ask() -> None:
+        answers.append(await node.ask("wait=10"))
+
+    async with trio.open_nursery() as asking:
+        asking.start_soon(ask)
+        await waiting(node, 1)
+        node.write(b"first")
+    (answer,) = answers
+    assert answer is not None
+    assert answer.payload == b"first"
+    assert about(answer)["running"]
 
 
 async def test_a_question_waits_no_longer_than_it_says(node: Node) -> None:

@@ -143,7 +143,7 @@ class RuntimeAgent:
         ):
             self._nursery, self._processes = nursery, processes
             self._files = Files(self.bus, self.keys, self.name, self._folders, self.store)
-            self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks, self._secrets)
+            self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks, self._has_ended, self._secrets)
             self._feed = FeedPublisher(
                 self.bus, self.keys, self.name, self.store.id, lambda: self.store.head, self.store.feed
             )
@@ -379,6 +379,10 @@ class RuntimeAgent:
 
     def _running_tasks(self) -> list[TaskId]:
         return [id for id, t in self.core.tasks.items() if t.held.phase in (Phase.STARTING, Phase.RUNNING)]
+
+    def _has_ended(self, task: TaskId) -> bool:
+        held = self.core.tasks.get(task)
+        return held is None or held.held.phase is Phase.COLLECTING
 
     # --- files --------------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,10 @@ class _Followed:
 
 
 class Logs:
-    """The logs on this node. ``running`` tells which tasks' files may still grow."""
+    """The logs on this node.
+
+    ``running`` tells which tasks print; ``ended`` whether a task's files grow no more, which those of one that is yet to start will.
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class Logs:
         keys: Keys,
         folders: Folders,
         running: Callable[[], Collection[TaskId]],
+        ended: Callable[[TaskId], bool],
         secrets: Secrets | None = None,
     ) -> None:
         self._bus = bus
         self._keys = keys
         self._folders = folders
         self._running = running
+        self._ended = ended
         self._secrets = Secrets(None) if secrets is None else secrets
         self._to_read, self._reading = trio.open_memory_channel[_Question](_QUEUE)
         self._waiting: list[_Question] = []
@@ -127,8 +132,8 @@ class Logs:
 
     async def _answer_questions(self) -> None:
         async for question in self._reading:
-            # asked before the file is read: once it says no, what is read is all there will ever be
-            running = question.task in self._running()
+            # asked before the file is read: once it has ended, what is read is all there will ever be
+            running = not self._ended(question.task)
             found = await trio.to_thread.run_sync(_read, question, self._mask(), running)
             if found is None:
                 question.query.finish()  # not here: no answer at all, another node may have it
@@ -159,9 +164,9 @@ class Logs:
         while True:
             await self._somebody_waits.wait()
             await trio.sleep(_TICK)
-            now, running = trio.current_time(), set(self._running())
+            now = trio.current_time()
             grown = await trio.to_thread.run_sync(_grown, list(self._waiting))
-            ready = [q for q in self._waiting if q in grown or q.task not in running or now >= q.deadline]
+            ready = [q for q in self._waiting if q in grown or self._ended(q.task) or now >= q.deadline]
             done = set(ready)
             self._waiting = [q for q in self._waiting if q not in done]
             if not self._waiting:
