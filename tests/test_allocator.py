@@ -1,4 +1,4 @@
-"""An agent's threads share two heaps of the C library's."""
+"""An agent's threads share two heaps of the C library's, and what is free in them is given back."""
 
 import os
 import platform
@@ -41,3 +41,29 @@ def test_an_agents_threads_share_two_heaps(tmp_path: Path, said: str, heaps: int
         [sys.executable, "-c", AGENT, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
     assert len(re.findall(r"^Arena \d+:", found.stderr, re.MULTILINE)) == heaps, found.stderr
+
+
+SCATTERED = """
+import trio, trio.testing
+from wattle.allocator import GIVE_BACK_EVERY, give_back_free_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+async def main():
+    blocks = [bytearray(100_000) for _ in range(400)]
+    del blocks[:-1]  # below one that is in use
+    before = resident()
+    with trio.move_on_after(GIVE_BACK_EVERY + 1):
+        await give_back_free_memory()
+    print(before - resident())
+
+trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is known to keep it")
+def test_what_is_free_between_blocks_in_use_is_given_back() -> None:
+    found = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
+    assert int(found.stdout) * os.sysconf("SC_PAGE_SIZE") > 30_000_000

@@ -26,7 +26,7 @@ import trio
 from pydantic_core import to_json
 
 from wattle import __version__, logs
-from wattle.allocator import limit_heaps
+from wattle.allocator import give_back_free_memory, limit_heaps
 from wattle.bus.base import Bus, Query
 from wattle.bus.config import lease_of
 from wattle.bus.zenoh import open_zenoh_bus
@@ -103,6 +103,7 @@ class Host:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_on_signal, nursery)
             nursery.start_soon(self._end_with_store)
+            nursery.start_soon(give_back_free_memory)
             if self._first.bundle is not None:
                 self._stay_member(bus, self._first.bundle, nursery)
             for role in self._settings:
