@@ -1,5 +1,6 @@
-"""A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone and,
-as the first by name, on duty wherever it is in sight; ``side`` shares a host with coordinator ``one``, ``rear`` one with runtime ``far``.
+"""A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone and, as
+the first to start and the first by name, on duty wherever it is in sight; ``side`` shares a host with coordinator ``one``, ``rear`` one with
+runtime ``far``.
 The lease is one second. Of every two agents the later one in ``PORTS`` dials the other; or they find each other by multicast
 (zenoh-configs/lan-peer.json5), which heals less soon.
 """
@@ -147,8 +148,11 @@ def site(environment: Mapping[str, str], *, multicast: bool = False, **more: str
             *(partial(made.start, "coordinator", name) for name in COORDINATORS),
             *(partial(made.start, "runtime", name, "--slots", "8") for name in RUNTIMES),
             *(partial(made.start, "runtime", name) for name in more),
-            *(partial(made.start, "gateway", name) for name in GATEWAYS),
+            partial(made.start, "gateway", "door"),
         )
+        together(
+            *(partial(made.start, "gateway", name) for name in GATEWAYS if name != "door")
+        )  # which leave it the duty
         for name, host in GATEWAYS.items():
             made.clients[name] = stack.enter_context(stock_client(network[host].window(7447)))
         made.whole()

@@ -164,7 +164,12 @@ def _gateway(trap: Trap) -> None:
             trap.at("acknowledged")
         return answer
 
-    before(GatewayAgent, "_answer", lambda self, method, *_: ["asked"] if method.value != "get" else [], trap)
+    before(
+        GatewayAgent,
+        "_recorded",
+        lambda self, record, route, asked: ["asked"] if asked.method.value != "get" else [],
+        trap,
+    )
     Backend.ask = wrapped_ask  # type: ignore[method-assign]
 
 
