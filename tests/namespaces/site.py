@@ -1,6 +1,6 @@
 """A LAN with two coordinators, two runtimes and three gateways, each on a host of its own but for the gateways: ``door`` is alone and, as
-the first to start and the first by name, on duty wherever it is in sight; ``side`` shares a host with coordinator ``one``, ``rear`` one with
-runtime ``far``.
+the first to start and the first by name, on duty wherever it is in sight; ``side`` shares a host with coordinator ``one``, ``rear`` one
+with runtime ``far``.
 The lease is one second. Of every two agents the later one in ``PORTS`` dials the other; or they find each other by multicast
 (zenoh-configs/lan-peer.json5), which heals less soon.
 """
