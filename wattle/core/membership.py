@@ -129,9 +129,15 @@ class Membership:
         if found is None:
             node.release(task)
             return
+        run, worker, _ = found
+        if worker.status.final:
+            self.cancel(
+                node.info.name, task, run.epoch
+            )  # known only since the run was cancelled; the node says what became of it
+            return
         node.again.add(task)
         self._send_again(node, task)
-        self.core.announce(found[0], found[1])
+        self.core.announce(run, worker)
 
     def changed(self, event: on.NodeChanged) -> None:
         """A node in sight says something new of itself."""
