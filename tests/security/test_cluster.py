@@ -150,5 +150,6 @@ def test_insecure_is_written_to_the_log_and_shown_by_doctor() -> None:
         router = net.start("router", "r", "--insecure", "--listen", endpoint)
         assert endpoint in router.endpoints
         assert "insecure: whoever reaches this can run commands here" in router.log
+        net.start("gateway", "g", "--insecure", "--mode", "client", connect=endpoint)
         told = net.wattle("doctor", "--connect", endpoint, check=False).stdout
         assert "router r takes orders from whoever reaches it" in told
