@@ -17,7 +17,6 @@ BENCH ?= --json docs/benchmarks.json --svg docs/benchmarks.svg
 SEEDS ?= 2000
 FROM ?= 1
 JOBS ?= 2
-BESIDE ?= 0
 IMAGE ?= wattle
 BASE ?= python:3.11-slim-bookworm
 IMAGE_PYTHON ?= 3.11
@@ -30,8 +29,8 @@ help: ## list the targets
 run: $(VENV)/installed ## run the example on a network of its own
 	WATTLE_DATA=$(CURDIR)/.wattle $(BIN)/wattle run $(EXAMPLE)/wordcount.yaml --param texts=$(CURDIR)/$(EXAMPLE)/texts
 
-test: $(VENV)/installed-dev ## run all tests; TESTS="tests/core -x" for some of them, BESIDE=2 for files side by side, which tests of short leases bear badly
-	$(BIN)/python -m pytest --numprocesses $(BESIDE) --dist loadfile --no-loadscope-reorder $(TESTS)
+test: $(VENV)/installed-dev ## run all tests; TESTS="tests/core -x" for some of them
+	$(BIN)/python -m pytest $(TESTS)
 
 sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)

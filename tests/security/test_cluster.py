@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import zenoh
 
-from tests.network.processes import Agent, Network, network
+from tests.network.processes import Agent, Network, network, wait_until
 from tests.security.members import LOOPBACK, TIMEOUT, Members, all_roles, ear, free_port
 from wattle.bus.config import ZenohOptions, open_session
 from wattle.client.blocking import Client
@@ -24,16 +23,17 @@ PATIENCE = 60.0
 
 def until(holds: Callable[[], Any], what: str) -> Any:
     """What comes of ``holds`` once it is true."""
-    ends = time.monotonic() + PATIENCE
-    while True:
+    found: list[Any] = []
+
+    def there() -> Any:
         try:
-            found = holds()
+            found[:] = [holds()]
         except Unavailable:
-            found = None
-        if found:
-            return found
-        assert time.monotonic() < ends, what
-        time.sleep(0.05)
+            return False
+        return found[0]
+
+    wait_until(there, what, PATIENCE)
+    return found[0]
 
 
 def join(net: Network, members: Members, name: str) -> Agent:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wattle.cli import options
 from wattle.cli.hosting import Flags, run_roles
 from wattle.errors import InvalidRequest, SettingsError, StoreError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from wattle.security.authority import Issued, Wanted
 
 NODE = ["coordinator", "gateway", "runtime"]
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Folder = Annotated[
     Path,
@@ -212,18 +212,11 @@ def _wanted(
     if len(ports) > 1:
         raise InvalidRequest(f"{text!r} names several ports; a member listens on one")
     bare = tuple(match[1] if (match := _PORT.fullmatch(place)) else place for place in places)
-    extra = {} if valid is None else {"seconds": _seconds(valid)}
+    extra = {} if valid is None else {"seconds": options.seconds("--valid", valid)}
     return Wanted(name, tuple(roles), bare, ports.pop() if ports else port, tuple(namespaces or ("default",)), **extra)
 
 
 _PORT = re.compile(r"([^:]+|\[.*\]):(\d{1,5})")
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
-    if match is None:
-        raise InvalidRequest(f"--valid {text!r} is no time; write 365d, 12h, 90m or 30s")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def _print_paths(paths: list[Path], out: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wattle.cli.complete import complete_node, complete_run, complete_worker, complete_workflow
+from wattle.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from wattle.client.blocking import Client
@@ -55,6 +57,17 @@ Param = Annotated[
 ParamsFile = Annotated[
     Path | None, typer.Option("--params-file", metavar="FILE", help="Parameters as a JSON or YAML mapping.")
 ]
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def seconds(option: str, text: str) -> float:
+    """A time as people write it after an option, in seconds; raises InvalidRequest for what is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
+    if match is None:
+        raise InvalidRequest(f"{option} {text!r} is no time; write 7d, 12h, 30m, 90s or 2w")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def open_client(connect: list[str] | None, data: Path | None, namespace: str | None, bundle: Path | None) -> Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -260,7 +259,7 @@ def prune(
 
     if bool(runs) == (older_than is not None):
         raise InvalidRequest("name runs, or give --older-than: one of the two")
-    age = None if older_than is None else _age(older_than)
+    age = None if older_than is None else o.seconds("--older-than", older_than)
     with o.open_client(connect, data, namespace, bundle) as client:
         pruned = client.prune(runs or None, age)
     if json:
@@ -268,15 +267,6 @@ def prune(
     else:
         for run in pruned:
             print(run)
-
-
-def _age(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw]?)", text.strip())
-    if match is None:
-        from wattle.errors import InvalidRequest
-
-        raise InvalidRequest(f"--older-than {text!r} is no time; write 7d, 12h, 30m, 90s or 2w")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}[match[2]]
 
 
 def _print_id(view: RunView, json: bool) -> None:

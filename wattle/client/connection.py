@@ -36,9 +36,8 @@ class Connection:
     @property
     def options(self) -> ZenohOptions:
         """A client session on the first of the endpoints that answers."""
-        tls = (
-            {} if self.bundle is None else {"transport/link/tls": self.bundle.tls}
-        )  # no rules: a client serves nothing
+        # No rules: a client serves nothing.
+        tls = {} if self.bundle is None else {"transport/link/tls": self.bundle.tls}
         return ZenohOptions(mode="client", connect=self.settings.endpoints, secured=tls)
 
     def policy(self, clock: Callable[[], float], patience: float) -> Policy:

@@ -271,9 +271,8 @@ class Requests:
             return {"runs": views}
 
         def answer() -> None:
-            gone = {
-                view.id for view in views if self._store.run(view.id) is None
-            }  # another owner has got them meanwhile
+            # Of some another owner may have got hold meanwhile.
+            gone = {view.id for view in views if self._store.run(view.id) is None}
             self._answer(query, {"runs": [view for view in views if view.id not in gone]})
 
         self._agent.when_settled(ended, answer)

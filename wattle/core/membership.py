@@ -131,9 +131,8 @@ class Membership:
             return
         run, worker, _ = found
         if worker.status.final:
-            self.cancel(
-                node.info.name, task, run.epoch
-            )  # known only since the run was cancelled; the node says what became of it
+            # It is known only since the run was cancelled; the node says what became of it.
+            self.cancel(node.info.name, task, run.epoch)
             return
         node.again.add(task)
         self._send_again(node, task)

@@ -137,9 +137,8 @@ class CopyTables:
         if store and any(
             h.standing <= head.standing for h in self.heads_of([head.run]) if (h.owner, h.store) == (owner, "")
         ):
-            self._drop(
-                owner, "", head.run
-            )  # what stood in for it, unless that is of a retry of which its owner has not heard
+            # What stood in for it, unless that is of a retry of which its owner has not heard.
+            self._drop(owner, "", head.run)
 
     def _stands_in(self, owner: str, store: str, run: str) -> bool:
         """Whether what is kept of an owner's state is only what another had (``number`` 0)."""
