@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 from pydantic_core import to_json
@@ -64,7 +64,7 @@ class Host:
     def __init__(self, settings: Mapping[str, AgentSettings], *, at_rest: bool, load: Load | None = None) -> None:
         self._settings = settings
         self._load = load or (lambda: settings)
-        self._secured: Mapping[str, Any] = {}
+        self._secured: object = None  # what this life began with of what its membership comes to
         self._stopping = False
         self.next: Mapping[str, AgentSettings] | None = None  # what to start again with
         self._at_rest = at_rest
@@ -194,7 +194,7 @@ class Host:
 
         membership = join(bundle, self._first.data)
         log.info("member of a cluster", as_=membership.bundle.common_name, until=membership.bundle.expires_at)
-        self._secured = membership.zenoh_values()
+        self._secured = self._of_membership(membership)
         rosters = Rosters(bus, membership, lambda newer: self._learned(newer, nursery))
         nursery.start_soon(rosters.run)
         nursery.start_soon(_warn_of_problems, membership)
@@ -208,8 +208,12 @@ class Host:
         except SettingsError as error:  # without it the next start would know no more than this one
             log.error("the roster cannot be kept, so everything goes on as it was", reason=error.message)
             return
-        if membership.zenoh_values() != self._secured:  # else it tells of nobody that a link to is possible
+        if self._of_membership(membership) != self._secured:  # else it tells of nobody that a link to is possible
             self._start_again(nursery, "the roster")
+
+    def _of_membership(self, membership: Membership) -> object:
+        """What is taken of a membership when everything starts: the session's settings, and how a gateway checks tokens."""
+        return membership.zenoh_values(), membership.token_keys if "gateway" in self._settings else ""
 
     def _start_again(self, nursery: trio.Nursery, why: str) -> None:
         """End everything, for ``run_agents`` to start it with the settings as they are now; what cannot be used changes nothing."""

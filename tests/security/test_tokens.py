@@ -330,7 +330,7 @@ def test_the_commands_make_keys_and_tokens(tmp_path: Path) -> None:
     checker = Checker(tmp_path / "token.pub", "lab")
     assert (checker.cluster, private.stat().st_mode & 0o777) == (fingerprint, 0o600)
     printed = run(
-        "issue", "--cluster", str(tmp_path), "--role", "viewer", "--name", "ann", "--namespace", "lab", "--ttl", "2m"
+        "issue", "--key", str(private), "--role", "viewer", "--name", "ann", "--namespace", "lab", "--ttl", "2m"
     )
     identity = check(checker, printed, time.time())
     assert (identity.subject, identity.role) == ("ann", Role.VIEWER)
@@ -340,7 +340,7 @@ def test_the_commands_make_keys_and_tokens(tmp_path: Path) -> None:
         Role.ADMIN,
         0o600,
     )
-    run("issue", "--role", "admin", "--name", "ben", fails=True)
+    run("issue", "--cluster", str(tmp_path), "--role", "admin", "--name", "ben", fails=True)  # no cluster's folder
     run("issue", "--key", str(private), "--role", "admin", "--name", "ben", "--ttl", "soon", fails=True)
 
 

@@ -1,8 +1,9 @@
-"""Commands about a secured cluster: cluster init, issue, renew, revoke, list, push, and join."""
+"""Commands about a secured cluster: cluster init, issue, renew, revoke, list, push, tokens, and join."""
 
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,10 +55,19 @@ Valid = Annotated[
 ]
 
 
+class Change(StrEnum):
+    """What may be done about a cluster's tokens."""
+
+    ON = "on"
+    OFF = "off"
+    NEW_KEY = "new-key"
+    FORGET = "forget-old-keys"
+
+
 def register(app: typer.Typer, join: Any) -> None:
     """Add these commands; ``join`` is made of ``join`` and the options of agents."""
     cluster = typer.Typer(help="Make a secured cluster and its members' bundles.", no_args_is_help=True)
-    for command in (init, issue, renew, revoke, members, push):
+    for command in (init, issue, renew, revoke, members, push, tokens):
         cluster.command("list" if command is members else command.__name__)(command)
     app.add_typer(cluster, name="cluster")
     app.command("join")(join)
@@ -74,12 +84,16 @@ def init(
     port: Port = 7447,
     namespace: Namespaces = None,
     valid: Valid = None,
+    ask: Annotated[
+        bool,
+        typer.Option("--tokens", help="Gateways ask whoever comes for a token: wattle token issue."),
+    ] = False,
 ) -> None:
     """Make a cluster: a private certificate authority in a folder of its own, and with --node its first members."""
     from wattle.security.authority import Authority
 
     wanted = [_wanted(node, NODE, (), port, namespace, valid) for node in nodes or ()]
-    Authority.create(folder)
+    Authority.create(folder, tokens=ask)
     print(f"made {folder}: keep it on one machine, and a copy of it somewhere safe")
     with Authority.open(folder) as authority:
         for path in authority.issue(wanted) if wanted else ():
@@ -164,6 +178,31 @@ def push(
         raise SettingsError("no member can be connected to: name an endpoint with --connect")
     if any(told.values()):
         raise typer.Exit(3)
+
+
+def tokens(
+    change: Annotated[
+        Change,
+        typer.Argument(
+            metavar="on|off|new-key|forget-old-keys",
+            help="Have gateways ask for tokens or not; sign with a new key; refuse what older keys signed.",
+        ),
+    ],
+    folder: Folder = Path("cluster"),
+) -> None:
+    """Say whether gateways ask for tokens, and change the key that signs them; wattle cluster push tells those that run."""
+    from wattle.security.authority import Authority
+
+    with Authority.open(folder) as authority:
+        match change:
+            case Change.ON | Change.OFF:
+                authority.ask_for_tokens(change is Change.ON)
+            case Change.NEW_KEY:
+                authority.new_token_key()
+            case Change.FORGET:
+                authority.forget_old_token_keys()
+        asked = "ask for tokens" if authority.tokens else "ask for no tokens"
+    print(f"gateways {asked}; tell those that run: wattle cluster push --cluster {folder}")
 
 
 def join(flags: Flags) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wattle.errors import InvalidRequest
+from wattle.cli import options
+from wattle.cli.cluster import Folder
 from wattle.security.roles import Role
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TTL = re.compile(r"([0-9]{1,9})([smhd])")
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +23,10 @@ def register(app: typer.Typer) -> None:
 
 def issue(
     role: Annotated[Role, typer.Option("--role", help="What the token's owner may do: see docs/security.md.")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Whose token it is; the audit shows it.")],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Whose token it is; the audit shows it. Default: the role."),
+    ] = None,
     namespace: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,14 +34,18 @@ def issue(
         ),
     ] = None,
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="How long it lasts: 90s, 15m, 8h, 30d.")] = "8h",
-    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The signing key.")] = None,
-    cluster: Annotated[
+    cluster: Folder = Path("cluster"),
+    key: Annotated[
         Path | None,
-        typer.Option("--cluster", metavar="DIR", help="The cluster's folder, which has the key as token.key."),
+        typer.Option("--key", metavar="FILE", help="A signing key that is no cluster's (wattle token key)."),
     ] = None,
     audience: Annotated[
         str | None,
-        typer.Option("--cluster-id", metavar="ID", help="The cluster it is for. Default: the fingerprint of the key."),
+        typer.Option(
+            "--cluster-id",
+            metavar="ID",
+            help="The cluster it is for. Default: that of --cluster, or the key's fingerprint.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it to a new file that only you may read.")
@@ -50,16 +55,32 @@ def issue(
     from wattle.security import tokens
     from wattle.security.private import write_private
 
-    if (key is None) == (cluster is None):
-        raise InvalidRequest("say where the signing key is: either --key FILE or --cluster DIR")
-    path = key if key is not None else Path(str(cluster)) / tokens.PRIVATE_NAME
+    path, own = (key, None) if key is not None else _of_cluster(cluster)
     issued = tokens.issue(
-        path, subject=name, role=role, namespaces=namespace or ["default"], ttl=_seconds(ttl), cluster=audience
+        path,
+        subject=name or str(role),
+        role=role,
+        namespaces=namespace or ["default"],
+        ttl=options.seconds("--ttl", ttl),
+        cluster=audience or own,
     )
     if out is None:
         print(issued)
     else:
         write_private(out, f"{issued}\n".encode(), "token file")
+
+
+def _of_cluster(folder: Path) -> tuple[Path, str]:
+    """A cluster's signing key, and its id. Says so where its gateways ask for no tokens."""
+    from wattle.security.authority import Authority
+    from wattle.security.tokens import PRIVATE_NAME
+
+    with Authority.open(folder) as authority:
+        if not authority.tokens:
+            print(
+                f"gateways of {folder} ask for no tokens; to have them ask: wattle cluster tokens on", file=sys.stderr
+            )
+        return folder / PRIVATE_NAME, authority.id
 
 
 def key(
@@ -71,10 +92,3 @@ def key(
     from wattle.security.tokens import make_key
 
     print(make_key(file, file.with_name(f"{file.name.removesuffix('.key')}.pub")))
-
-
-def _seconds(text: str) -> float:
-    found = _TTL.fullmatch(text)
-    if found is None:
-        raise InvalidRequest(f"--ttl {text!r} is no time; write 90s, 15m, 8h or 30d")
-    return float(found[1]) * _UNITS[found[2]]

@@ -75,7 +75,7 @@ class GatewayAgent:
             ]
             try:
                 await nursery.start(self._duty.run)
-                log.info("gateway ready", serving=self._duty.serving)
+                log.info("gateway ready", serving=self._duty.serving, tokens=self._gate.asks)
                 task_status.started()
                 await trio.sleep_forever()
             finally:
@@ -199,6 +199,7 @@ class GatewayAgent:
             "sees": [peer.peer for peer in self._presence.peers()],
             "open_requests": self._open,
             "insecure": self._settings.insecure,
+            "tokens": self._gate.asks,
             "audit": self._gate.head,
             "time": timestamp(time.time()),
         }

@@ -34,8 +34,13 @@ class Gate:
 
     def __init__(self, name: str, settings: GatewaySettings, audit: AuditStore | None) -> None:
         public = settings.token_public_key
-        self._checker = None if public is None else Checker(public, settings.namespace, settings.cluster)
+        self._checker = None if public is None else Checker(public, settings.namespace, settings.cluster_id)
         self._name, self._audit = name, audit
+
+    @property
+    def asks(self) -> bool:
+        """Whether requests need a token."""
+        return self._checker is not None
 
     @property
     def head(self) -> dict[str, Any] | None:

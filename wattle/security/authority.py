@@ -5,7 +5,7 @@
     DIR/ca.key         the private key (EC P-256, mode 0600): who has it can make itself anything
     DIR/ca.pem         its certificate, which every bundle carries
     DIR/token.key      the key that signs people's tokens; DIR/token.pub, by which gateways check them (wattle/security/tokens.py)
-    DIR/members.json   who was issued what; written before a bundle is, so that no certificate is unknown here
+    DIR/members.json   who was issued what, written before a bundle is; and whether gateways ask for tokens
     DIR/bundles/       the bundles (wattle/security/bundle.py), one per member
 
 Nothing here runs all the time or is asked over the network: members check certificates and rosters by the authority's certificate.
@@ -37,7 +37,7 @@ from wattle.security.roster import (
     common_name,
     taken_names,
 )
-from wattle.security.tokens import PRIVATE_NAME, PUBLIC_NAME, make_key
+from wattle.security.tokens import PRIVATE_NAME, PUBLIC_NAME, make_key, new_key, public_pem, signing_key
 
 CA_DAYS, MEMBER_DAYS = 3650.0, 365.0
 DAY = 86400.0
@@ -102,16 +102,17 @@ class Authority:
             raise SettingsError(f"{folder} is damaged: {error}") from None
         self._version: int = content["version"]
         self._issued = {item["name"]: _issued(item) for item in content["members"]}
+        self.tokens: bool = content.get("tokens", False)  # whether gateways ask for them
 
     @classmethod
-    def create(cls, folder: Path, *, seconds: float = CA_DAYS * DAY) -> None:
-        """Make a new authority in a folder that holds none."""
+    def create(cls, folder: Path, *, seconds: float = CA_DAYS * DAY, tokens: bool = False) -> None:
+        """Make a new authority in a folder that holds none; of a cluster whose gateways ask for ``tokens``, or do not."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / _KEY).exists():
             raise SettingsError(f"{folder} has a cluster already: issue to it, or choose another folder")
         os.chmod(folder, 0o700)
         key, certificate = certificates.new_authority(seconds)
-        replace_private(folder / _MEMBERS, _members_text(0, ()))
+        replace_private(folder / _MEMBERS, _members_text(0, (), tokens))
         replace_private(folder / _CERTIFICATE, certificate.decode())
         if not (folder / PRIVATE_NAME).exists():
             make_key(folder / PRIVATE_NAME, folder / PUBLIC_NAME)
@@ -132,6 +133,11 @@ class Authority:
             yield cls(folder)
         finally:
             os.close(handle)
+
+    @property
+    def id(self) -> str:
+        """The cluster's: the authority's fingerprint."""
+        return self._signer.fingerprint
 
     @property
     def members(self) -> list[Issued]:
@@ -164,12 +170,36 @@ class Authority:
         for one in chosen:
             self.bundle_file(one.name).unlink(missing_ok=True)
 
+    def ask_for_tokens(self, wanted: bool) -> None:
+        """Have gateways ask for tokens, or ask for none, as soon as they learn the new roster."""
+        self.tokens = wanted
+        self._save(self._issued, self._version + 1)
+
+    def new_token_key(self) -> None:
+        """Sign tokens with a new key from now on. What older ones signed still counts, until they are forgotten."""
+        key, pem = new_key()
+        replace_private(self._folder / PUBLIC_NAME, self._token_keys() + public_pem(key))
+        replace_private(self._folder / PRIVATE_NAME, pem.decode())
+        self._save(self._issued, self._version + 1)
+
+    def forget_old_token_keys(self) -> None:
+        """Have gateways refuse what others than the newest key signed."""
+        replace_private(self._folder / PUBLIC_NAME, public_pem(signing_key(self._folder / PRIVATE_NAME)))
+        self._save(self._issued, self._version + 1)
+
+    def _token_keys(self) -> str:
+        try:
+            return (self._folder / PUBLIC_NAME).read_text()
+        except OSError as error:
+            raise SettingsError(f"{self._folder} is damaged: {error.strerror} ({error.filename})") from None
+
     def roster(self, namespace: str) -> tuple[Roster, str]:
         """The newest roster of a namespace, and its signature."""
         members = tuple(
             one.member() for one in self._issued.values() if namespace in one.namespaces and not one.revoked
         )
-        roster = Roster(self._signer.fingerprint, namespace, self._version, members)
+        keys = self._token_keys() if self.tokens else ""
+        roster = Roster(self._signer.fingerprint, namespace, self._version, members, keys)
         return roster, self._signer.sign(roster.as_text())
 
     def passing_bundle(self, namespace: str) -> Bundle:
@@ -227,7 +257,7 @@ class Authority:
         return min(float(int(time.time() + seconds)), self._signer.expires_at)
 
     def _save(self, issued: dict[str, Issued], version: int) -> None:
-        replace_private(self._folder / _MEMBERS, _members_text(version, issued.values()))
+        replace_private(self._folder / _MEMBERS, _members_text(version, issued.values(), self.tokens))
         self._issued, self._version = issued, version
 
     def _write_bundle(self, name: str) -> Path:
@@ -260,8 +290,9 @@ def _issued(item: dict[str, Any]) -> Issued:
     return Issued(**{**item, **lists})
 
 
-def _members_text(version: int, issued: Iterable[Issued]) -> str:
-    return json.dumps({"version": version, "members": [asdict(one) for one in issued]}, indent=1) + "\n"
+def _members_text(version: int, issued: Iterable[Issued], tokens: bool) -> str:
+    content = {"version": version, "tokens": tokens, "members": [asdict(one) for one in issued]}
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _bracketed(host: str) -> str:

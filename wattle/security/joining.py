@@ -43,13 +43,16 @@ def _values(membership: Membership, data: Path, role: str) -> dict[str, Any]:
     if role == "client":
         return {"namespace": bundle.namespace, "connect": entrances(membership.rosters)}
     local = () if membership.mode == "client" or socket_problem(data) else (socket_endpoint(data),)
-    return {
+    values: dict[str, Any] = {
         "name": bundle.name,
         "namespace": bundle.namespace,
         "mode": membership.mode,
         "connect": membership.connect,
         "listen": (*local, *membership.listen),
     }
+    if role == "gateway" and membership.token_keys:
+        values |= {"token_public_key": membership.token_keys, "cluster_id": membership.rosters[0].cluster}
+    return values
 
 
 def _check_role(membership: Membership, file: Path, role: str) -> None:

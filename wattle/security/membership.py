@@ -44,6 +44,11 @@ class Membership:
         return "client" if not self.bundle.hosts and any(m.is_router for m in self.rosters[0].members) else "peer"
 
     @property
+    def token_keys(self) -> str:
+        """By which keys a gateway of the member's namespace checks tokens (PEM); empty where it asks for none."""
+        return self.rosters[0].token_keys
+
+    @property
     def connect(self) -> tuple[str, ...]:
         """Whom to connect to. Of two that could dial each other the later one does: two links between them would be a fault."""
         if self.bundle.is_client:

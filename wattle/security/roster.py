@@ -46,12 +46,16 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """The members of one namespace, in the order they were issued; the higher version is the newer one."""
+    """The members of one namespace, in the order they were issued; the higher version is the newer one.
+
+    ``token_keys`` are the public keys (PEM) by which gateways check people's tokens; empty where they ask for none.
+    """
 
     cluster: str
     namespace: str
     version: int
     members: tuple[Member, ...] = field(default=())
+    token_keys: str = ""
 
     def member(self, common_name: str) -> Member | None:
         """The member with this certificate; None where it is none, or no longer one."""
@@ -64,7 +68,7 @@ class Roster:
             for m in self.members
         ]
         content = {"cluster": self.cluster, "namespace": self.namespace, "version": self.version, "members": members}
-        return json.dumps(content)
+        return json.dumps(content | {"token_keys": self.token_keys})
 
 
 def read_roster(text: str) -> Roster:
@@ -73,7 +77,8 @@ def read_roster(text: str) -> Roster:
         data = json.loads(text)
         members = tuple(_member(item) for item in data["members"])
         namespace = check_name(data["namespace"], "namespace")
-        return Roster(str(data["cluster"]), namespace, int(data["version"]), members)
+        keys = str(data.get("token_keys", ""))  # those of before there were any have none
+        return Roster(str(data["cluster"]), namespace, int(data["version"]), members, keys)
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise SettingsError(f"a roster that cannot be read: {error}") from None
 

@@ -68,19 +68,31 @@ UNKNOWN = Identity("unknown")
 
 
 def make_key(private: Path, public: Path) -> str:
-    """Make a cluster's signing key, in two files that must not be there yet; gives its fingerprint."""
+    """Make a signing key, in two files that must not be there yet; gives its fingerprint."""
+    key, pem = new_key()
+    write_private(private, pem, "signing key")
+    try:
+        with open(public, "x") as file:
+            file.write(public_pem(key))
+    except OSError as error:
+        raise SettingsError(f"public key {public} cannot be written: {error.strerror or error}") from None
+    return fingerprint(key.public_key())
+
+
+def new_key() -> tuple[Ed25519PrivateKey, bytes]:
+    """A new signing key, and the same in PEM."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    write_private(private, pem, "signing key")
-    try:
-        with open(public, "xb") as file:
-            file.write(key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo))
-    except OSError as error:
-        raise SettingsError(f"public key {public} cannot be written: {error.strerror or error}") from None
-    return fingerprint(key.public_key())
+    return key, key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+
+
+def public_pem(key: Ed25519PrivateKey) -> str:
+    """The public part of a signing key, in PEM."""
+    from cryptography.hazmat.primitives import serialization as form
+
+    return key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -88,7 +100,8 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:32]
 
 
-def _signing_key(path: Path) -> Ed25519PrivateKey:
+def signing_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a file that is this user's alone; raises SettingsError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -102,21 +115,22 @@ def _signing_key(path: Path) -> Ed25519PrivateKey:
     return key
 
 
-def _public_keys(path: Path) -> dict[str, Ed25519PublicKey]:
-    """The keys of a file by fingerprint, in the file's order."""
+def _public_keys(source: Path | str) -> dict[str, Ed25519PublicKey]:
+    """The keys in a file, or in a text, by fingerprint and in their order."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    name = f"token_public_key {source}" if isinstance(source, Path) else "token_public_key"
     try:
-        blocks = _PEM.findall(path.read_bytes())
+        blocks = _PEM.findall(source.read_bytes() if isinstance(source, Path) else source.encode())
         keys = [load_pem_public_key(block) for block in blocks]
     except OSError as error:
-        raise SettingsError(f"token_public_key {path} cannot be read: {error.strerror or error}") from None
+        raise SettingsError(f"{name} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise SettingsError(f"token_public_key {path} holds a public key that is none: {error}") from None
+        raise SettingsError(f"{name} holds a public key that is none: {error}") from None
     found = {fingerprint(key): key for key in keys if isinstance(key, Ed25519PublicKey)}
     if not keys or len(found) != len(keys):
-        raise SettingsError(f"token_public_key {path} must hold one or more different Ed25519 public keys in PEM")
+        raise SettingsError(f"{name} must hold one or more different Ed25519 public keys in PEM")
     return found
 
 
@@ -144,7 +158,7 @@ def issue(
         raise InvalidRequest("a token needs a namespace to be used in")
     if not 1 <= ttl <= LONGEST:
         raise InvalidRequest(f"a token lasts from 1 s to {LONGEST / 86400:.0f} d, not {ttl:g} s")
-    signing = _signing_key(key)
+    signing = signing_key(key)
     id = fingerprint(signing.public_key())
     at = int(time.time() if now is None else now)
     claims = {
@@ -168,9 +182,11 @@ def looks_like_token(text: str) -> bool:
 
 
 class Checker:
-    """Checks tokens for one cluster and one namespace. Raises Denied; what a checked token says is remembered."""
+    """Checks tokens for one cluster and one namespace, by the keys of a file or in a text (PEM). Raises Denied; what a checked token
+    says is remembered.
+    """
 
-    def __init__(self, public: Path, namespace: str, cluster: str | None = None) -> None:
+    def __init__(self, public: Path | str, namespace: str, cluster: str | None = None) -> None:
         self._keys = _public_keys(public)
         self.cluster = cluster or next(iter(self._keys))
         self._namespace = namespace

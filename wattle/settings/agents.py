@@ -35,6 +35,7 @@ from wattle.settings.values import (
     as_named,
     as_pairs,
     as_path,
+    as_public_keys,
     default_data,
     default_name,
     socket_endpoint,
@@ -328,21 +329,23 @@ class GatewaySettings(AgentSettings):
     max_waiting: Count = Field(
         10_000, ge=1, le=1_000_000, description="Requests that wait at a time; one beyond is answered BUSY."
     )
-    token_public_key: AbsolutePath | None = Field(
+    token_public_key: Annotated[Path | str, BeforeValidator(as_public_keys)] | None = Field(
         None,
-        description="File with the public keys (PEM, Ed25519) that tokens are checked with. With it every request needs a token; without, "
-        "whoever reaches this gateway may do everything.",
-        json_schema_extra={"derived": "none"},
+        description="File with the public keys (PEM, Ed25519) that tokens are checked with, or the keys themselves. With it every request "
+        "needs a token; without, whoever reaches this gateway may do everything.",
+        json_schema_extra={"derived": "the cluster's, from the bundle, where the cluster has tokens; else none"},
     )
-    cluster: Name | None = Field(
+    cluster_id: Name | None = Field(
         None,
         description="The cluster's id: tokens for another are refused.",
-        json_schema_extra={"derived": "the fingerprint of the first key in token_public_key"},
+        json_schema_extra={
+            "derived": "the cluster's, from the bundle; else the fingerprint of the first key in token_public_key"
+        },
     )
     audit: bool | None = Field(
         None,
         description="Record every request that changes something, in audit.db in the data folder.",
-        json_schema_extra={"derived": "true where token_public_key is given"},
+        json_schema_extra={"derived": "true where tokens are checked"},
     )
     audit_most: Count = Field(
         1_000_000,

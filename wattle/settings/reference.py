@@ -27,7 +27,7 @@ _EXAMPLES: dict[str, object] = {
     "token": "",
     "token_file": "/home/me/.wattle-token",
     "token_public_key": "/etc/wattle/token.pub",
-    "cluster": "0123456789abcdef0123456789abcdef",
+    "cluster_id": "0123456789abcdef0123456789abcdef",
     "audit": True,
     "secrets_file": "/etc/wattle/secrets.toml",
     "log_file": "/var/log/wattle.log",

@@ -80,6 +80,11 @@ def as_path(value: object) -> Path:
     return Path(os.path.abspath(text))
 
 
+def as_public_keys(value: object) -> Path | str:
+    """Public keys in PEM as they are, anything else as the path of a file."""
+    return value if isinstance(value, str) and value.lstrip().startswith("-----BEGIN ") else as_path(value)
+
+
 def as_text(value: object) -> str:
     """A text, without the blanks around it."""
     if not isinstance(value, str):
