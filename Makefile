@@ -21,6 +21,10 @@ IMAGE ?= wattle
 BASE ?= python:3.11-slim-bookworm
 IMAGE_PYTHON ?= 3.11
 MACHINE := $(shell uname -m)
+
+# What Python has compiled is kept, also where the surroundings say otherwise: tests start hundreds of processes, and each compiled everything.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help run test sim torture cuts soak bench fuzz check format reference image wheels cluster clean
 
 help: ## list the targets
@@ -80,14 +84,17 @@ clean: ## remove .venv, caches and the example's data
 # Stamps: setup is repeated only when pyproject.toml changes. With the dev stamp there, the plain one follows from it.
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m compileall -q wattle agents
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m compileall -q wattle agents
 	@touch $@ $(VENV)/installed
 
 $(VENV)/installed-bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@$(BIN)/python -m compileall -q wattle agents
 	@touch $@ $(VENV)/installed
 
 # Wattle as a wheel, and what it needs, for the image's Python and machine whatever this one's are.
