@@ -440,8 +440,7 @@ class Cluster:
         for task, process in runtime.processes.items():
             events.append(on.ProcessStarted(task, process.pid, process.started_at))
             events += [process.exited] if process.exited is not None else []
-        if waiting := tuple(runtime.waiting.tasks()):
-            events.append(on.StillWaiting(waiting))
+        events.append(on.StillWaiting(tuple(map(tuple, runtime.waiting.lines()))))
         self.tell_runtime(name, *events)
         self.meet(name)
 

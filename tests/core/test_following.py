@@ -300,31 +300,56 @@ class Restarting:
         self.driver.core.past.recall("r", (1, "c1"), {t.assignment.worker: t.assignment.attempt for t in done})
 
 
+def lines(*lines: str) -> on.StillWaiting:
+    return on.StillWaiting(tuple(tuple(t.id for t in named(line)) for line in lines))
+
+
 def test_after_a_restart_the_room_goes_to_what_the_spawner_has_started() -> None:
     runtime = Restarting(2)
     runtime(on.Assigned(1, "c1", tuple(named("x y a b c d"))))
     runtime.restart()
-    assert (runtime.driver.core.running, runtime.driver.core.queued) == (2, 4)
-    running = [started("x"), started("d"), started("y")]
-    effects = runtime(*running, ended("y"), on.StillWaiting(tuple(t.id for t in named("a b c"))))
+    effects = runtime(started("x"), started("d"), started("y"), ended("y"), lines("d a b", "x c"))
     assert runtime.driver.core.running == 2
-    assert spawns(effects) == [], "both slots are taken, whichever lines the core takes them to be"
+    assert spawns(effects) == [], "both slots are taken"
+    runtime(ended("x"), started("c"), ended("c"), ended("d"), started("a"))
+    assert (runtime.driver.core.running, runtime.driver.core.queued) == (2, 0), "a, and b which the free slot took"
 
 
-def test_after_a_restart_one_with_room_here_does_not_go_on_waiting_at_the_spawner() -> None:
+def test_after_a_restart_nothing_starts_until_the_lines_are_known() -> None:
+    runtime = Restarting(2)
+    runtime(on.Assigned(1, "c1", tuple(named("x y a"))))
+    runtime.restart()
+    assert spawns(runtime(started("x"), on.Assigned(2, "c1", (task("new"),)))) == []
+    assert spawns(runtime(started("y"), lines("y a"))) == []
+    assert runtime.driver.core.running == 2
+    runtime.restart()
+    assert spawns(runtime(on.ProcessesLost(tuple(t.id for t in named("x y a"))), lines())) == [("new", None, False)]
+
+
+def test_after_a_restart_one_that_waits_takes_a_slot_that_is_free() -> None:
     runtime = Restarting(2)
     runtime(on.Assigned(1, "c1", (task("x"), task("y", outputs={"out": "o"}), task("a"))))
     runtime(started("x"), started("y"))
     runtime.store[task("y").id] = replace(runtime.store[task("y").id], phase=Phase.DONE)
     runtime.restart()
-    assert spawns(runtime(on.StillWaiting((task("a").id,)))) == [("a", None, False)]
+    assert spawns(runtime(lines("x a"))) == [("a", None, False)]
+
+
+def test_after_a_restart_a_line_behind_a_task_that_is_not_known_here_goes_on() -> None:
+    runtime = Restarting(1)
+    runtime(on.Assigned(1, "c1", tuple(named("x a b"))))
+    del runtime.store[task("x").id]
+    runtime.restart()
+    assert spawns(runtime(lines("x a b"))) == []
+    runtime(started("a"), ended("a"))
+    assert (runtime.driver.core.running, runtime.driver.core.queued) == (1, 0)
 
 
 def test_after_a_restart_what_waits_in_a_line_has_patience_again() -> None:
     runtime = Restarting()
     runtime(on.Assigned(1, "c1", tuple(named("a b"))))
     runtime.restart()
-    runtime(started("a"), on.StillWaiting((task("b").id,)))
+    runtime(started("a"), lines("a b"))
     assert of(do.Revoke, runtime(on.Tick(), at=2.0)) == [do.Revoke(task("b").id)]
 
 
@@ -332,7 +357,7 @@ def test_after_a_restart_one_that_waits_here_for_an_open_one_goes_on_waiting() -
     runtime = Restarting(2)
     runtime(on.Assigned(1, "c1", (task("a", outputs={"out": "o"}), follower("b", "a"))))
     runtime.restart()
-    assert ends(runtime(started("a"))) == []
+    assert ends(runtime(started("a"), lines())) == []
     runtime(ended("a"))
     assert spawns(runtime(on.Collected(task("a").id, {}))) == [("b", None, False)]
 
@@ -344,7 +369,7 @@ def test_after_a_restart_a_success_of_before_is_not_known_and_what_needs_it_is_h
     runtime(ended("a"))
     runtime(on.Assigned(1, "c1", (task("c", priority=9, outputs={"out": "o"}),)), on.Collected(task("a").id, {}))
     runtime.restart()
-    (fact,) = ends(runtime(started("c")))
+    (fact,) = ends(runtime(started("c"), lines()))
     assert (fact.worker, fact.status) == ("b", TaskStatus.RETURNED)
 
 

@@ -48,7 +48,7 @@ async def test_what_is_told_in_one_breath_with_what_is_held_is_heard(data: Path,
     """A spawner of this test's own; ``cut`` bytes of the last line come later."""
     running = ["run/w/1", 4_000_000, 1.0]
     nothing: dict[str, list[Any]] = {"started": [], "failed": [], "skipped": [], "exited": []}
-    held = {**nothing, "version": VERSION, "pid": 1, "running": [running], "waiting": []}
+    held = {**nothing, "version": VERSION, "pid": 1, "running": [running], "lines": []}
     ended = ["run/w/1", 0, None, 0.1, 1 << 20, 2.0, False, False, 4_000_000, 1.0]
     told = encode({"held": held}) + encode({**nothing, "exited": [ended]}) + encode({**nothing, "skipped": ["run/x/1"]})
     events = Events()
@@ -78,7 +78,7 @@ async def test_what_waits_is_lost_with_its_spawner(data: Path) -> None:
         await events.exit(task("probe"))  # so all that was asked for before has been read
         os.kill(spawner_pid(data), signal.SIGKILL)
         assert set((await events.wait(SpawnerLost)).tasks) == {task(name) for name in "abc"}
-        assert (await events.wait(Held, count=2)).waiting == ()
+        assert (await events.wait(Held, count=2)).lines == ()
         late = [shell(data, task(name), "echo once", task("a")) for name in "de"]  # on their way meanwhile
         processes.spawn([replace(late[0], on_success=True), late[1]])
         await events.wait(Skipped, task("d"))
@@ -103,7 +103,7 @@ async def test_what_waits_goes_on_waiting_when_the_connection_breaks(data: Path,
         held = await events.wait(Held, count=2)
         if read:
             assert [started.id for started in held.running] == [task("a")]
-            assert held.waiting == (task("b"), task("c"))
+            assert held.lines == ((task("a"), task("b"), task("c")),)
         await release(gate)
         for name in "abc":
             assert (await events.exit(task(name))).exit_code == 0

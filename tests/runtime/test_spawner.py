@@ -296,7 +296,7 @@ def test_one_that_follows_another_starts_when_that_has_ended(spawner: subprocess
     client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
     told(client, "started", "r/a/1")
     again = Client(tmp_path)
-    assert set(again.open()["waiting"]) == {"r/b/1", "r/c/1"}
+    assert again.open()["lines"] == [["r/a/1", "r/b/1", "r/c/1"]]
     let_go(tmp_path, "r/a/1", 1)
     ended = told(again, "exited", "r/c/1")
     exits = {record[0]: record for record in Client(tmp_path).open()["exited"]}

@@ -37,7 +37,11 @@ class Spawner(RuleBasedStateMachine):
     def _end(self, task: int, *, well: bool) -> None:
         self.running.remove(task)
         self.ends[task] = well
+        lines = {front: behind for front, *behind in self.waiting.lines()}
         following, skipped = self.waiting.ended(task, well=well)
+        left = [other for other in lines.get(task, []) if other not in skipped]
+        assert following == (left[0] if left else None), "not the first in line"
+        assert not left[1:] or left in self.waiting.lines(), "the others have changed places"
         for other in skipped:
             need = self.needs[other]
             assert not self.ends.get(need, False), "skipped though what it needs succeeded"
@@ -93,6 +97,9 @@ class Spawner(RuleBasedStateMachine):
         assert len(waits) + len(self.started) + len(self.skipped) == self.known
         assert not waits or self.running, "waits for nothing"
         assert all(task in self.waiting for task in waits)
+        lines = self.waiting.lines()
+        assert sorted(task for line in lines for task in line[1:]) == sorted(waits)
+        assert {line[0] for line in lines} <= set(self.running)
 
     def teardown(self) -> None:
         while self.running:

@@ -52,7 +52,7 @@ class Figures:
             ("simulated seconds", round(self.simulated)),
             ("real seconds", round(self.seconds, 1)),
             ("runs", self.runs),
-            ("excused: on more wiped disks than there were copies", self.excused),
+            ("excused: on more lost disks than there were copies", self.excused),
             ("submitted twice by accident", self.doubled),
             ("split decisions, by partitions without a quorum", self.split),
             *sorted((f"fault: {kind}", count) for kind, count in self.faults.items()),

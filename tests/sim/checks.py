@@ -29,7 +29,10 @@ UNNOTICED = 8.0
 
 
 class Checks:
-    """See the module's docstring. ``excused`` runs were on disks of which more were wiped at once than copies are for."""
+    """See the module's docstring. ``excused`` runs were on disks of which more were lost at once than copies are for.
+
+    Without copies (``replicas`` 0) that takes no more than an owner that is away for a while.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world

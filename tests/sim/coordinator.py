@@ -98,6 +98,11 @@ class Coordinator(Keeper):
         self.world.later(FEED_CHECK, self._check_feeds, self.life)
 
     def died(self) -> None:
+        assert self.core is not None
+        if (
+            not self.core.options.replicas
+        ):  # nobody waited for copies: what only it has told may be taken over from before
+            self.world.checks.excused |= set(self.world.checks.at_risk([self.name]))
         self.core = None
 
     # --- batches --------------------------------------------------------------------------------------------------------
@@ -594,7 +599,7 @@ class Coordinator(Keeper):
             number = commit
         runs = []
         for run, (rows, head) in merged.items():
-            if rows is None or head is None:
+            if rows is None or head is None or run not in self.store.runs:
                 yield from self._whole(run, after)
             else:
                 runs.append(CopiedRun(run, number, tuple(rows.items()), head))

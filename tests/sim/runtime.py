@@ -106,8 +106,7 @@ class Runtime(Keeper):
                 self.post(process.exited)
         for event in self.unfulfilled.values():
             self.post(event)
-        if self.waiting.tasks():
-            self.post(on.StillWaiting(tuple(self.waiting.tasks())))
+        self.post(on.StillWaiting(tuple(map(tuple, self.waiting.lines()))))
         self.post(on.Tick())
 
     def died(self) -> None:

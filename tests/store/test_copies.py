@@ -162,6 +162,26 @@ def test_a_follower_has_what_its_owner_has_however_far_it_was_behind(
                 assert replace(found, workers={**untouched, **found.workers}) == want
 
 
+def test_of_a_run_that_was_let_go_meanwhile_no_part_is_left_at_a_follower_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "ROWS_MOST", 1)  # a commit in each page
+    follower = Follower(tmp_path / "follower.db")
+    owner = Owner(tmp_path / "owner.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    first, second = (a.assignment.id for a in owner.assigned)
+    ended = Fact(FactKind.FINISHED, *first, at=2.0, status=TaskStatus.FAILED, exit_code=1)
+    owner.tell(on.FactsLearned("n1", "s1", 1, (ended,)))
+    owner.tell(on.FactsLearned("n1", "s1", 2, (replace(ended, status=TaskStatus.LOST),)))  # late: the run is told whole
+    owner.tell(on.FactsLearned("n1", "s1", 3, (Fact(FactKind.STARTED, *second, at=3.0, pid=1),)))
+    owner.tell(on.Kept("c2", 1, (RunHead("r", "c2", "s", 9, 5),)))
+    assert owner.store.run("r") is None
+    while follower.number < owner.store.number:
+        follower.ship(owner.journal)
+        for head in follower.store.copies.heads_by("c1", owner.store.id):
+            recover(_rows(follower, head))
+
+
 def _rows(follower: Follower, head: RunHead) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     while more := follower.store.copies.rows(head.owner, head.store, head.run, rows[-1][0] if rows else ""):

@@ -138,7 +138,8 @@ class Journal:
         yield CopyPage(self._core.name, self._store.id, after, number, runs)
 
     def _copied(self, run: str, change: _Changes, number: int) -> CopiedRun:
-        if change.gone:
+        """A run's changes; of one that was let go after them there is none to be told, least of all without what came before."""
+        if change.gone or not self._is_here(run):
             return self._gone(run, number)
         return CopiedRun(run, number, tuple(_row(key, what) for key, what in change.rows.items()), change.head)
 
@@ -159,6 +160,10 @@ class Journal:
                 yield CopyPage(self._core.name, self._store.id, after, after, tuple(gone))
                 gone = []
         yield CopyPage(self._core.name, self._store.id, after, max(upto, after), tuple(gone))
+
+    def _is_here(self, run: str) -> bool:
+        head = None if run in self._core.runs else self._store.owned.head(run)
+        return run in self._core.runs or (head is not None and not head.pruned_at)
 
     def _gone(self, run: str, number: int) -> CopiedRun:
         """A run that is not here any more: another's, or pruned."""

@@ -352,9 +352,12 @@ class Skipped:
 
 @value(frozen=True, slots=True)
 class StillWaiting:
-    """After a restart of the runtime: these tasks wait at the spawner for others' ends."""
+    """After a restart of the runtime: the lines at its spawner, each a task that runs and those that wait behind it, in order.
 
-    tasks: tuple[TaskId, ...]
+    Told last of what the spawner holds, also when nothing waits there: until then nothing is started.
+    """
+
+    lines: tuple[tuple[TaskId, ...], ...]
 
 
 @value(frozen=True, slots=True)

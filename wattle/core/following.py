@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
@@ -23,6 +22,7 @@ class Following:
         self.lineup = Lineup(core.options.line_seconds)
         self._absent: list[TaskId] = []  # needs of tasks taken in this batch that are not here
         self._followers: dict[TaskId, list[TaskId]] = {}  # open task -> those that wait for its success
+        self.lines_known = True
 
     # --- needs ----------------------------------------------------------------------------------------------------------
 
@@ -61,27 +61,28 @@ class Following:
             elif follower.held.phase is Phase.QUEUED:
                 self.core.end(follower, *ENDINGS[Ending.UNMET])  # one that is with the spawner is not started by it
 
-    # --- lines ----------------------------------------------------------------------------------------------------------
+    # --- restarts -------------------------------------------------------------------------------------------------------
 
     def restore(self) -> None:
-        """Of the tasks that the spawner was given, those there is room for have it; the others are in lines, it does not matter which."""
-        room = self.core.room
-        for task in self.core.tasks.values():
-            if task.held.phase is Phase.STARTING:
-                asked = task.held.assignment.resources
-                free = not task.unmet and not room.full and room.fits(asked)
-                front = None if free else room.any_holder()
-                if front is None:
-                    room.take(task.id, asked)
-                else:
-                    self._append(front, task)
+        """After a restart, where the spawner was given tasks: it has gone on by itself, and only it knows who waits there for whom."""
+        self.lines_known = not any(task.held.phase is Phase.STARTING for task in self.core.tasks.values())
 
-    def start_waiting(self, tasks: tuple[TaskId, ...]) -> None:
-        """After a restart, tasks wait at the spawner, whose lines are not known here: those that have room here start at once."""
-        for task_id in tasks:
-            task = self.core.tasks.get(task_id)
-            if task is not None and task.held.phase is Phase.STARTING and not task.lined_up and not task.unmet:
-                self.core.acts.append(do.Spawn(task.held.assignment))
+    def take_lines(self, lines: tuple[tuple[TaskId, ...], ...]) -> None:
+        """Take up the lines at the spawner; what else it was given, or has started, has room."""
+        if self.lines_known:
+            return
+        self.lines_known = True
+        tasks = self.core.tasks
+        for line in lines:
+            open_here = [task_id for task_id in line if task_id in tasks]
+            for task_id in open_here[1:]:
+                self._append(open_here[0], tasks[task_id])
+                self.core.clocks.watch(tasks[task_id])
+        for task in tasks.values():
+            if task.held.phase is not Phase.QUEUED and not task.lined_up and task.id not in self.core.room:
+                self.core.room.take(task.id, task.held.assignment.resources)
+
+    # --- lines ----------------------------------------------------------------------------------------------------------
 
     def line_up(self) -> None:
         """Have short tasks follow each other without waiting for this core; see core/lineup.py.
@@ -99,35 +100,20 @@ class Following:
                 if following is None:
                     break
                 self.core.spawn(following, self._append(front, following))
-        while (taken := self._take(self._can_start)) is not None:
-            self.core.acts.append(do.Spawn(self.core.tasks[taken].held.assignment))
-
-    def settle(self) -> None:
-        """Give room to those in lines that have started by themselves: in lines of before a restart, which are not known here."""
-        while self._take(self._runs) is not None:
-            pass
-
-    def _take(self, which: Callable[[TaskId], bool]) -> TaskId | None:
-        if not len(self.lineup) or self.core.room.full:
-            return None
-        taken = self.lineup.take_last(which)
-        if taken is not None:
+        while len(self.lineup) and not self.core.room.full:
+            taken = self.lineup.take_last(self._can_start)
+            if taken is None:
+                break
             self._turn(taken)
-        return taken
+            self.core.acts.append(do.Spawn(self.core.tasks[taken].held.assignment))
 
     def ended(self, task_id: TaskId) -> None:
         """A task leaves; where it had room, the first behind it has that now."""
         self.core.room.free(task_id)
         self.lineup.remove(task_id)
-        heir = self.lineup.succeed(task_id, lambda behind: self.core.tasks[behind].held.phase is Phase.RUNNING)
-        if heir is None:
-            return
-        fits = self.core.room.fits(self.core.tasks[heir].held.assignment.resources)
-        front = None if fits else self.core.room.any_holder()  # a line of before a restart: it may be of several kinds
-        if front is None:
+        heir = self.lineup.succeed(task_id)
+        if heir is not None:
             self._turn(heir)
-        else:
-            self.lineup.join(front, heir)
 
     def _may_grow(self, front: TaskId) -> bool:
         """Whether more may follow. Not one that is told not to start: what followed it would start beside those before it."""
@@ -140,10 +126,6 @@ class Following:
         task = self.core.tasks[task_id]
         waits = task.held.phase is Phase.STARTING and not task.unmet and not _leaves(task)
         return waits and self.core.room.fits(task.held.assignment.resources)
-
-    def _runs(self, task_id: TaskId) -> bool:
-        task = self.core.tasks[task_id]
-        return task.held.phase is Phase.RUNNING and self.core.room.fits(task.held.assignment.resources)
 
     def _next_after(self, last: Task) -> Task | None:
         """A task that waits for nothing but the success of the last in a line, if it may follow it there."""

@@ -140,6 +140,12 @@ def check_runtime(core: RuntimeCore, name: str = "") -> None:
     )
     wrong = [task for task in lined_up if task.held.phase not in (Phase.STARTING, Phase.RUNNING)]
     _require(not wrong, where, "has lined up", wrong)
+    twice = [w for w, n in Counter((t.id.run, t.id.worker) for t in core.tasks.values()).items() if n > 1]
+    _require(not twice, where, "has two open tasks of", twice)
+    for task in core.tasks.values():
+        _require(task.held.phase is not Phase.DONE, where, "holds ended", task)
+    if not core.following.lines_known:
+        return  # nothing is started until they are
     busy = [t for t in core.tasks.values() if t.held.phase is not Phase.QUEUED and t.id not in core.following.lineup]
     _require(core.running == len(busy), where, core.running, "slots taken for", len(busy), "tasks")
     _require(core.running <= core.options.slots, where, core.running, "of", core.options.slots, "slots taken")
@@ -147,10 +153,6 @@ def check_runtime(core: RuntimeCore, name: str = "") -> None:
     for resource, amount in core.room.used.items():
         have = core.options.resources.get(resource, 0.0)
         _require(-1e-6 <= amount <= have + 1e-6, where, "uses", amount, resource, "of", have)
-    twice = [w for w, n in Counter((t.id.run, t.id.worker) for t in core.tasks.values()).items() if n > 1]
-    _require(not twice, where, "has two open tasks of", twice)
-    for task in core.tasks.values():
-        _require(task.held.phase is not Phase.DONE, where, "holds ended", task)
 
 
 # --- between them -------------------------------------------------------------------------------------------------------

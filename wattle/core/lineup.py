@@ -65,28 +65,18 @@ class Lineup:
         self._before[task] = front
         return before
 
-    def succeed(self, front: TaskId, runs: Callable[[TaskId], bool]) -> TaskId | None:
-        """A task with room has ended: the one behind it that has its room now, or None.
-
-        It is the first that ``runs``, or else the first: the order may not be the spawner's after a restart.
-        """
+    def succeed(self, front: TaskId) -> TaskId | None:
+        """A task with room has ended: the one behind it that has its room now, or None."""
         line = self._lines.pop(front, None)
         if not line:
             return None
-        first = next((task for task in line if runs(task)), line[0])
-        line.remove(first)
+        first = line.popleft()
         del self._before[first]
         if line:
             self._lines[first] = line
             for task in line:
                 self._before[task] = first
         return first
-
-    def join(self, front: TaskId, first: TaskId) -> None:
-        """Put one that was at a front, and those behind it, at the end of another line."""
-        line = [first, *self._lines.pop(first, ())]
-        self._lines.setdefault(front, deque()).extend(line)
-        self._before.update(dict.fromkeys(line, front))
 
     def remove(self, task: TaskId) -> None:
         """A task leaves its line before its turn; does nothing for one that is in none."""

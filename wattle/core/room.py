@@ -18,6 +18,9 @@ class Room:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def __contains__(self, task: TaskId) -> bool:
+        return task in self._tasks
+
     @property
     def full(self) -> bool:
         """Whether every slot is taken."""
@@ -26,10 +29,6 @@ class Room:
     def holders(self) -> list[TaskId]:
         """The tasks that have room, the oldest first."""
         return list(self._tasks)
-
-    def any_holder(self) -> TaskId | None:
-        """One of them; None when there is none."""
-        return next(iter(self._tasks), None)
 
     def lacks(self, asked: Mapping[str, float]) -> str:
         """Why ``asked`` could never fit here; empty when it could."""

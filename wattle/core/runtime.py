@@ -66,7 +66,7 @@ class RuntimeCore:
             on.ProcessStarted: self._started,
             on.SpawnFailed: self._spawn_failed,
             on.Skipped: self._skipped,
-            on.StillWaiting: lambda event: self.following.start_waiting(event.tasks),
+            on.StillWaiting: lambda event: self.following.take_lines(event.lines),
             on.ProcessExited: self._exited,
             on.ProcessesLost: self._processes_lost,
             on.Collected: self._collected,
@@ -133,9 +133,9 @@ class RuntimeCore:
             self._handlers[type(event)](event)
         self.following.give_up_absent()
         self.stopping.check_clocks()
-        self.following.settle()
-        self._start_what_fits()
-        self.following.line_up()
+        if self.following.lines_known:
+            self._start_what_fits()
+            self.following.line_up()
         self.stopping.hand_back_impatient()
         self.stopping.leave_if_done()
         self.acts.append(do.SetTimer(self.stopping.next_moment()))

@@ -364,7 +364,8 @@ class RuntimeAgent:
         if self._held_once:
             return
         self._held_once = True
-        known = {e.id for e in (*held.running, *held.exited, *held.unfulfilled)} | set(held.waiting)
+        known = {e.id for e in (*held.running, *held.exited, *held.unfulfilled)}
+        known.update(*held.lines)
         lost = [
             t.held
             for id, t in self.core.tasks.items()
@@ -374,8 +375,7 @@ class RuntimeAgent:
             log.warning("tasks lost with their spawner", tasks=[str(t.assignment.id) for t in lost])
             kill_orphans([(t.pid, t.started_at) for t in lost if t.pid is not None and t.started_at is not None])
             self._loop.post(on.ProcessesLost(tuple(t.assignment.id for t in lost)))
-        if held.waiting:
-            self._loop.post(on.StillWaiting(held.waiting))
+        self._loop.post(on.StillWaiting(held.lines))
 
     def _running_tasks(self) -> list[TaskId]:
         return [id for id, t in self.core.tasks.items() if t.held.phase in (Phase.STARTING, Phase.RUNNING)]

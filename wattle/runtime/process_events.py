@@ -78,14 +78,15 @@ class Exited(TaskEvent):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """All that the spawner knows, at the start of every connection; ``waiting`` are those it will start by itself.
+    """All that the spawner knows, at the start of every connection; ``lines`` are those it will start by itself, each line behind
+    one that runs, in the order of their turns.
 
     ``unfulfilled`` are those that will not be started, and told again like exits until they are acknowledged.
     """
 
     running: tuple[Started, ...]
     exited: tuple[Exited, ...]
-    waiting: tuple[TaskId, ...] = ()
+    lines: tuple[tuple[TaskId, ...], ...] = ()
     unfulfilled: tuple[SpawnFailed | Skipped, ...] = ()
 
 

@@ -216,7 +216,8 @@ class Processes:
         """Tell what a spawner holds. With the same spawner as before, ask again for what it was not yet told about."""
         running = tuple(started_from(record) for record in held["running"])
         exited = tuple(exited_from(record) for record in held["exited"])
-        waiting = tuple(map(task_id, held["waiting"]))
+        lines = tuple(tuple(map(task_id, line)) for line in held["lines"])
+        waiting = [id for line in lines for id in line[1:]]
         failed: list[SpawnFailed | Skipped] = [
             SpawnFailed(task_id(id), error, full) for id, error, full in held["failed"]
         ]
@@ -240,7 +241,7 @@ class Processes:
             self._asked.setdefault(id, b"")  # asked for by an earlier runtime: there is nothing to send again
         others = [line for line in self._outgoing if not line.startswith(b'{"spawn"')]
         self._outgoing = [*self._asked.values(), *others]
-        self._on_event([*events, Held(running, exited, waiting, unfulfilled)])
+        self._on_event([*events, Held(running, exited, lines, unfulfilled)])
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:

@@ -21,14 +21,15 @@ it goes on waiting as it did. ``confined`` is null, or how the task is confined 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
 here by itself, are told at most ``_LINGER`` seconds later, all others at once. All but starts are kept until they are acknowledged::
 
-    {"held": {"version": 3, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"held": {"version": 4, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
     started = [id, pid, at]
     exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason]
 
-``skipped`` are those that waited and will not start. ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``,
-SIGTERM, or the loss of a ``die_with_runtime`` runtime; ``signalled`` one that had been sent a signal, on the runtime's order. ``reason``
-is what is known of why a confined task failed, else empty.
+``lines`` are those that wait, each line behind one that runs, in the order of their turns. ``skipped`` waited and will not start.
+``stopped`` marks a task that the spawner ended of its own accord: on ``stop``, SIGTERM, or the loss of a ``die_with_runtime`` runtime;
+``signalled`` one that had been sent a signal, on the runtime's order. ``reason`` is what is known of why a confined task failed, else
+empty.
 
 What always holds. A task is a session and process group of its own, and nothing of it survives its first process: the group is killed
 while its leader is a zombie still, so that the group's number cannot have been given away; processes that left the group are adopted
@@ -244,11 +245,12 @@ class _Spawner:
         self.asked_to_stop = self.asked_to_stop or "stop" in message
 
     def open(self, connection: Connection, environ: dict[str, str], die_with_runtime: bool) -> None:
+        while self.pending:  # of the connection before
+            self.work()
         self.environ = dict(environ)
         self.die_with_runtime = die_with_runtime
         running = [[task.id, task.pid, task.at] for task in self.tasks.values()]
-        waiting = [*self.waiting.tasks(), *(request[0] for action, request in self.pending if action == "spawn")]
-        held = {"version": VERSION, "pid": os.getpid(), "running": running, "waiting": waiting}
+        held = {"version": VERSION, "pid": os.getpid(), "running": running, "lines": self.waiting.lines()}
         failed = [record for record in self.unfulfilled.values() if len(record) > 1]
         skipped = [id for id, record in self.unfulfilled.items() if len(record) == 1]
         connection.tell({"held": {**held, "failed": failed, "skipped": skipped, "exited": list(self.exits.values())}})

@@ -34,6 +34,20 @@ class Waiting(Generic[K, R]):
         """All that wait."""
         return list(self._waits)
 
+    def lines(self) -> list[list[K]]:
+        """All that wait, by what they wait for in the end: a task that waits for none, and those behind it in the order of their turns."""
+        lines = []
+        for front in self._after:
+            if front in self._waits:
+                continue
+            line, left = [], deque([front])
+            while left:
+                line.append(left.popleft())
+                left.extendleft(reversed(self._after.get(line[-1], ())))
+            if len(line) > 1:  # one whose followers were all detached is still in the mapping
+                lines.append(line)
+        return lines
+
     def add(self, task: K, request: R, before: K, *, on_success: bool = False) -> None:
         """Have a task wait for the end of ``before``; one that waits already goes on waiting as it did."""
         if task not in self._waits:
