@@ -230,6 +230,29 @@ async def test_puts_and_deletes_too_and_without_tokens_by_nobody_known(tmp_path:
     ]
 
 
+@pytest.mark.parametrize(
+    ("attachment", "recorded"),
+    [
+        (b'{"session": "5e01"}', "5e01"),
+        (b'{"token": "is not looked at", "session": "5e01"}', "5e01"),
+        (None, None),
+        (b"no JSON", None),
+        (b'{"session": 5}', None),
+        (b'{"session": "../x"}', None),
+        (b'{"session": "5e015e015e015e015e015e015e015e015"}', None),
+    ],
+)
+async def test_where_a_request_says_it_comes_from(
+    tmp_path: Path, net: World, attachment: bytes | None, recorded: str | None
+) -> None:
+    """And nothing depends on it; what links say of certificates is in test_cluster_tokens.py, over real ones."""
+    await net.coordinator()
+    await audited(net, tmp_path, audit=True)
+    await net.client.get(KEYS.api("runs/r1/cancel"), timeout=PATIENCE, attachment=attachment)
+    (row,) = (r for r in read(tmp_path / NAME, 10) if r["kind"] == "request")
+    assert (row["session"], row["certificate"], row["allowed"]) == (recorded, None, True)
+
+
 async def test_nothing_is_asked_before_it_is_recorded(tmp_path: Path, net: World) -> None:
     """What a gateway that is killed at this very moment leaves behind: the record, and not what became of it."""
     seen = Inbox()
@@ -282,14 +305,14 @@ def test_the_commands(tmp_path: Path) -> None:
         "method": "get",
         "path": "runs/r/cancel",
     }
-    first = store.append({**asked, "who": "ann", "allowed": True, "code": None})
+    first = store.append({**asked, "who": "ann", "allowed": True, "code": None, "certificate": "client:ann@default"})
     store.append({"kind": "outcome", "at": "2026-01-01T00:00:01Z", "of": first, "code": "OK", "shown": "r"})
-    store.append({**asked, "who": "bob", "allowed": False, "code": "FORBIDDEN"})
+    store.append({**asked, "who": "bob", "allowed": False, "code": "FORBIDDEN", "session": "5e"})
     head = f"{store.number}:{store.hash}"
     store.close()
     shown = run("show")
-    assert "1\t2026-01-01T00:00:00Z\tann\tviewer\tget runs/r/cancel\tallowed, OK r" in shown
-    assert "bob\tviewer\tget runs/r/cancel\trefused, FORBIDDEN" in shown
+    assert "1\t2026-01-01T00:00:00Z\tann\tviewer\tclient:ann@default\tget runs/r/cancel\tallowed, OK r" in shown
+    assert "bob\tviewer\t5e\tget runs/r/cancel\trefused, FORBIDDEN" in shown
     assert "ann" not in run("show", "--refused")
     assert [r["who"] for r in json.loads(run("show", "--json", "--who", "ann"))] == ["ann"]
     assert head in run("verify", "--head", head)

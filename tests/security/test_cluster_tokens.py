@@ -215,6 +215,8 @@ def test_every_other_token_is_refused_and_recorded(secured: Secured, client_with
     said = [(r["who"], r["allowed"], r["code"]) for r in records]
     assert said == [*((name, False, code) for name, code in wrong.values()), ("bob", True, None)]
     assert all(began - 1 <= _unix(r["at"]) <= time.time() for r in records)
+    assert {r["certificate"] for r in records} == {"client:alice@default"}
+    assert len({r["session"] for r in records}) == len(records), "each was a client of its own"
 
 
 def _unix(text: str) -> float:

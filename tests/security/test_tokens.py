@@ -293,16 +293,16 @@ def test_a_token_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
     file.write_text("a.b.c\n")
     file.chmod(0o600)
     credentials = Credentials(ClientSettings(token_file=file))
-    assert credentials.attachment() == b'{"token": "a.b.c"}'
+    assert credentials.attachment("5e") == b'{"token": "a.b.c", "session": "5e"}'
     file.write_text("a.b.longer\n")
-    assert credentials.attachment() == b'{"token": "a.b.longer"}'
+    assert credentials.attachment("5e") == b'{"token": "a.b.longer", "session": "5e"}'
     file.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
-        credentials.attachment()
+        credentials.attachment("5e")
     file.unlink()
     with pytest.raises(SettingsError, match="cannot be read"):
-        credentials.attachment()
-    assert Credentials(ClientSettings()).attachment() is None
+        credentials.attachment("5e")
+    assert Credentials(ClientSettings()).attachment("5e") == b'{"session": "5e"}'
 
 
 @pytest.mark.parametrize("text", ["", "xyzzy", "aaa.bbb", "a b.c.d", "ä.b.c", "a\n.b.c"])
@@ -310,7 +310,7 @@ def test_what_is_no_token_is_not_sent_and_not_repeated(text: str, monkeypatch: p
     monkeypatch.setenv("WATTLE_TOKEN", f"{text} " if text else "")
     settings = ClientSettings.build({})
     if not text:
-        assert Credentials(settings).attachment() is None
+        assert Credentials(settings).attachment("5e") == b'{"session": "5e"}'
         return
     with pytest.raises(SettingsError, match="WATTLE_TOKEN holds no token") as caught:
         Credentials(settings)

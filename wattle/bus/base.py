@@ -59,11 +59,15 @@ class Reply:
 
 @value(frozen=True, slots=True)
 class Link:
-    """A direct link to another session: its id, what it is to the network (peer, client or router), and its address as seen here."""
+    """A direct link to another session: its id, what it is to the network (peer, client or router), and its address as seen here.
+
+    ``certificate`` is the common name in the certificate that the link was opened with; empty where it has none.
+    """
 
     id: str
     kind: str
     address: str
+    certificate: str = ""
 
 
 class Query(Protocol):

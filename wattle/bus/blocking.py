@@ -52,6 +52,12 @@ class BlockingBus:
     ) -> None:
         self.close()
 
+    @property
+    def id(self) -> str:
+        """What this session is known by in the links of others."""
+        self._check_open()
+        return str(self.session.info.zid())
+
     def put(self, key: str, payload: bytes, *, attachment: bytes | None = None) -> None:
         """Publish, and wait for the link to take it: a command that puts and ends must not lose it."""
         self._check_open()

@@ -172,8 +172,8 @@ class ZenohBus:
         """The sessions that this one is directly linked with."""
         self._check_open()
         info: Any = self.session.info  # its annotations lack what follows
-        addresses = {str(link.zid): str(link.dst) for link in info.links()}
-        return [Link(str(t.zid), str(t.whatami), addresses.get(str(t.zid), "")) for t in info.transports()]
+        seen = {str(link.zid): (str(link.dst), link.auth_identifier or "") for link in info.links()}
+        return [Link(str(t.zid), str(t.whatami), *seen.get(str(t.zid), ("", ""))) for t in info.transports()]
 
     async def close(self) -> None:
         """Undeclare everything, let the last answers leave and close the session; takes at most ``CLOSE_DEADLINE`` seconds."""

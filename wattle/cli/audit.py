@@ -76,7 +76,7 @@ def _with_outcomes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(shown.values())
 
 
-_COLUMNS = ("number", "at", "who", "role", "request", "result")
+_COLUMNS = ("number", "at", "who", "role", "from", "request", "result")
 
 
 def _cell(number: int) -> Callable[[dict[str, Any]], str]:
@@ -86,12 +86,13 @@ def _cell(number: int) -> Callable[[dict[str, Any]], str]:
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
     number = str(record["number"])
     if record.get("kind") != "request":
-        return number, str(record.get("at", "")), "", "", str(record.get("kind")), ""
+        return number, str(record.get("at", "")), "", "", "", str(record.get("kind")), ""
     outcome = record.get("outcome", {})
     what = " ".join(filter(None, (outcome.get("code", "not known"), outcome.get("shown"))))
     result = f"allowed, {what}" if record["allowed"] else f"refused, {record['code']}"
     request = f"{record['method']} {record['path']}"
-    return number, record["at"], record["who"], str(record["role"] or ""), request, result
+    place = record.get("certificate") or record.get("session") or ""
+    return number, record["at"], record["who"], str(record["role"] or ""), place, request, result
 
 
 def _heads(texts: list[str]) -> dict[int, str]:

@@ -87,6 +87,7 @@ class Client:
 
     def __enter__(self) -> Self:
         self._bus = BlockingBus(self._connection.options)
+        self._session = self._bus.id
         if self._connection.bundle is not None:
             try:
                 self._introduce(self._bus, self._connection.bundle)
@@ -261,7 +262,7 @@ class Client:
             parameters=parameters,
             timeout=self._policy.timeout,
             everyone=everyone,
-            attachment=self._connection.attachment(key),
+            attachment=self._connection.attachment(key, self._session),
         )
 
     def put(self, key: str, payload: bytes, wait: float = 1.0) -> None:
@@ -310,7 +311,7 @@ class Client:
                     parameters=request.parameters,
                     timeout=timeout,
                     first=True,
-                    attachment=self._connection.attachment(key),
+                    attachment=self._connection.attachment(key, self._session),
                 )
             case steps.Pause(seconds):
                 time.sleep(seconds)
@@ -318,10 +319,10 @@ class Client:
                 return mailbox.next(seconds)
             case steps.Put(path, None):
                 key = self._key(path)
-                self._open().delete(key, attachment=self._connection.attachment(key))
+                self._open().delete(key, attachment=self._connection.attachment(key, self._session))
             case steps.Put(path, payload) if payload is not None:
                 key = self._key(path)
-                self._open().put(key, payload, attachment=self._connection.attachment(key))
+                self._open().put(key, payload, attachment=self._connection.attachment(key, self._session))
         return None
 
     @contextmanager

@@ -89,6 +89,7 @@ class TrioClient:
 
     async def __aenter__(self) -> Self:
         self._bus = await open_zenoh_bus(self._connection.options)
+        self._session = self._bus.id
         if self._connection.bundle is not None:
             try:
                 await self._introduce(self._bus, self._connection.bundle)
@@ -267,7 +268,7 @@ class TrioClient:
             parameters=parameters,
             timeout=self._policy.timeout,
             everyone=everyone,
-            attachment=self._connection.attachment(key),
+            attachment=self._connection.attachment(key, self._session),
         )
 
     async def put(self, key: str, payload: bytes, wait: float = 1.0) -> None:
@@ -316,7 +317,7 @@ class TrioClient:
                     parameters=request.parameters,
                     timeout=timeout,
                     first=True,
-                    attachment=self._connection.attachment(key),
+                    attachment=self._connection.attachment(key, self._session),
                 )
             case steps.Pause(seconds):
                 await trio.sleep(seconds)
@@ -324,10 +325,10 @@ class TrioClient:
                 return await mailbox.next(seconds)
             case steps.Put(path, None):
                 key = self._key(path)
-                self._open().delete(key, attachment=self._connection.attachment(key))
+                self._open().delete(key, attachment=self._connection.attachment(key, self._session))
             case steps.Put(path, payload) if payload is not None:
                 key = self._key(path)
-                self._open().put(key, payload, attachment=self._connection.attachment(key))
+                self._open().put(key, payload, attachment=self._connection.attachment(key, self._session))
         return None
 
     @contextmanager

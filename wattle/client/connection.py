@@ -29,9 +29,9 @@ class Connection:
     credentials: Credentials
     bundle: Bundle | None = None
 
-    def attachment(self, key: str) -> bytes | None:
-        """What goes with a request on ``key``: the token, which is for gateways alone."""
-        return self.credentials.attachment() if key.startswith(self.keys.api("")) else None
+    def attachment(self, key: str, session: str) -> bytes | None:
+        """What goes with a request of a session on ``key``: who asks, which is for gateways alone."""
+        return self.credentials.attachment(session) if key.startswith(self.keys.api("")) else None
 
     @property
     def options(self) -> ZenohOptions:

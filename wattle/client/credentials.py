@@ -1,4 +1,8 @@
-"""What a client says who it is with: a token, sent with each public request in its attachment, ``{"token": "..."}``."""
+"""What a client says of itself with each public request, in its attachment: ``{"token": "...", "session": "..."}``.
+
+The token says who asks, and gateways check it. The session is the client's own in Zenoh, which by itself tells nobody who asks; it is
+for the audit, and nothing depends on it.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,19 @@ class Credentials:
 
     def __init__(self, settings: ClientSettings) -> None:
         self._file = None if settings.token else settings.token_file
-        self._attachment = _attachment(settings.token, "WATTLE_TOKEN") if settings.token else None
+        self._token = _checked(settings.token, "WATTLE_TOKEN") if settings.token else None
         self._seen: tuple[int, ...] = ()
 
-    def attachment(self) -> bytes | None:
-        """What goes with a request; raises SettingsError for a file that is not there, or not this user's alone."""
+    def attachment(self, session: str) -> bytes:
+        """What goes with a request of this session; raises SettingsError for a file that is not there, or not this user's alone."""
         if self._file is not None:
             seen = _state(self._file)
             if seen != self._seen:
                 text = read_private(self._file, "token file").decode(errors="replace")
-                self._attachment = _attachment(text, f"token file {self._file}")
+                self._token = _checked(text, f"token file {self._file}")
                 self._seen = seen
-        return self._attachment
+        token = {} if self._token is None else {"token": self._token}
+        return json.dumps(token | {"session": session}).encode()
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -42,8 +47,8 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode, found.st_uid
 
 
-def _attachment(text: str, source: str) -> bytes:
+def _checked(text: str, source: str) -> str:
     token = text.strip()
     if _TOKEN.fullmatch(token) is None or len(token) > _MOST:
         raise SettingsError(f"{source} holds no token; wattle token issue makes one")
-    return json.dumps({"token": token}).encode()
+    return token

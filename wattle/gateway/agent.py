@@ -53,7 +53,7 @@ class GatewayAgent:
         self.keys = Keys(settings.namespace)
         self.incarnation = new_incarnation()
         self._settings = settings
-        self._gate = Gate(name, settings, audit)
+        self._gate = Gate(name, settings, audit, bus.links)
         self._open = 0
         self._putting = 0  # bytes of the puts among them
         self._changing: dict[str, trio.Event] = {}  # subject -> set when its newest put or delete is done

@@ -1,7 +1,7 @@
 """Who may come in: the token that comes with a request, against what the request does; and the audit of what was asked.
 
-A request's attachment is a JSON object; ``token`` is all that is looked at, so that others may be added. A gateway without
-``token_public_key`` looks at no attachment.
+A request's attachment is a JSON object: ``token`` says who asks; ``session`` is what the asker says is its session in Zenoh, which tells of
+nobody who asked. It is recorded as it was said, with the certificate of the session's link where there is one to this gateway.
 
 What changes something is recorded before it is asked of anybody: so a change that was allowed has its record, wherever this process ends.
 What became of it is recorded afterwards; where that is missing the gateway ended before it knew.
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -26,16 +28,22 @@ from wattle.security.tokens import ANONYMOUS, UNKNOWN, Checker, Identity
 from wattle.settings import GatewaySettings
 
 if TYPE_CHECKING:
+    from wattle.bus.base import Link
     from wattle.store.audit import AuditStore  # which brings a database along
+
+
+_SESSION = re.compile(r"[0-9a-f]{1,32}")
 
 
 class Gate:
     """One gateway's. Raises SettingsError for keys that are none."""
 
-    def __init__(self, name: str, settings: GatewaySettings, audit: AuditStore | None) -> None:
+    def __init__(
+        self, name: str, settings: GatewaySettings, audit: AuditStore | None, links: Callable[[], Sequence[Link]]
+    ) -> None:
         public = settings.token_public_key
         self._checker = None if public is None else Checker(public, settings.namespace, settings.cluster_id)
-        self._name, self._audit = name, audit
+        self._name, self._audit, self._links = name, audit, links
 
     @property
     def asks(self) -> bool:
@@ -81,6 +89,7 @@ class Gate:
         if self._audit is None or not action.changes:
             return None
         digest = None if asked.payload is None else await _digest(asked.payload)
+        session = _session(asked.attachment)
         return self._audit.append(
             {
                 "kind": "request",
@@ -88,6 +97,8 @@ class Gate:
                 "who": identity.subject,
                 "role": identity.role,
                 "token": identity.token,
+                "session": session,
+                "certificate": self._certificate(session),
                 "method": "get" if asked.method is Method.POST else asked.method,
                 "path": path,
                 "action": action,
@@ -96,6 +107,12 @@ class Gate:
                 "code": refused,
                 "gateway": self._name,
             }
+        )
+
+    def _certificate(self, session: str | None) -> str | None:
+        """Whose certificate the link was opened with on which a session is linked here; None where it is not."""
+        return (
+            next((link.certificate or None for link in self._links() if link.id == session), None) if session else None
         )
 
 
@@ -113,6 +130,17 @@ def _run_of(answer: Answer) -> dict[str, str]:
     view = json.loads(answer.body)
     shown = view.get("id") or view.get("name")
     return {"shown": str(shown)} if shown else {}
+
+
+def _session(attachment: bytes | None) -> str | None:
+    """The session that a request says it comes from; None where it says nothing that could be one."""
+    if not attachment:
+        return None
+    try:
+        session = parse_object(attachment).get("session")
+    except InvalidRequest:  # which nothing but a token would be missed in
+        return None
+    return session if isinstance(session, str) and _SESSION.fullmatch(session) else None
 
 
 def _token(attachment: bytes | None) -> str:
