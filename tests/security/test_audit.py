@@ -21,7 +21,7 @@ from wattle.errors import Denied, NotFound, WattleError
 from wattle.gateway.agent import GatewayAgent
 from wattle.security.roles import Role
 from wattle.settings import GatewaySettings
-from wattle.store import care
+from wattle.store import backup, checking
 from wattle.store.audit import NAME, START, TRIMMED, AuditStore, canonical, chained, read, verify
 
 
@@ -159,9 +159,9 @@ def test_the_oldest_go_when_there_are_too_many_and_the_chain_goes_on(tmp_path: P
 
 def test_it_is_checked_and_backed_up_with_the_other_stores(tmp_path: Path) -> None:
     heads = recorded(tmp_path, *"abc")
-    assert [report.ok for report in map(care.check, care.stores_in(tmp_path))] == [True]
-    care.backup(tmp_path, tmp_path / "copy", version="x")
-    care.restore(tmp_path / "copy", tmp_path / "again")
+    assert [report.ok for report in map(checking.check, checking.stores_in(tmp_path))] == [True]
+    backup.backup(tmp_path, tmp_path / "copy", version="x")
+    backup.restore(tmp_path / "copy", tmp_path / "again")
     assert verify(tmp_path / "again" / NAME, heads).problems == []
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.store.damages import KINDS, Damage, fill, leave_open, newer, table_overwritten
 from wattle.errors import InvalidRequest, StoreError
-from wattle.store import care
+from wattle.store import backup as backups
 from wattle.store.base import Store
 from wattle.store.folder import FolderLock
 from wattle.store.runtime import MIGRATIONS, RuntimeStore
@@ -42,15 +42,15 @@ def identity(path: Path) -> str:
 
 
 def back_up(folder: Path, target: Path) -> Path:
-    care.backup(folder, target, version="1")
+    backups.backup(folder, target, version="1")
     return target
 
 
 def test_a_restored_folder_has_everything_under_new_identities(folder: Path, tmp_path: Path) -> None:
     copy = back_up(folder, tmp_path / "deep" / "copy")
-    assert sorted(file.name for file in copy.iterdir()) == [care.MANIFEST, "coordinator.db", "runtime.db"]
+    assert sorted(file.name for file in copy.iterdir()) == [backups.MANIFEST, "coordinator.db", "runtime.db"]
     assert copy.stat().st_mode & 0o777 == 0o700
-    reports = care.restore(copy, tmp_path / "new")
+    reports = backups.restore(copy, tmp_path / "new")
     assert all(report.ok for report in reports)
     assert [max(report.rows.values()) for report in reports] == [1000, 1000]
     for name in STORES:
@@ -130,10 +130,10 @@ def test_a_restore_that_finds_no_room_names_the_disk_that_is_full(
     (small_disk / "ballast").write_bytes(1_000_000 * b"x")
     for _ in range(2):
         with pytest.raises(StoreError, match="its disk is full") as caught:
-            care.restore(copy, small_disk / "new")
+            backups.restore(copy, small_disk / "new")
         assert caught.value.message.startswith(str(small_disk))
     (small_disk / "ballast").unlink()
-    assert all(report.ok for report in care.restore(copy, small_disk / "new"))
+    assert all(report.ok for report in backups.restore(copy, small_disk / "new"))
 
 
 def test_a_damaged_backup_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -142,28 +142,28 @@ def test_a_damaged_backup_is_refused(folder: Path, tmp_path: Path) -> None:
         file.seek(-1, os.SEEK_END)
         file.write(b"\xa5")
     with pytest.raises(StoreError, match=r"coordinator\.db is not what was backed up.*use another backup"):
-        care.restore(copy, tmp_path / "new")
+        backups.restore(copy, tmp_path / "new")
     (copy / "coordinator.db").unlink()
     with pytest.raises(StoreError, match="damaged or missing"):
-        care.restore(copy, tmp_path / "new")
-    (copy / care.MANIFEST).write_text("{")
+        backups.restore(copy, tmp_path / "new")
+    (copy / backups.MANIFEST).write_text("{")
     with pytest.raises(StoreError, match=r"backup\.json is damaged"):
-        care.restore(copy, tmp_path / "new")
-    (copy / care.MANIFEST).unlink()
+        backups.restore(copy, tmp_path / "new")
+    (copy / backups.MANIFEST).unlink()
     with pytest.raises(InvalidRequest, match="is no backup"):
-        care.restore(copy, tmp_path / "new")
+        backups.restore(copy, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_newer_backup_is_refused_and_leaves_the_folder_as_it_was(folder: Path, tmp_path: Path) -> None:
     copy = back_up(folder, tmp_path / "copy")
     newer(copy / "runtime.db")
-    manifest = json.loads((copy / care.MANIFEST).read_text())
-    manifest["files"]["runtime.db"]["sha256"] = care._digest(copy / "runtime.db")
-    (copy / care.MANIFEST).write_text(json.dumps(manifest))
+    manifest = json.loads((copy / backups.MANIFEST).read_text())
+    manifest["files"]["runtime.db"]["sha256"] = backups._digest(copy / "runtime.db")
+    (copy / backups.MANIFEST).write_text(json.dumps(manifest))
     before = {name: identity(folder / name) for name in STORES}
     with pytest.raises(StoreError, match="newer Wattle") as caught:
-        care.restore(copy, folder, replace=True)
+        backups.restore(copy, folder, replace=True)
     assert caught.value.code == "STORE_NEWER"
     assert {name: identity(folder / name) for name in STORES} == before
     assert not [file.name for file in folder.iterdir() if "restore" in file.name]
@@ -174,9 +174,9 @@ def test_a_folder_with_something_in_it_is_left_alone_unless_it_is_asked_for(fold
     leave_open(folder / "runtime.db", commits=5)
     lost = identity(folder / "runtime.db")
     with pytest.raises(InvalidRequest, match=r"is not empty.*--replace"):
-        care.restore(copy, folder)
+        backups.restore(copy, folder)
     assert identity(folder / "runtime.db") == lost
-    care.restore(copy, folder, replace=True)
+    backups.restore(copy, folder, replace=True)
     assert (folder / "logs").is_dir()
     assert identity(folder / "runtime.db") != lost
     with closing(sqlite3.connect(folder / "runtime.db")) as connection:
@@ -193,13 +193,13 @@ def test_a_folder_in_use_is_refused(folder: Path, tmp_path: Path) -> None:
     copy = back_up(folder, tmp_path / "copy")
     lock = FolderLock(folder)
     with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
-        care.restore(copy, folder, replace=True)
+        backups.restore(copy, folder, replace=True)
     lock.close()
     with (folder / "spawner.lock").open("w") as spawner:
         fcntl.flock(spawner, fcntl.LOCK_EX)
         spawner.write("4711\n")
         spawner.flush()
         with pytest.raises(StoreError, match=r"tasks of .* may still run under its spawner .process 4711") as caught:
-            care.restore(copy, folder, replace=True)
+            backups.restore(copy, folder, replace=True)
     assert caught.value.code == "STORE_IN_USE"
-    care.restore(copy, folder, replace=True)
+    backups.restore(copy, folder, replace=True)

@@ -29,7 +29,7 @@ from wattle.core.effects import HeldTask
 from wattle.core.model import Assignment, Fact, FactKind
 from wattle.core.states import Phase
 from wattle.errors import StoreError
-from wattle.store import base, care
+from wattle.store import base, checking
 from wattle.store.base import Store
 from wattle.store.runtime import MIGRATIONS, RuntimeStore
 
@@ -65,7 +65,7 @@ def test_what_is_damaged_is_refused_and_found_by_check_and_left_as_it_is(path: P
     before = content(path.parent)
     code, what, fix = REFUSED[damage]
     if damage.__name__ != "log_flipped_in_the_middle":  # a reader cannot know whether the writer is just at it
-        report = care.check(path)
+        report = checking.check(path)
         assert not report.ok
         assert all(str(path) in problem for problem in report.problems)
         assert content(path.parent) == before
@@ -80,9 +80,9 @@ def test_what_is_damaged_is_refused_and_found_by_check_and_left_as_it_is(path: P
 
 
 def test_a_sound_store_passes_the_check_also_while_it_is_open(path: Path) -> None:
-    assert care.check(path).ok
+    assert checking.check(path).ok
     store = open_store(path)
-    report = care.check(path)
+    report = checking.check(path)
     store.close()
     assert report.ok, report.problems
     assert (report.schema, report.store) == (SCHEMA, store.id)
@@ -100,7 +100,7 @@ def test_check_names_missing_entries_of_a_feed(tmp_path: Path) -> None:
         )  # of 300 nobody has to know any more
         store.database.execute_sql("UPDATE feed SET facts = '[' WHERE number = 700")
     store.close()
-    problems = care.check(store.path).problems
+    problems = checking.check(store.path).problems
     assert [problem.partition(": ")[2] for problem in problems] == [
         "the feed lacks entry 1, which tells of run r",
         "the feed lacks entry 500, which tells of run s",
@@ -149,11 +149,11 @@ def test_a_log_cut_off_in_its_last_commit_recovers_to_the_one_before(path: Path)
     keys = store.database.execute_sql("SELECT key FROM meta WHERE key LIKE 'k%' ORDER BY key").fetchall()
     assert keys == [("k0",), ("k1",)]
     store.close()
-    assert care.check(path).ok
+    assert checking.check(path).ok
 
 
 def test_without_its_damaged_log_a_store_opens_under_a_new_identity(path: Path) -> None:
-    before = care.check(path).store
+    before = checking.check(path).store
     log_overwritten(path)
     log(path).unlink()
     store = open_store(path)
@@ -170,7 +170,7 @@ def test_without_its_damaged_log_a_store_opens_under_a_new_identity(path: Path) 
 def test_a_store_left_open_by_a_power_cut_gets_a_new_identity_unless_every_commit_was_durable(
     path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: str, renewed: bool
 ) -> None:
-    before = care.check(path).store
+    before = checking.check(path).store
     leave_open(path)
     store = open_store(path)  # only the process had ended
     assert store.id == before
@@ -252,7 +252,7 @@ def test_killed_at_any_moment_nothing_committed_is_missing_and_nothing_half_is_t
     RuntimeStore(path).close()
     seed = random.randrange(2**32)
     chance = random.Random(seed)
-    identity = care.check(path).store
+    identity = checking.check(path).store
     root, told = Path(__file__).parents[2], 0
     for life in range(12):
         # Killed after a number of commits and a moment that falls anywhere within one, or within a checkpoint, or while it opens.
@@ -277,7 +277,7 @@ def test_killed_at_any_moment_nothing_committed_is_missing_and_nothing_half_is_t
             assert told <= len(rounds) <= told + 1, f"seed {seed}"
             told = len(rounds)
         store.close()
-        assert care.check(path).ok, f"seed {seed}"
+        assert checking.check(path).ok, f"seed {seed}"
 
 
 # --- disks and folders ------------------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_a_full_disk_loses_nothing_and_the_store_goes_on_when_there_is_room(smal
     assert store.database.execute_sql("SELECT count(*) FROM counted").fetchone() == (committed,)
     write(committed + 1)
     store.close()
-    assert care.check(path).ok
+    assert checking.check(path).ok
 
 
 @pytest.mark.parametrize("role", KINDS)

@@ -13,7 +13,7 @@ from wattle.cli import options
 from wattle.cli.output import dumps, styled
 
 if TYPE_CHECKING:
-    from wattle.store.care import Report
+    from wattle.store.checking import Report
 
 DAMAGED = 1
 
@@ -29,9 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def check(data: options.Data = None, json: options.Json = False) -> None:
     """Look for damage in the databases of a data folder, reading only; its agents may run."""
-    from wattle.store import care
+    from wattle.store import checking
 
-    reports = [care.check(path) for path in care.stores_in(_data(data))]
+    reports = [checking.check(path) for path in checking.stores_in(_data(data))]
     _print(reports, json)
     raise typer.Exit(0 if all(report.ok for report in reports) else DAMAGED)
 
@@ -42,9 +42,9 @@ def backup(
     json: options.Json = False,
 ) -> None:
     """Copy the databases of a data folder to a new folder, while its agents run."""
-    from wattle.store import care
+    from wattle.store import backup as backups
 
-    _print(care.backup(_data(data), dest, version=__version__), json)
+    _print(backups.backup(_data(data), dest, version=__version__), json)
 
 
 def restore(
@@ -56,9 +56,9 @@ def restore(
     json: options.Json = False,
 ) -> None:
     """Make a data folder of a backup; no agent may run on it."""
-    from wattle.store import care
+    from wattle.store import backup as backups
 
-    reports = care.restore(source, data, replace=replace)
+    reports = backups.restore(source, data, replace=replace)
     _print(reports, json)
     for owner in (owner for report in reports for owner in report.owners):
         name = owner.removesuffix("-coordinator")
