@@ -71,9 +71,13 @@ class Peer:
         return [json.loads(query.payload or b"")["wait"] for query in self.asked]
 
 
+Jump = trio.testing.MockClock
+"""Time passes when nothing else happens. Each test asks for this clock itself: pytest-trio does not look for one behind a fixture."""
+
+
 @pytest.fixture
-async def network(autojump_clock: trio.testing.MockClock) -> MemoryNetwork:
-    """A network in memory, where time passes when nothing else happens."""
+async def network() -> MemoryNetwork:
+    """A network in memory."""
     return MemoryNetwork()
 
 
@@ -86,7 +90,7 @@ async def backend_on(network: MemoryNetwork) -> Backend:
 
 
 async def test_who_waits_is_answered_soon_after_what_he_asked_to_wait_though_nobody_answers(
-    network: MemoryNetwork,
+    network: MemoryNetwork, autojump_clock: Jump
 ) -> None:
     peer = Peer(network.bus(), "coordinator", "c1")
     backend = await backend_on(network)
@@ -99,7 +103,7 @@ async def test_who_waits_is_answered_soon_after_what_he_asked_to_wait_though_nob
 
 
 async def test_a_question_that_was_lost_with_its_coordinator_is_asked_again_for_what_is_left_of_its_time(
-    network: MemoryNetwork,
+    network: MemoryNetwork, autojump_clock: Jump
 ) -> None:
     peer = Peer(network.bus(), "coordinator", "c1", lambda count: {"id": "r1"} if count == 2 else None)
     backend = await backend_on(network)
@@ -116,7 +120,9 @@ async def test_a_question_that_was_lost_with_its_coordinator_is_asked_again_for_
     assert peer.waits() == [pytest.approx(20, abs=0.5), pytest.approx(5, abs=0.5)]
 
 
-async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_it(network: MemoryNetwork) -> None:
+async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_it(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
     peer = Peer(network.bus(), "coordinator", "c1")
     backend = await backend_on(network)
 
@@ -140,7 +146,9 @@ async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_i
         await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_what_must_not_be_asked_twice_is_not_asked_again_though_somebody_goes(network: MemoryNetwork) -> None:
+async def test_what_must_not_be_asked_twice_is_not_asked_again_though_somebody_goes(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
     other = Peer(network.bus(), "coordinator", "c1")
     owner = Peer(network.bus(), "coordinator", "c2")
     backend = await backend_on(network)
@@ -157,7 +165,9 @@ async def test_what_must_not_be_asked_twice_is_not_asked_again_though_somebody_g
     assert len(owner.asked) == 1
 
 
-async def test_a_listing_is_asked_for_again_when_one_goes_that_might_have_had_some(network: MemoryNetwork) -> None:
+async def test_a_listing_is_asked_for_again_when_one_goes_that_might_have_had_some(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
     lost = Peer(network.bus(), "coordinator", "c1")
     peer = Peer(network.bus(), "coordinator", "c2", lambda _: {"runs": []})
     backend = await backend_on(network)
@@ -172,7 +182,9 @@ async def test_a_listing_is_asked_for_again_when_one_goes_that_might_have_had_so
     assert len(peer.asked) == 2
 
 
-async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(network: MemoryNetwork) -> None:
+async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
     peer = Peer(network.bus(), "runtime", "n1")
     backend = await backend_on(network)
 

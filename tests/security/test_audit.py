@@ -19,6 +19,7 @@ from wattle.bus.base import Query
 from wattle.cli.app import app
 from wattle.errors import Denied, NotFound, WattleError
 from wattle.gateway.agent import GatewayAgent
+from wattle.peer.asking import refuse
 from wattle.security.roles import Role
 from wattle.settings import GatewaySettings
 from wattle.store import backup, checking
@@ -259,12 +260,12 @@ async def test_nothing_is_asked_before_it_is_recorded(tmp_path: Path, net: World
 
     def coordinator(query: Query) -> None:
         seen(requests(tmp_path))  # as another process reads it: what is committed
-        query.finish()
+        refuse(query, Denied("no"))
 
     await audited(net, tmp_path, audit=True)
     net.client.serve(KEYS.cmd("c1", "*"), coordinator)
     alive = net.client.declare_alive(KEYS.alive("coordinator", "c1", "1"))
-    with pytest.raises(WattleError):
+    with pytest.raises(Denied):
         await api_of(net)("runs/r1/cancel")
     alive.undeclare()
     assert seen[0] == [("anonymous", "get", "runs/r1/cancel", True, None)]
