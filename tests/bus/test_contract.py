@@ -155,6 +155,20 @@ async def test_a_bus_sees_its_own_tokens(net: Net) -> None:
     assert await seen.size(1) == [("alive/me", True)]
 
 
+async def test_tokens_that_are_asked_for_are_those_in_sight_now(net: Net) -> None:
+    peer, asker = await net.bus(), await net.bus()
+    assert await asker.alive("alive/*", timeout=PATIENCE) == []
+    early = peer.declare_alive("alive/early")
+    peer.declare_alive("alive/late")
+    peer.declare_alive("other/token")
+    asker.declare_alive("alive/mine")
+    await net.settle()
+    assert sorted(await asker.alive("alive/*", timeout=PATIENCE)) == ["alive/early", "alive/late", "alive/mine"]
+    early.undeclare()
+    await net.settle()
+    assert sorted(await asker.alive("alive/*", timeout=PATIENCE)) == ["alive/late", "alive/mine"]
+
+
 # --- publishers -----------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +224,8 @@ async def test_after_close_every_call_raises(net: Net) -> None:
             call()
     with pytest.raises(trio.ClosedResourceError):
         await bus.get("a", timeout=1)
+    with pytest.raises(trio.ClosedResourceError):
+        await bus.alive("a", timeout=1)
     token.undeclare()
 
 

@@ -96,6 +96,29 @@ async def test_a_killed_listener_is_followed_by_another_on_its_socket(sockets: P
     assert seen[:3] == [("alive/child", True), ("alive/child", False), ("alive/child", True)]
 
 
+async def test_a_peer_that_has_not_said_what_it_sees_is_waited_for(sockets: Path) -> None:
+    """A client has to ask: to hear nothing of a token is not to hear that there is none."""
+    socket = f"unixsock-stream/{sockets}/s"
+    async with child(listen=socket) as busy:
+        bus = await open_zenoh_bus(ZenohOptions(mode="client", connect=(socket,), lease_ms=round(LONG * 1000)))
+        try:
+            busy.send_signal(signal.SIGSTOP)
+            with pytest.raises(Unavailable):
+                await bus.alive("alive/*", timeout=0.1)
+            async with trio.open_nursery() as nursery:
+
+                async def ask() -> None:
+                    asked.set()
+                    assert await bus.alive("alive/*", timeout=LONG) == ["alive/child"]
+
+                asked = trio.Event()
+                nursery.start_soon(ask)
+                await asked.wait()
+                busy.send_signal(signal.SIGCONT)
+        finally:
+            await bus.close()
+
+
 async def test_a_stopped_peer_holds_up_nobody_else(sockets: Path) -> None:
     """Held up behind a question to the stopped one, what follows would not be done before Zenoh closes the link and so ends that one."""
     mine, others = f"unixsock-stream/{sockets}/m", f"unixsock-stream/{sockets}/o"

@@ -10,7 +10,7 @@ import trio.testing
 
 from wattle.bus.base import Query
 from wattle.bus.memory import MemoryNetwork
-from wattle.errors import Conflict
+from wattle.errors import Conflict, Unavailable
 from wattle.peer.presence import ANSWER_WAIT, NAME_WAIT, SILENT_WAIT, Presence, claim_name
 from wattle.protocol.keys import Alive, Keys
 
@@ -134,3 +134,29 @@ async def test_of_two_that_claim_one_after_the_other_the_second_is_refused(
     first.declare_alive(KEYS.alive("runtime", "mine", "1"))
     with pytest.raises(Conflict):
         await claim_name(second, KEYS, "runtime", "mine", lease=1)
+
+
+async def test_a_name_is_not_free_before_those_who_see_others_have_said_so(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine that takes its time: nothing heard is not nobody there."""
+    network = MemoryNetwork()
+    holder, late = network.bus(), network.bus()
+    holder.serve(KEYS.state("runtime", "mine"), answer)
+    holder.declare_alive(KEYS.alive("runtime", "mine", "1"))
+    alive = late.alive
+
+    async def busy(key: str, *, timeout: float) -> list[str]:
+        if trio.current_time() < until:
+            await trio.sleep(timeout)
+            raise Unavailable("not yet")
+        return await alive(key, timeout=timeout)
+
+    monkeypatch.setattr(late, "alive", busy)
+    for moment in (1.0, NAME_WAIT + 1.0):
+        until = trio.current_time() + moment
+        with pytest.raises(Conflict, match="a runtime named 'mine'"):
+            await claim_name(late, KEYS, "runtime", "mine", lease=1)
+    until = float("inf")
+    with pytest.raises(Unavailable, match="nobody has said in 13 s whether a peer named 'mine' is"):
+        await claim_name(late, KEYS, "runtime", "mine", lease=1)

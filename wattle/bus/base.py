@@ -169,6 +169,13 @@ class Bus(Protocol):
         This bus's own tokens are among them. Of a backlog too long to keep, the latest word on each token remains.
         """
 
+    async def alive(self, key: str, *, timeout: float) -> list[str]:
+        """The tokens in sight that intersect ``key``, once everyone linked with this bus has said what it sees.
+
+        Raises Unavailable (TIMEOUT) where somebody has not within ``timeout``. Watching cannot tell that nothing is there: a token
+        comes when whoever knows of it finds the time.
+        """
+
     @property
     def id(self) -> str:
         """What this session is known by in the links of others."""

@@ -150,6 +150,12 @@ class MemoryBus:
         """Call ``handler`` with the tokens that intersect ``key`` as they appear and go."""
         return self._declare(_Watch(self, key, ChangeLane(key, handler, self._token)))
 
+    async def alive(self, key: str, *, timeout: float) -> list[str]:
+        """The tokens in sight that intersect ``key``."""
+        self._check(key)
+        await trio.lowlevel.checkpoint()
+        return list(_tokens(self, key))
+
     @property
     def id(self) -> str:
         """What this bus is known by in the links of others."""
@@ -333,6 +339,11 @@ def _of(kind: type[D], bus: MemoryBus, key: str) -> list[D]:
     return [declared for declared in seen if isinstance(declared, kind) and intersects(declared.key, key)]
 
 
+def _tokens(bus: MemoryBus, key: str) -> tuple[str, ...]:
+    """The tokens that ``bus`` sees, in the order of their declaration."""
+    return tuple(dict.fromkeys(alive.key for alive in _of(_Alive, bus, key)))
+
+
 def _read(sample: Sample, gap: bool) -> Sample:
     return replace(sample, gap=True) if gap else sample
 
@@ -375,7 +386,7 @@ class _Watch(_Declared):
     _seen: tuple[str, ...] = ()
 
     def notice(self) -> None:
-        now = tuple(dict.fromkeys(alive.key for alive in _of(_Alive, self.bus, self.key)))
+        now = _tokens(self.bus, self.key)
         changes = [(token, False) for token in self._seen if token not in now]
         changes += [(token, True) for token in now if token not in self._seen]
         self._seen = now

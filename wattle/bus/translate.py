@@ -8,7 +8,7 @@ import zenoh
 
 from wattle.bus.base import TIMEOUT, Priority, Reply, Sample
 from wattle.bus.config import reason
-from wattle.errors import InvalidRequest
+from wattle.errors import InvalidRequest, Unavailable
 
 # Zenoh has a queue for each of its priorities. A query that waits for a link keeps the queue locked, so puts have queues of their
 # own: on a shared one a put waited as long (seen on 1.10.2), and puts are sent from the trio thread. Just above the one for queries,
@@ -61,6 +61,13 @@ def read_replies(replies: Iterable[zenoh.Reply], in_time: bool = True) -> list[R
     read = [_read_reply(reply) for reply in replies]
     answers = [reply for reply in read if reply != _TIMED_OUT]
     return answers if in_time and len(answers) == len(read) else [*answers, _TIMED_OUT]
+
+
+def tokens(replies: list[Reply], timeout: float) -> list[str]:
+    """The liveliness tokens that were asked for; raises Unavailable where not everyone has said what it sees."""
+    if any(not reply.ok for reply in replies):
+        raise Unavailable(f"not everyone here has said within {timeout:g} s whom it sees")
+    return list(dict.fromkeys(reply.key for reply in replies))
 
 
 def _read_reply(reply: zenoh.Reply) -> Reply:

@@ -21,7 +21,15 @@ from wattle.bus.config import ZenohOptions, more_threads, open_session, reason
 from wattle.bus.exchange import Call, ZenohQuery
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.senders import Outlets
-from wattle.bus.translate import MAX_TIMEOUT, PUT_PRIORITIES, QUERY_PRIORITIES, key_expression, read_sample, target
+from wattle.bus.translate import (
+    MAX_TIMEOUT,
+    PUT_PRIORITIES,
+    QUERY_PRIORITIES,
+    key_expression,
+    read_sample,
+    target,
+    tokens,
+)
 from wattle.errors import InvalidRequest
 from wattle.logs import get_logger
 
@@ -107,7 +115,10 @@ class ZenohBus:
             payload=payload,
             attachment=attachment,
         )
-        self._outlets.pick(len(payload or b"")).submit(partial(call.issue, ask))
+        return await self._ask(call, ask, timeout, key, len(payload or b""))
+
+    async def _ask(self, call: Call, ask: Callable[[], Any], timeout: float, key: str, size: int = 0) -> list[Reply]:
+        self._outlets.pick(size).submit(partial(call.issue, ask))
         self._calls.add(call)
         try:
             replies = await call.result(timeout + GRACE)
@@ -161,6 +172,14 @@ class ZenohBus:
 
         watch = self.session.liveliness().declare_subscriber
         return self._declare(lane, lambda keys: watch(keys, receive, history=True), key)
+
+    async def alive(self, key: str, *, timeout: float) -> list[str]:
+        """The tokens in sight that intersect ``key``."""
+        self._check_open()
+        call = Call(self._token)
+        handler = zenoh.handlers.Callback(call.on_reply, call.on_last, indirect=False)
+        ask = partial(self.session.liveliness().get, key_expression(key), handler, timeout=timeout)
+        return tokens(await self._ask(call, ask, timeout, key), timeout)
 
     @property
     def id(self) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import trio
 
 from wattle.bus.base import Bus, Declaration, Priority
-from wattle.errors import Conflict, InvalidRequest
+from wattle.errors import Conflict, InvalidRequest, Unavailable
 from wattle.logs import get_logger
 from wattle.protocol.keys import Alive, Keys
 
@@ -97,50 +97,38 @@ SILENT_WAIT = 10.0
 """Seconds it waits for a holder of its name that does not answer, at least: the lease of routers with Zenoh's own configuration."""
 
 ANSWER_WAIT = 2.0
-"""Seconds that the holder of a name has to answer."""
+"""Seconds that the holder of a name has to answer, and those it is seen through to say that they see it."""
+
+LOOK_AGAIN = 0.1
+"""Seconds until it looks again whether a name that was taken is free."""
 
 
 async def claim_name(bus: Bus, keys: Keys, role: str, name: str, *, lease: float) -> None:
     """Make sure nobody else in sight has this name; raises Conflict when somebody has it and stays.
 
     A holder that answers is another peer. One that does not may be this peer's own former life: after a power failure a machine may
-    be back before the others have noticed that it was gone, which takes them ``lease`` seconds.
+    be back before the others have noticed that it was gone, which takes them ``lease`` seconds. Raises Unavailable when those that
+    this peer is linked with have not said by then whom they see.
     """
-    changed = trio.Event()
-
-    def on_change(peer: Alive, alive: bool) -> None:
-        changed.set()
-
-    async def is_free(seconds: float) -> bool:
-        nonlocal changed
-        with trio.move_on_after(seconds):
-            while any(peer.peer == name for peer in presence.peers()):
-                changed = trio.Event()
-                await changed.wait()
-            return True
-        return False
-
-    presence = Presence(bus, keys, on_change)
-    try:
-        with trio.move_on_after(0.05):  # tokens that are there arrive within a round trip
-            await changed.wait()
-        if await is_free(NAME_WAIT):
-            return
-        holders = [peer for peer in presence.peers() if peer.peer == name]
-        holder = await _who_answers(bus, keys, holders)
-        if holder is None:
-            wait = max(lease, SILENT_WAIT) + NAME_WAIT
+    found = _Holders(bus, keys, name)
+    if await found.are_gone(NAME_WAIT):
+        return
+    holder = await found.who_answers()
+    if holder is None:
+        wait = max(lease, SILENT_WAIT) + NAME_WAIT
+        if found.seen:
             log.warning(
                 "this name is in use by a peer that does not answer: waiting for it to go", name=name, seconds=wait
             )
-            if await is_free(wait):
-                return
-    finally:
-        presence.close()
+        if await found.are_gone(wait):
+            return
+        holder = await found.who_answers()  # it may have been too busy before, or be known of only now
+        if not found.seen:
+            raise Unavailable(f"nobody has said in {wait:g} s whether a peer named {name!r} is on this network already")
     what = (
         f"a {holder.role}"
         if holder is not None
-        else f"a {holders[0].role} that does not answer, and has not gone in {wait:g} s,"
+        else f"a {found.seen[0].role} that does not answer, and has not gone in {wait:g} s,"
     )
     raise Conflict(
         f"{what} named {name!r} is on this network already; give this {role} another name with --name",
@@ -148,9 +136,41 @@ async def claim_name(bus: Bus, keys: Keys, role: str, name: str, *, lease: float
     )
 
 
-async def _who_answers(bus: Bus, keys: Keys, peers: list[Alive]) -> Alive | None:
-    for peer in peers:
-        replies = await bus.get(keys.state(peer.role, peer.peer), timeout=ANSWER_WAIT, priority=Priority.CONTROL)
-        if any(reply.ok for reply in replies):
-            return peer
-    return None
+class _Holders:
+    """Who in sight has a name. Those that it is seen through are asked: one that is busy says so late, and silence is no answer."""
+
+    def __init__(self, bus: Bus, keys: Keys, name: str) -> None:
+        self._bus, self._keys, self._name = bus, keys, name
+        self.seen: list[Alive] = []  # as was said last
+
+    async def are_gone(self, seconds: float) -> bool:
+        """Whether nobody has it, or nobody has it any more within so many seconds."""
+        with trio.move_on_after(seconds):
+            while True:
+                if await self._look():
+                    return True
+                await trio.sleep(LOOK_AGAIN)
+        return False
+
+    async def who_answers(self) -> Alive | None:
+        """The first that says that it is there."""
+        for peer in self.seen:
+            key = self._keys.state(peer.role, peer.peer)
+            replies = await self._bus.get(key, timeout=ANSWER_WAIT, priority=Priority.CONTROL)
+            if any(reply.ok for reply in replies):
+                return peer
+        return None
+
+    async def _look(self) -> bool:
+        try:
+            tokens = await self._bus.alive(self._keys.alive(peer=self._name), timeout=ANSWER_WAIT)
+        except Unavailable as error:
+            log.warning("cannot tell yet whether this name is free", name=self._name, reason=error.message)
+            return False
+        self.seen = []
+        for token in tokens:
+            try:
+                self.seen.append(self._keys.parse_alive(token))
+            except InvalidRequest as error:
+                log.warning("token not understood", key=token[:200], problem=error.message)
+        return not self.seen
