@@ -39,7 +39,7 @@ def prune(store: CoordinatorStore, run: str, at: float = 100.0) -> RunHead:
     assert head is not None
     save(store, do.ForgetRun(replace(head, pruned_at=at)))
     store.number += 1
-    pruned = store.pruned(run)
+    pruned = store.forgotten.pruned(run)
     assert pruned is not None
     return pruned
 
@@ -50,7 +50,7 @@ def test_only_what_ended_long_ago_and_is_settled_may_go_oldest_first(store: Coor
         store.number += 1
         end(store, run, at)
     create(store, "open")
-    found = lambda *args: [head.run for head in store.prunable(*args)]  # noqa: E731
+    found = lambda *args: [head.run for head in store.forgotten.prunable(*args)]  # noqa: E731
     assert found(50.0, store.number, 9) == ["older", "old"]
     assert found(50.0, store.number, 1) == ["older"]
     assert found(50.0, 4, 9) == ["old"]  # the end of the other is not on other stores yet
@@ -72,7 +72,7 @@ def test_a_pruned_run_leaves_its_last_head_and_nothing_else(store: CoordinatorSt
     prune(store, "kept")
     assert store.query("SELECT count(*) FROM documents") == store.query("SELECT count(*) FROM workflows") == [(0,)]
     save(store, do.ForgetRun(replace(head, run="another's", pruned_at=1.0)))
-    assert store.pruned("another's") is None  # it has never been here, or has another owner meanwhile
+    assert store.forgotten.pruned("another's") is None  # it has never been here, or has another owner meanwhile
 
 
 def test_followers_keep_the_head_of_a_pruned_run_over_any_copy_of_it(store: CoordinatorStore, tmp_path: Path) -> None:
@@ -106,13 +106,13 @@ def test_what_was_pruned_is_forgotten_in_time_and_followers_far_behind_are_known
     end(store, "gone", 5.0)
     head = prune(store, "gone", at=100.0)
     with store.transaction():
-        assert (store.trim(100.0), store.trimmed) == (0, 0)
-        assert (store.trim(101.0), store.trimmed) == (1, head.number)
-    assert store.pruned("gone") is None
+        assert (store.forgotten.trim(100.0), store.forgotten.trimmed) == (0, 0)
+        assert (store.forgotten.trim(101.0), store.forgotten.trimmed) == (1, head.number)
+    assert store.forgotten.pruned("gone") is None
     path = store.path
     store.close()
     again = CoordinatorStore(path, owner="me")
-    assert (again.trimmed, again.number) == (head.number, head.number)
+    assert (again.forgotten.trimmed, again.number) == (head.number, head.number)
     again.close()
 
 

@@ -69,7 +69,7 @@ class Copying:
                 answer = await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))
                 self._post(on.Kept(peer, answer.number))
                 return
-            if after < self._store.trimmed:
+            if after < self._store.forgotten.trimmed:
                 await self._drop_gone(peer)
             answer, heads = KeepAnswer(after), list[RunHead]()
             for page in self._journal.pages(after):

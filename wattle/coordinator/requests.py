@@ -142,7 +142,7 @@ class Requests:
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
-        if self._store.gone(run_id) is not None:
+        if self._store.forgotten.gone(run_id) is not None:
             raise Conflict(f"run {run_id!r} existed and was pruned; choose another id", code="RUN_PRUNED")
         if self._store.copies.heads_of([run_id]):
             raise self._owner_unreachable(run_id)
@@ -242,7 +242,7 @@ class Requests:
         """
         lives = self._agent.core.succession.lives
         heads = self._store.copies.heads_of([run_id])
-        if self._store.pruned(run_id) is not None:
+        if self._store.forgotten.pruned(run_id) is not None:
             return
         owner = next((head.owner for head in heads if lives(head.owner, head.store)), None)
         if owner is not None:

@@ -73,11 +73,11 @@ class Retention:
     def _trim(self) -> None:
         before = wall_clock() - PRUNED_REMEMBERED
         with self._store.transaction():
-            self._store.trim(before)
+            self._store.forgotten.trim(before)
             self._store.copies.trim(before)
 
     def _old(self, before: float, limit: int) -> list[RunHead]:
-        found = self._store.prunable(before, self._core.settled, limit + len(self.pruning))
+        found = self._store.forgotten.prunable(before, self._core.settled, limit + len(self.pruning))
         return [head for head in found if head.run not in self.pruning][:limit]
 
     async def prune(self, heads: Sequence[RunHead]) -> list[str]:
@@ -92,7 +92,7 @@ class Retention:
             await settled.wait()
         finally:
             self.pruning.difference_update(runs)
-        gone = [head for head in map(self._store.pruned, runs) if head is not None]
+        gone = [head for head in map(self._store.forgotten.pruned, runs) if head is not None]
         if gone:
             self._nursery.start_soon(self._tell, Discard(tuple(gone)))
         return [head.run for head in gone]
@@ -105,7 +105,7 @@ class Retention:
 
     def answer(self, query: Query) -> bytes | None:
         """Which of the runs that a node asks about are pruned."""
-        heads = [self._store.pruned(run) for run in decode(PrunedQuestion, query.payload).runs]
+        heads = [self._store.forgotten.pruned(run) for run in decode(PrunedQuestion, query.payload).runs]
         found = tuple(head for head in heads if head is not None)
         return encode(Discard(found)) if found else None
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import peewee
 
 from wattle.errors import InvalidRequest, StoreError
-from wattle.store import coordinator, runtime
+from wattle.store import runtime
 from wattle.store.audit import MODELS as AUDIT_MODELS
 from wattle.store.audit import NAME as AUDIT
 from wattle.store.audit import AuditStore
 from wattle.store.base import Migration
 from wattle.store.coordinator import CoordinatorStore
+from wattle.store.coordinator_tables import MIGRATIONS as COORDINATOR_MIGRATIONS
 from wattle.store.coordinator_tables import MODELS as COORDINATOR_MODELS
 from wattle.store.faults import check_files, damaged, explain
 from wattle.store.runtime import RuntimeStore
@@ -35,7 +36,7 @@ class Kind:
 
 
 KINDS = {
-    "coordinator.db": Kind(CoordinatorStore, COORDINATOR_MODELS, coordinator.MIGRATIONS),
+    "coordinator.db": Kind(CoordinatorStore, COORDINATOR_MODELS, COORDINATOR_MIGRATIONS),
     "runtime.db": Kind(RuntimeStore, runtime.MODELS, runtime.MIGRATIONS),
     AUDIT: Kind(AuditStore, AUDIT_MODELS, ()),
 }

@@ -1,10 +1,11 @@
-"""The tables of the coordinator's store."""
+"""The tables of the coordinator's store, and how those of older schemas become them."""
 
 from __future__ import annotations
 
 import peewee
 from peewee import BooleanField, CompositeKey, FloatField, IntegerField, TextField
 
+from wattle.store.base import Migration
 from wattle.store.copies import COPY_MODELS
 
 _ZERO: list[peewee.Node] = [
@@ -148,3 +149,21 @@ class Forgotten(peewee.Model):
 
 
 MODELS = (Documents, Workflows, Runs, Workers, Tasks, Cursors, Holders, Forgotten, *COPY_MODELS)
+
+
+def _add_copies(database: peewee.SqliteDatabase) -> None:
+    """Schema 2: several coordinators."""
+    for column in ("retried", "adopted", "number"):
+        database.execute_sql(f"ALTER TABLE runs ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    database.execute_sql("ALTER TABLE workflows ADD COLUMN number INTEGER NOT NULL DEFAULT 0")
+    for table, column in (
+        ("runs", "number"),
+        ("runs", "completed_at"),
+        ("runs", "document"),
+        ("workflows", "document"),
+    ):
+        database.execute_sql(f'CREATE INDEX "{table}_{column}" ON "{table}" ("{column}")')
+    database.create_tables([Forgotten, *COPY_MODELS])
+
+
+MIGRATIONS: tuple[Migration, ...] = (_add_copies,)
