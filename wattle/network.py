@@ -108,7 +108,9 @@ def find_network(settings: ClientSettings) -> Network:
                 return Network(endpoints, child=Child(data, settings.namespace, lock.fileno()))
         time.sleep(0.05)  # another one is starting or ending there
     raise Unavailable(
-        f"another wattle process has {data} locked and does not answer; see {data / LOG_NAME}", code="NO_NETWORK"
+        f"another wattle process has {data} locked and does not listen on its {SOCKET_NAME}: where it was given --listen, name that with"
+        f" --connect; else see its log ({data / LOG_NAME}, if wattle run started it)",
+        code="NO_NETWORK",
     )
 
 

@@ -13,7 +13,7 @@ from typer.testing import Result
 
 from tests.client.fake_gateway import FakeGateway, node, workflow
 from wattle import __version__
-from wattle.cli import app
+from wattle.cli import agents, app
 
 Wattle = Callable[..., Result]
 Write = Callable[..., Path]
@@ -308,3 +308,18 @@ def test_settings_that_are_wrong_exit_2(wattle: Wattle, data: Path) -> None:
     done = wattle("runtime", "--data", data, "--slots", "0")
     assert done.exit_code == 2
     assert "slots" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "use"),
+    [
+        (["unixsock-stream//d/wattle.sock", "tls/0.0.0.0:7447"], "wattle run FILE --data d, wattle status --data d;"),
+        (["tcp/localhost:7447"], "wattle status --connect tcp/localhost:7447;"),
+        ([], "wattle status --connect ENDPOINT;"),
+    ],
+)
+def test_up_says_how_it_is_used_from_another_terminal(
+    endpoints: list[str], use: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agents._say_up(endpoints, Path("d"))
+    assert use in capsys.readouterr().out

@@ -162,6 +162,8 @@ def _say_ready(endpoints: list[str]) -> None:
 def _say_up(endpoints: list[str], data: Path | None) -> None:
     _say_ready(endpoints)
     where = "" if data is None else f" --data {data}"
+    if not any(endpoint.startswith("unixsock-stream/") for endpoint in endpoints):
+        where = f" --connect {endpoints[0] if endpoints else 'ENDPOINT'}"  # nobody listens on the folder's socket
     print(
         f"use it from another terminal: wattle run FILE{where}, wattle status{where}; Ctrl-C here stops it", flush=True
     )
