@@ -5,8 +5,8 @@
     WattleError                 has a code, a message and a detail list; the same three travel in error replies
      ├── InvalidRequest         INVALID_REQUEST: a key, selector, payload or argument that cannot be understood
      │    └── InvalidDocument   INVALID_DOCUMENT: a workflow document; detail lists every problem with its place and fix
-     ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND;
-     │                         between peers NOT_HERE
+     ├── NotFound               WORKFLOW_NOT_FOUND, RUN_NOT_FOUND, WORKER_NOT_FOUND, NODE_NOT_FOUND, LOG_NOT_FOUND, KEY_NOT_FOUND,
+     │                         MEMBER_NOT_FOUND (of a cluster's folder); between peers NOT_HERE
      ├── Conflict               RUN_EXISTS, RUN_NOT_FINAL, RUN_FINAL, RUN_PRUNED, NAME_IN_USE: right in form, wrong for what is there now
      ├── Unavailable            NO_NETWORK, NO_GATEWAY, NO_COORDINATOR, NO_QUORUM, NODE_UNREACHABLE, OWNER_UNREACHABLE, TIMEOUT, BUSY:
      │                         try later

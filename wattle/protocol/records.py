@@ -27,7 +27,7 @@ def seconds(text: str | None) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """One execution of a workflow. ``counts`` are its workers by status; ``nodes`` what is running where right now."""
+    """One execution of a workflow. ``counts`` are its workers by status."""
 
     id: str
     workflow: str

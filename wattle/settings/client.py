@@ -1,6 +1,6 @@
 """The settings of a client: of the command line and of programs that use the SDK.
 
-A plain dataclass: importing pydantic takes longer than what most commands do (docs/settings.md has the figures).
+A plain dataclass: importing pydantic takes longer than what most commands do.
 """
 
 from __future__ import annotations
