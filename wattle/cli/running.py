@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wattle.errors import InvalidRequest, Unavailable, WattleError
 from wattle.security.clients import client_settings
+from wattle.values import value
 
 if TYPE_CHECKING:
     from wattle.cli.progress import Display
@@ -34,7 +34,7 @@ class DeadlinePassed(BaseException):
     """The time for a run is over. Like KeyboardInterrupt it arrives anywhere, and no ``except Exception`` is to eat it."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Job:
     """What to run, and how to show it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -24,12 +24,13 @@ from wattle.protocol.records import (
     WorkerView,
     WorkflowView,
 )
+from wattle.values import value
 
 T = TypeVar("T")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Page(Generic[T]):
     """Part of a listing; ``next`` is the ``after`` of the page that follows, None on the last one."""
 
@@ -37,7 +38,7 @@ class Page(Generic[T]):
     next: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Health:
     """What a gateway sees of the network; ``status`` is ok, or degraded when no coordinator or no runtime is in sight."""
 
@@ -47,7 +48,7 @@ class Health:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkerChange:
     """A worker's new status, as published: where, in which attempt, why, and when (RFC 3339)."""
 
@@ -66,7 +67,7 @@ class WorkerChange:
         return self.status in FINAL_WORKER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """The runs that were removed; ``more`` says that another request would find others."""
 
@@ -74,7 +75,7 @@ class Pruned:
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LogChunk:
     """Some bytes of a task's output, from ``offset`` on; ``next`` follows them, ``size`` is how many there are by now."""
 

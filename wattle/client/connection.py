@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +14,13 @@ from wattle.errors import SettingsError
 from wattle.protocol.keys import Keys
 from wattle.security.clients import client_settings
 from wattle.settings import ClientSettings
+from wattle.values import value
 
 if TYPE_CHECKING:
     from wattle.security.bundle import Bundle
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Connection:
     """What both clients need to know before they open."""
 

@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -22,6 +21,7 @@ from wattle.errors import InvalidRequest
 from wattle.names import as_name, check_name
 from wattle.protocol.keys import STREAMS, Keys
 from wattle.protocol.records import NodeView, RunView, WorkerView, WorkflowView
+from wattle.values import value
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ LOG_LIMIT = 1 << 20
 _ROOT = "wattle/"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Request(Generic[T]):
     """One public request.
 

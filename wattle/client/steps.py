@@ -19,12 +19,13 @@ from wattle.client.requests import Request
 from wattle.errors import InternalError, NotFound, Unavailable, WattleError, error_from_dict
 from wattle.protocol.keys import Keys
 from wattle.protocol.records import RunView, WorkflowView
+from wattle.values import value
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Happening:
     """An event off the network; ``gap`` when some before it were dropped here."""
 
@@ -32,7 +33,7 @@ class Happening:
     gap: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Ask:
     """Send a request and give back all replies."""
 
@@ -40,28 +41,28 @@ class Ask:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Pause:
     """Let some seconds pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Next:
     """Give back the next event, or None when none comes for some seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Emit(Generic[T]):
     """An item for the caller."""
 
     value: T
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Put:
     """Publish on an api path; ``payload`` None is a delete. Nothing answers."""
 

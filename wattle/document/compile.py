@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from wattle.core import model as core
@@ -21,6 +21,7 @@ from wattle.document.model import MAX_TEXT, Document, Resources, Worker, as_text
 from wattle.document.paths import path_problems
 from wattle.document.problems import closest, invalid, shown
 from wattle.errors import InvalidRequest
+from wattle.values import value
 
 _NO_RETRIES = core.Retries()
 _NOTHING: dict[str, Any] = {}
@@ -52,7 +53,7 @@ def to_json(document: Document) -> dict[str, Any]:
     return document.model_dump(mode="json", exclude_unset=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Plan:
     """What a run would do. ``levels`` are workers that may run together, in order; in mode ``sequential`` each is alone.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +17,7 @@ from wattle.document.places import Mark, Path, SyntaxProblem
 from wattle.document.syntax import Parsed
 from wattle.errors import InvalidDocument
 from wattle.names import NAME_PATTERN, name_problem
+from wattle.values import value
 
 MAX_PROBLEMS = 1_000
 """Problems listed at once; more help nobody."""
@@ -25,7 +25,7 @@ MAX_PROBLEMS = 1_000
 _MAX_COMPARED = 500
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Problem:
     """One thing to mend. ``path`` leads to the value, ``at_key`` points at its key instead; ``mark`` overrides both."""
 

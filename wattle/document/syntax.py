@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from wattle.document.jsontext import json_steps, parse_json
 from wattle.document.places import Mark, Path, Place, Step, SyntaxProblem, mark_at, walk
+from wattle.values import value
 
 MAX_BYTES = 64 * 1024 * 1024
 
 Format = Literal["auto", "json", "yaml"]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Parsed:
     """A text and the value it stands for. ``repeated`` tells that some mapping has a key twice (the last one is in ``value``)."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
@@ -12,6 +11,7 @@ import trio
 from pydantic_core import to_json
 
 from wattle.errors import InvalidRequest
+from wattle.values import value
 
 LATE = 2.0
 """Seconds by which the answer to a request that waits may come after what it asked to wait."""
@@ -34,7 +34,7 @@ class Method(StrEnum):
         return self in (Method.GET, Method.POST)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Asked:
     """A request as it came."""
 
@@ -45,7 +45,7 @@ class Asked:
     attachment: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Request:
     """A parsed request: the names in its path, its parameters, its payload."""
 
@@ -69,7 +69,7 @@ class Request:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answer:
     """A body, JSON unless it is a log's bytes, with an attachment."""
 
@@ -85,7 +85,7 @@ def json_answer(value: Any) -> Answer:
     return Answer(to_json(value))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Patience:
     """How long one request may take: whatever it asks of the network, again or one thing after the other, it asks within this."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -12,12 +11,13 @@ from pydantic_core import to_json
 from wattle.errors import InvalidRequest
 from wattle.names import check_name
 from wattle.peer.asking import parse_object
+from wattle.values import value
 
 INLINE = 32 * 1024
 """Bytes of a payload that are looked at on the spot; a larger one in a thread, so that others are served meanwhile."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Submission:
     """``payload`` is what the coordinator gets; ``name`` the document's, unchecked and perhaps empty; ``run`` the wished-for id."""
 

@@ -6,11 +6,12 @@ parses answers into these same classes, so what a program gets and what travels 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from datetime import UTC, datetime
 from typing import Any
 
 from wattle.core.model import NodeInfo
+from wattle.values import value
 
 
 def timestamp(seconds: float | None) -> str | None:
@@ -25,7 +26,7 @@ def seconds(text: str | None) -> float | None:
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class RunView:
     """One execution of a workflow. ``counts`` are its workers by status."""
 
@@ -52,7 +53,7 @@ class RunView:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class UsageView:
     """What a task used: CPU seconds, and the peak resident memory of its largest process in bytes."""
 
@@ -60,7 +61,7 @@ class UsageView:
     memory_peak: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class ResultView:
     """One output file of a succeeded worker: path as written in the document, sha256, bytes."""
 
@@ -69,7 +70,7 @@ class ResultView:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class AttemptView:
     """One attempt of a worker, on one node."""
 
@@ -85,7 +86,7 @@ class AttemptView:
     usage: UsageView | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkerView:
     """One worker of a run: its definition as submitted, where it stands, and every attempt so far.
 
@@ -116,7 +117,7 @@ class WorkerView:
     completed_at: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class WorkflowView:
     """A stored definition. ``document`` and ``latest_run`` are left out of listings."""
 
@@ -132,7 +133,7 @@ class WorkflowView:
     latest_run: RunView | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """A runtime as the network sees it. ``status`` is ready, draining, unreachable or lost; memory and sizes in bytes."""
 
@@ -164,7 +165,7 @@ def node_view(info: NodeInfo, status: str) -> NodeView:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class PeerView:
     """A peer in sight."""
 

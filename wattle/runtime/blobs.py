@@ -15,17 +15,17 @@ import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from wattle.errors import WattleError
+from wattle.values import value
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 _numbers = itertools.count()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Blob:
     """Content at a path; held as long as the file has this size (bytes) and modification time (ns since the epoch)."""
 

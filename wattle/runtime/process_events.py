@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from wattle.core.model import TaskId, Usage
+from wattle.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SpawnRequest:
     """One process to start, now or once ``after`` has ended, with ``on_success`` only if that ends well (see Waiting).
 
@@ -27,14 +27,14 @@ class SpawnRequest:
     confined: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TaskEvent:
     """Something that happened to one task's process."""
 
     id: TaskId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Started(TaskEvent):
     """A task's process runs. May be told again."""
 
@@ -42,7 +42,7 @@ class Started(TaskEvent):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SpawnFailed(TaskEvent):
     """A task's process could not be started; ``error`` names the file and the fix. ``disk_full``: the fault is the node's."""
 
@@ -50,12 +50,12 @@ class SpawnFailed(TaskEvent):
     disk_full: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Skipped(TaskEvent):
     """A task that waited for another's end will not start: it was told not to, or the other one did not end well."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Exited(TaskEvent):
     """A task's process ended, and its group with it. Told again after a reconnection until acknowledged.
 
@@ -76,7 +76,7 @@ class Exited(TaskEvent):
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Held:
     """All that the spawner knows, at the start of every connection; ``lines`` are those it will start by itself, each line behind
     one that runs, in the order of their turns.
@@ -90,7 +90,7 @@ class Held:
     unfulfilled: tuple[SpawnFailed | Skipped, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SpawnerLost:
     """The spawner was killed, and these tasks with it: how they would have ended is unknown. ``Held`` of a new spawner follows."""
 

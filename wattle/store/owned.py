@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
@@ -20,6 +20,7 @@ from wattle.errors import InvalidRequest
 from wattle.protocol.messages import decode
 from wattle.store.coordinator_tables import Workflows
 from wattle.store.copies import ROWS_MOST
+from wattle.values import value
 
 if TYPE_CHECKING:
     from wattle.store.coordinator import CoordinatorStore
@@ -42,7 +43,7 @@ _TASKS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Submission:
     """What a run was submitted with: the JSON text of its document, the digest of that, and the given parameters.
 
@@ -54,7 +55,7 @@ class Submission:
     params: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class _Submitted:
     """A Submission as its row tells it."""
 
@@ -63,7 +64,7 @@ class _Submitted:
     params: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Definition:
     """A workflow's definition as it was put, or when it was deleted."""
 
@@ -80,7 +81,7 @@ class Definition:
         return RunHead(DEFINITION + self.name, owner, store, 0, number, retried=version, final=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Recovered:
     """A run as its rows tell it."""
 

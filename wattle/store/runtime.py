@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from wattle.core.model import Assignment, CopiedRun, Fact, RunHead, TaskId
 from wattle.core.states import Phase
 from wattle.store.base import Insert, Migration, Store, Update, Upsert
 from wattle.store.copies import COPY_MODELS, TRIM_MOST, CopyTables
+from wattle.values import value
 
 
 class Tasks(peewee.Model):
@@ -167,7 +167,7 @@ _ASSIGNMENT = TypeAdapter(Assignment)
 _FACTS = TypeAdapter(tuple[Fact, ...])
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class BlobRow:
     """Content at a path; it is held as long as the file still has this size and modification time."""
 
