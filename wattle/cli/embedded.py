@@ -7,7 +7,6 @@ line.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -43,10 +42,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _ready(endpoints: list[str]) -> None:
-    gc.enable()
     say(" ".join(["ready", *endpoints]))
 
 
 if __name__ == "__main__":
-    gc.disable()  # what is imported stays: looking through it for what may go only takes time
     leave(main(sys.argv[1:]))

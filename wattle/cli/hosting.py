@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -22,12 +23,21 @@ Flags = dict[str, Any]
 
 def run_roles(roles: Sequence[str], flags: Flags, ready: Callable[[list[str]], None], *, at_rest: bool = False) -> None:
     """Run agents until they are stopped; see ``wattle.host.run_agents``. ``flags`` may name a file of settings as ``config``."""
-    from wattle.host import run_agents
 
     def load() -> dict[str, AgentSettings]:
         return {role: _settings(role, flags) for role in roles}
 
-    run_agents(load(), ready=ready, at_rest=at_rest, load=load)
+    def started(endpoints: list[str]) -> None:
+        gc.enable()
+        ready(endpoints)
+
+    gc.disable()  # what is imported stays: looking through it for what may go is a twelfth of the start
+    try:
+        from wattle.host import run_agents
+
+        run_agents(load(), ready=started, at_rest=at_rest, load=load)
+    finally:
+        gc.enable()
 
 
 def _settings(role: str, flags: Flags) -> AgentSettings:

@@ -231,9 +231,7 @@ class FeedPage:
     after: int | None = None
 
 
-_adapters: dict[type, TypeAdapter[Any]] = {}
-
-
+_adapters: dict[Any, TypeAdapter[Any]] = {}
 _validators: dict[type, SchemaValidator] = {}
 
 
@@ -241,7 +239,7 @@ def _validator(kind: type) -> SchemaValidator:
     """What checks a message type: pydantic's own rules, with every number one that SQLite and a clock can hold."""
     validator = _validators.get(kind)
     if validator is None:
-        validator = _validators[kind] = SchemaValidator(_bounded(_adapter(kind).core_schema))
+        validator = _validators[kind] = SchemaValidator(_bounded(adapter(kind).core_schema))
     return validator
 
 
@@ -278,17 +276,17 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    """The one adapter of a message type, made at first use: making one costs a millisecond."""
-    adapter = _adapters.get(kind)
-    if adapter is None:
-        adapter = _adapters[kind] = TypeAdapter(kind)
-    return adapter
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """The one adapter of a type, made at first use: making one costs milliseconds."""
+    made = _adapters.get(kind)
+    if made is None:
+        made = _adapters[kind] = TypeAdapter(kind)
+    return made
 
 
 def encode(message: Any) -> bytes:
     """The JSON of a message."""
-    return _adapter(type(message)).dump_json(message, exclude_defaults=True)
+    return adapter(type(message)).dump_json(message, exclude_defaults=True)
 
 
 def decode(kind: type[M], payload: bytes | str | None) -> M:

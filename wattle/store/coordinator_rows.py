@@ -9,14 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from wattle.core.model import Output, RunRecord, RunStatus, TaskRecord, TaskStatus, Usage, WorkerRecord, WorkerStatus
+from wattle.protocol.messages import adapter
 from wattle.store.coordinator_tables import Runs, Tasks, Workers
 from wattle.store.owned import text
-
-_RESULTS = TypeAdapter(dict[str, Output])
-
 
 RUN_COLUMNS = (
     "status",
@@ -85,7 +81,7 @@ def worker_record(row: Workers) -> WorkerRecord:
         losses=row.losses,
         reproduced=row.reproduced,
         not_before=row.not_before,
-        results=_RESULTS.validate_json(row.results),
+        results=adapter(dict[str, Output]).validate_json(row.results),
         ready_at=row.ready_at,
         started_at=row.started_at,
         completed_at=row.completed_at,

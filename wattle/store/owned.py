@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from wattle.core.model import CopiedRun, RunHead, RunRecord, TaskRecord, Usage, WorkerRecord
 from wattle.core.run import head_of
 from wattle.errors import InvalidRequest
-from wattle.protocol.messages import decode
+from wattle.protocol.messages import adapter, decode
 from wattle.store.coordinator_tables import Workflows
 from wattle.store.copies import ROWS_MOST
 from wattle.values import value
@@ -29,8 +28,6 @@ DEFINITION = "workflow/"
 """What the name of a definition starts with where it travels like a run."""
 
 Rows = list[tuple[str, str]]
-
-_HEAD = TypeAdapter(RunHead)
 
 # In the order of the records' fields: who is far behind is sent 200,000 rows of a large run, and peewee takes 50 us for each.
 _WORKERS = (
@@ -196,7 +193,8 @@ class OwnedRuns:
         """The last state of a run of one's own that was pruned, as far as that is remembered."""
         sql = "SELECT head, number FROM forgotten WHERE run = ? AND head IS NOT NULL"
         for head, number in self._store.query(sql, (run,)):
-            return replace(_HEAD.validate_json(head), number=number)
+            decoded: RunHead = adapter(RunHead).validate_json(head)
+            return replace(decoded, number=number)
         return None
 
     def changed(self, after: int) -> list[tuple[int, str]]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import peewee
 from peewee import AutoField, CompositeKey, FloatField, IntegerField, TextField
-from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from wattle.core import effects as do
 from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.model import Assignment, CopiedRun, Fact, RunHead, TaskId
 from wattle.core.states import Phase
+from wattle.protocol.messages import adapter
 from wattle.store.base import Insert, Migration, Store, Update, Upsert
 from wattle.store.copies import COPY_MODELS, TRIM_MOST, CopyTables
 from wattle.values import value
@@ -163,8 +163,7 @@ _ONLY_OF = (
 DELETE_MOST = 5000
 """Rows of a table that one transaction removes, at most."""
 
-_ASSIGNMENT = TypeAdapter(Assignment)
-_FACTS = TypeAdapter(tuple[Fact, ...])
+_FACTS = tuple[Fact, ...]
 
 
 @value(frozen=True, slots=True)
@@ -207,7 +206,9 @@ class RuntimeStore(Store):
             self.write(_UPSERT_FENCE, ((e.run, e.epoch, e.owner, 0) for e in groups[do.SaveFence]))
         facts = tuple(e.fact for e in groups[do.Append])
         if facts:
-            self.write(_INSERT_ENTRY, [(self.head + 1, _FACTS.dump_json(facts, exclude_defaults=True).decode())])
+            self.write(
+                _INSERT_ENTRY, [(self.head + 1, adapter(_FACTS).dump_json(facts, exclude_defaults=True).decode())]
+            )
             self.write(_INSERT_FEED_RUN, ((run, self.head + 1) for run in {fact.run for fact in facts}))
         for kept in groups[do.SaveCopies]:
             self.copies.keep(kept.page)
@@ -319,7 +320,7 @@ class RuntimeStore(Store):
     def feed(self, after: int, limit: int) -> list[tuple[int, tuple[Fact, ...]]]:
         """Entries of the feed from ``after`` on, oldest first."""
         query = Feed.select().where(Feed.number > after).order_by(Feed.number).limit(limit)
-        return [(row.number, _FACTS.validate_json(row.facts)) for row in query]
+        return [(row.number, adapter(_FACTS).validate_json(row.facts)) for row in query]
 
     def facts_of(self, run: str, after: int, limit: int) -> list[tuple[int, tuple[Fact, ...]]]:
         """What entries of the feed say of one run, from the entry ``after`` on, oldest first."""
@@ -328,7 +329,7 @@ class RuntimeStore(Store):
             "WHERE feed_runs.run = ? AND feed_runs.number > ? ORDER BY feed_runs.number LIMIT ?"
         )
         entries = self.query(sql, (run, after, limit))
-        return [(n, tuple(f for f in _FACTS.validate_json(facts) if f.run == run)) for n, facts in entries]
+        return [(n, tuple(f for f in adapter(_FACTS).validate_json(facts) if f.run == run)) for n, facts in entries]
 
 
 def _progress(task: HeldTask) -> tuple[Any, ...]:
@@ -339,7 +340,7 @@ def _progress(task: HeldTask) -> tuple[Any, ...]:
 
 def _held(row: Tasks) -> HeldTask:
     return HeldTask(
-        assignment=_ASSIGNMENT.validate_json(row.assignment),
+        assignment=adapter(Assignment).validate_json(row.assignment),
         owner=row.owner,
         phase=Phase(row.phase),
         accepted=row.accepted,
