@@ -17,6 +17,7 @@ from wattle.bus.base import Bus, Query
 from wattle.bus.memory import MemoryNetwork
 from wattle.core.model import Assignment, Input
 from wattle.peer.asking import parse_parameters
+from wattle.peer.presence import Presence
 from wattle.protocol.keys import Keys
 from wattle.runtime.files import Blob, FileProblem, Files, InputsMissing, OutputMissing
 from wattle.runtime.layout import Folders, Layout, layout
@@ -46,7 +47,11 @@ class Node:
         self.folders = Folders(self.folder)
         self.index = Index()
         self.bus = network.bus(name)
-        self.files = Files(self.bus, KEYS, name, self.folders, self.index, pause=0)
+        presence = Presence(self.bus, KEYS)
+        self.files = Files(
+            self.bus, KEYS, name, self.folders, self.index, pause=0,
+            while_in_sight=lambda node: presence.while_in_sight(presence.newest("runtime", node)),
+        )  # fmt: skip
         self.declaration = self.files.serve()
 
     def make(self, name: str, content: bytes) -> Blob:
@@ -321,6 +326,25 @@ async def test_a_fetch_goes_on_with_another_holder_where_the_first_fell_silent(
     assert all(holder.asked for holder in holders), "names in the order in which this node asks"
     given = [offset // CHUNK for holder in holders for offset in holder.asked if offset < holder.until * CHUNK]
     assert sorted(given) == list(range(8)), "nothing that was given is asked for again"
+
+
+async def test_a_question_that_was_lost_with_its_holder_is_over_with_it(network: MemoryNetwork, node: Node) -> None:
+    """One that is sent in the moment of a peer's death may stay open: here the holder keeps it, and only its token goes."""
+    content = content_of(1.5)
+    bus = network.bus("there")
+    holder, token = Holder(bus, "there", content), bus.declare_alive(KEYS.alive("runtime", "there", "1"))
+    holder.gate = trio.Event()
+    assignment, at = node.task(raw=content)
+
+    async def die() -> None:
+        await holder.asked_for_one.wait()
+        token.undeclare()
+        holder.gate.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        (blob,) = await node.place(assignment, at)
+    assert blob.path.read_bytes() == content
 
 
 async def test_a_fetch_goes_on_where_an_earlier_process_stopped(network: MemoryNetwork, node: Node) -> None:

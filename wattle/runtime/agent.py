@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import trio
@@ -142,7 +143,9 @@ class RuntimeAgent:
             ) as processes,
         ):
             self._nursery, self._processes = nursery, processes
-            self._files = Files(self.bus, self.keys, self.name, self._folders, self.store)
+            self._files = Files(
+                self.bus, self.keys, self.name, self._folders, self.store, while_in_sight=self._while_in_sight
+            )
             self._logs = Logs(self.bus, self.keys, self._folders, self._running_tasks, self._has_ended, self._secrets)
             self._feed = FeedPublisher(
                 self.bus, self.keys, self.name, self.store.id, lambda: self.store.head, self.store.feed
@@ -481,6 +484,9 @@ class RuntimeAgent:
         )
 
     # --- about itself -------------------------------------------------------------------------------------------------
+
+    def _while_in_sight(self, node: str | None) -> AbstractContextManager[None]:
+        return self._presence.while_in_sight(self._presence.newest("runtime", node))
 
     def _peer_changed(self, peer: Alive, alive: bool) -> None:
         if peer.role == "runtime" and not alive:

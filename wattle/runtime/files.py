@@ -16,7 +16,7 @@ from wattle.protocol.keys import Keys
 from wattle.runtime.blobs import Blob, BlobIndex, BlobRecord, FileProblem, hash_file, put_in_place
 from wattle.runtime.layout import Folders, Layout
 from wattle.runtime.serving import ContentServer
-from wattle.runtime.transfer import Fetcher, Unfetched
+from wattle.runtime.transfer import Fetcher, Sight, Unfetched
 
 __all__ = ["Blob", "BlobIndex", "BlobRecord", "FileProblem", "Files", "InputsMissing", "OutputMissing"]
 
@@ -49,13 +49,21 @@ class Files:
     """The files of one node. ``pause`` is how many seconds to wait before asking again for content that nobody gave."""
 
     def __init__(
-        self, bus: Bus, keys: Keys, peer: str, folders: Folders, index: BlobIndex, *, pause: float = 0.5
+        self,
+        bus: Bus,
+        keys: Keys,
+        peer: str,
+        folders: Folders,
+        index: BlobIndex,
+        *,
+        pause: float = 0.5,
+        while_in_sight: Sight,
     ) -> None:
         self._bus = bus
         self._keys = keys
         self._peer = peer
         self._index = index
-        self._fetcher = Fetcher(bus, keys, peer, folders, pause)
+        self._fetcher = Fetcher(bus, keys, peer, folders, pause, while_in_sight)
         self._threads = trio.CapacityLimiter(max(2, os.cpu_count() or 1))
 
     def serve(self) -> Declaration:

@@ -10,14 +10,15 @@ import hashlib
 import json
 import os
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
 import trio
 
-from wattle.bus.base import Bus, Priority
+from wattle.bus.base import Bus, Priority, Reply
 from wattle.logs import get_logger
 from wattle.protocol.keys import Keys
 from wattle.runtime.blobs import Blob, FileProblem, hash_file
@@ -28,6 +29,10 @@ _WINDOW = 4  # chunks asked for at once
 _SCANS = 3  # for somebody who has it, in a row without a byte gained, before giving up
 _ASK_TIMEOUT = 5.0
 _CHUNK_TIMEOUT = 60.0
+
+Sight = Callable[[str | None], AbstractContextManager[None]]
+"""Ends what is done within when a node goes out of sight, or any node where none is named: a question to one that dies may stay open."""
+
 _log = get_logger("wattle.runtime.transfer")
 
 
@@ -38,8 +43,17 @@ class Unfetched(FileProblem):
 class Fetcher:
     """Gets content from other nodes into ``blobs/``. Whoever wants the same content at the same time shares one fetch."""
 
-    def __init__(self, bus: Bus, keys: Keys, peer: str, folders: Folders, pause: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        keys: Keys,
+        peer: str,
+        folders: Folders,
+        pause: float,
+        while_in_sight: Sight,
+    ) -> None:
         self._bus = bus
+        self._while_in_sight = while_in_sight
         self._keys = keys
         self._peer = peer
         self._folders = folders
@@ -111,7 +125,9 @@ class Fetcher:
 
     async def _holders(self, digest: str, part: _Part) -> list[str]:
         """Who has it, nearly in random order, so that not all ask the same one first; but the same order whenever this peer asks."""
-        replies = await self._bus.get(self._keys.blob(digest), timeout=_ASK_TIMEOUT, everyone=True)
+        replies: list[Reply] = []
+        with self._while_in_sight(None):
+            replies = await self._bus.get(self._keys.blob(digest), timeout=_ASK_TIMEOUT, everyone=True)
         holders = set()
         for reply in replies:
             with suppress(ValueError, TypeError, KeyError):
@@ -131,7 +147,7 @@ class Fetcher:
                 while len(window) < _WINDOW and asked < part.size:
                     chunk = _Chunk(asked, min(CHUNK, part.size - asked))
                     window.append(chunk)
-                    nursery.start_soon(self._get_chunk, chunk, self._keys.blob_from(digest, holder))
+                    nursery.start_soon(self._get_chunk, chunk, digest, holder)
                     asked += chunk.limit
                 first = window.popleft()
                 await first.done.wait()
@@ -147,9 +163,11 @@ class Fetcher:
             raise problem
         return part.offset == part.size
 
-    async def _get_chunk(self, chunk: _Chunk, key: str) -> None:
-        parameters = f"offset={chunk.offset};limit={chunk.limit}"
-        replies = await self._bus.get(key, parameters=parameters, timeout=_CHUNK_TIMEOUT, priority=Priority.BULK)
+    async def _get_chunk(self, chunk: _Chunk, digest: str, holder: str) -> None:
+        key, parameters = self._keys.blob_from(digest, holder), f"offset={chunk.offset};limit={chunk.limit}"
+        replies: list[Reply] = []
+        with self._while_in_sight(holder):
+            replies = await self._bus.get(key, parameters=parameters, timeout=_CHUNK_TIMEOUT, priority=Priority.BULK)
         if replies and replies[0].ok and len(replies[0].payload) == chunk.limit:
             chunk.data = replies[0].payload
         chunk.done.set()
