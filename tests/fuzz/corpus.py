@@ -10,6 +10,7 @@ import json
 import types
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 _LARGEST = 5_000  # characters of a seed: mutations of larger ones cost time and find no more
 
 
-def documents() -> list[str]:
+@cache
+def documents() -> tuple[str, ...]:
     """Workflow documents as they are written: JSON and YAML, sound and unsound."""
     texts = [EXAMPLE, FULL]
     texts += [
@@ -34,10 +36,11 @@ def documents() -> list[str]:
     ]
     bodies = (bad.body for part in TABLE.values() for bad in part if bad.body)
     texts += [body.decode("utf-8", "replace") for body in bodies if len(body) <= _LARGEST]
-    return list(dict.fromkeys(texts))
+    return tuple(dict.fromkeys(texts))
 
 
-def json_documents() -> list[str]:
+@cache
+def json_documents() -> tuple[str, ...]:
     """The sound and nearly sound ones among them as JSON."""
     found = []
     for text in documents():
@@ -47,17 +50,18 @@ def json_documents() -> list[str]:
                 found.append(json.dumps(value))
         except (ValueError, yaml.YAMLError):
             continue
-    return found
+    return tuple(found)
 
 
-def sound(texts: list[str]) -> list[str]:
+@cache
+def sound(texts: tuple[str, ...]) -> tuple[str, ...]:
     """The documents among them that load: what is changed a little in these gets furthest."""
     found = []
     for text in texts:
         with contextlib.suppress(InvalidRequest):
             load(text)
             found.append(text)
-    return found
+    return tuple(found)
 
 
 def instances() -> list[str]:
@@ -65,7 +69,8 @@ def instances() -> list[str]:
     return [SMALL.decode(), json.dumps(json.loads(SMALL), indent=1)]
 
 
-def message_types() -> list[type]:
+@cache
+def message_types() -> tuple[type, ...]:
     """Every dataclass that peers tell each other, or a part of one; a new one is found by itself.
 
     They are what stands in messages.py, what is decoded anywhere else, and the parts of these.
@@ -80,10 +85,11 @@ def message_types() -> list[type]:
                 whole += get_type_hints(kind).values()
         else:
             whole += get_args(kind)
-    return sorted(found, key=str)
+    return tuple(sorted(found, key=str))
 
 
-def decoded() -> set[type]:
+@cache
+def decoded() -> frozenset[type]:
     """The types that wattle's code decodes, by every call of ``decode(Type, ...)`` in it."""
     found: set[type] = set()
     for path in sorted((ROOT / "wattle").rglob("*.py")):
@@ -96,7 +102,7 @@ def decoded() -> set[type]:
         if names:
             module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
             found |= {getattr(module, name) for name in names}
-    return found
+    return frozenset(found)
 
 
 def samples(kind: Any, depth: int = 0) -> list[Any]:

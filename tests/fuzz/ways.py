@@ -126,7 +126,7 @@ VIEW = {
 
 
 def _public() -> list[Way]:
-    documents = [json.dumps(value) for value in (GOOD, DONE)] + corpus.json_documents()
+    documents = [*(json.dumps(value) for value in (GOOD, DONE)), *corpus.json_documents()]
     bodies = (
         *documents,
         *(json.dumps(v) for v in ({"document": DONE, "params": {}, "run": "r1"}, {"params": {}, "run": "r4"})),
