@@ -258,6 +258,8 @@ def test_commands_that_env_would_misread_are_refused(tmp_path: Path, name: str) 
         {"sandbox": ""},
         {"run_as": "a\0b"},
         {"run_as": ""},
+        {"env": {"A B": ""}},
+        {"secrets": {'A"': "a"}},
         {"limits": {"colour": 1.0}},
         {"limits": {"memory": float("nan")}},
         {"limits": {"time": -1.0}},

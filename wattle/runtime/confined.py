@@ -20,7 +20,8 @@ class Confined:
     """One task. ``wrap`` is what it is started by, ``group`` its control group or None, ``reasons`` what to say of its failure.
 
     ``environ`` names what it has of the node's environment (``LC_*``: all that begin so), None is all; ``sandboxed`` says that bwrap is in
-    ``wrap`` and reports on descriptor 3. See wattle/runtime/confinement.py, which makes it.
+    ``wrap`` and reports on descriptor 3; ``given`` names the variables that are the command's alone (wattle/runtime/launch.py).
+    wattle/runtime/confinement.py makes all of it.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Confined:
         environ: list[str] | None,
         sandboxed: bool,
         reasons: dict[str, str],
+        given: list[str],
     ) -> None:
         self.wrap = wrap
         self.group = None if group is None else Group(**group)
         self.kept = environ
         self.sandboxed = sandboxed
         self.reasons = reasons
+        self.given = frozenset(given)
         self.problem = ""  # why it could not be started, where that is due to its being confined
         self._status: int | None = None
 
@@ -59,7 +62,7 @@ class Confined:
                 raise
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if self.sandboxed else (None, None)
         try:
-            pid = start(argv, env, cwd, stdout, stderr, [*entering, *self.wrap], writer)
+            pid = start(argv, env, cwd, stdout, stderr, [*entering, *self.wrap], writer, self.given)
         except BaseException:
             if reader is not None:
                 os.close(reader)

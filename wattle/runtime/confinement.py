@@ -4,9 +4,10 @@
 before anything starts. What comes out goes to the spawner as it is (wattle/runtime/spawner.py). The command line is a chain of programs,
 each of which becomes the next one, so that the first process of a task stays the one the spawner waits for::
 
-    sh (enters the control group) env (TERM is for the command alone) bwrap (the sandbox) setpriv (the user) env prlimit COMMAND
+    sh (the control group) env (TERM is for the command alone) bwrap (the sandbox) setpriv (the user) env prlimit env (variables) COMMAND
 
-Without a sandbox the second to the fourth are missing, and each of the others where there is nothing for it to do.
+Each is missing where there is nothing for it to do. The variables that a worker gives, which may tell a loader what to load, have other
+names until the last of these gives them their own: what shuts a task in must not obey them.
 
 bwrap stays, and waits for the command: the TERM signal, which goes to the whole process group, must not end it, since all that is in the
 sandbox dies with it. A signal that ends the command it tells as status 128 + signal.
@@ -25,12 +26,14 @@ from typing import Any
 
 from wattle.core.model import Assignment
 from wattle.errors import InvalidRequest
+from wattle.runtime.launch import GIVEN
 from wattle.runtime.layout import Folders, Layout
 from wattle.runtime.policy import GROUPED, LEVELS, LIMITS, Policy, Support, User
 from wattle.runtime.sandbox import check_files, check_folder, check_reach, sandbox
 
 _MOST = 2.0**62
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERIOD = 100_000  # microseconds: CPU time is shared out in such periods
 _OWN_PROCESSES = 2  # bwrap's own in each sandbox
 _KILL_SECONDS = 5  # of CPU time after SIGXCPU, until SIGKILL
@@ -52,6 +55,9 @@ def check_asked(assignment: Assignment) -> None:
         raise InvalidRequest(f"there is no sandbox {assignment.sandbox!r}; there are: {', '.join(LEVELS)}")
     if assignment.run_as is not None and not _USER.fullmatch(assignment.run_as):
         raise InvalidRequest(f"{assignment.run_as!r} is no name of a user")
+    for name in _given(assignment):
+        if not _VARIABLE.fullmatch(name):
+            raise InvalidRequest(f"{name[:80]!r} is no name of an environment variable")
     for name, amount in assignment.limits.items():
         if name not in LIMITS or not 0 < amount < _MOST:
             raise InvalidRequest(f"limits.{name} of {amount} is no limit that this node knows")
@@ -84,19 +90,28 @@ def confine(
     user = _checked_user(user, policy, support)
     sandboxed = level != "none"
     if sandboxed:
-        _check_sandbox(at.argv, support)
+        if support.no_sandbox:
+            raise InvalidRequest(f"this node has no sandbox: {support.no_sandbox}")
         check_folder(at, folders.work(assignment.id), folders.data, policy)
     if sandboxed or user is not None:
         check_files(at)
     if user is not None and level != "strict":
         check_reach(os.path.dirname(folders.data) if level == "standard" else at.cwd, user, level)
     outer = sandbox(level, at, folders, policy, support, limits, user) if sandboxed else []
+    group = _group(assignment, folders, limits, support, sandboxed=sandboxed)
+    wrap = [*outer, *_inner(limits, user, support, sandboxed=sandboxed)]
+    given = _given(assignment) if wrap or group is not None else []
+    if given:
+        wrap += _giving(given, support)
+    if sandboxed or given:
+        _check_program(at.argv)
     request = {
-        "wrap": [*outer, *_inner(limits, user, support, sandboxed=sandboxed)],
-        "group": _group(assignment, folders, limits, support, sandboxed=sandboxed),
+        "wrap": wrap,
+        "group": group,
         "environ": list(_ENVIRONMENT) if level == "strict" else None,
         "sandboxed": sandboxed,
         "reasons": _reasons(limits),
+        "given": given,
     }
     return Confinement(request, _env(level, at, user), user)
 
@@ -134,11 +149,15 @@ def _checked_user(user: User | None, policy: Policy, support: Support) -> User |
     return user
 
 
-def _check_sandbox(argv: Sequence[str], support: Support) -> None:
-    if support.no_sandbox:
-        raise InvalidRequest(f"this node has no sandbox: {support.no_sandbox}")
+def _check_program(argv: Sequence[str]) -> None:
+    """Raise InvalidRequest for what ``env`` would not take for a command."""
     if argv and ("=" in argv[0] or argv[0].startswith("-")):
-        raise InvalidRequest(f"a command called {argv[0]!r} cannot be run in a sandbox; call it by another name")
+        raise InvalidRequest(f"a command called {argv[0]!r} cannot be run confined; call it by another name")
+
+
+def _given(assignment: Assignment) -> list[str]:
+    """The variables whose values are the document's, or secrets, under names that are."""
+    return sorted({*assignment.env, *assignment.secrets})
 
 
 # --- the command line -----------------------------------------------------------------------------------------------------
@@ -155,6 +174,16 @@ def _inner(limits: Mapping[str, float], user: User | None, support: Support, *, 
         words += [support.programs["env"], "--default-signal=TERM"]
     settings = _rlimits(limits, support)
     return words + ([support.programs["prlimit"], *settings, "--"] if settings else [])
+
+
+def _giving(names: Sequence[str], support: Support) -> list[str]:
+    """What gives variables their names; their values are on no command line."""
+    if "env" not in support.programs:
+        raise InvalidRequest(
+            "this node cannot confine a task with variables of its own: it has no env; install coreutils"
+        )
+    aside = [word for name in names for word in ("-u", GIVEN + name)]
+    return [support.programs["env"], *aside, "-S", " ".join(f'{name}="${{{GIVEN}{name}}}"' for name in names)]
 
 
 def _rlimits(limits: Mapping[str, float], support: Support) -> list[str]:

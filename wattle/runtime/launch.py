@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _DEFAULT_SIGNALS = sorted(set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP})
+GIVEN = "WATTLE_GIVEN_"
+"""What the names of a command's own variables begin with while others than the command run: no loader, shell or library obeys them so."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORTAGES = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
@@ -30,12 +33,14 @@ def start(
     stderr: str,
     wrap: Sequence[str] = (),
     status: int | None = None,
+    given: Collection[str] = (),
 ) -> int:
     """Start a process as the leader of a session of its own and return its number; leaves this process in ``cwd``.
 
     ``stdout`` and ``stderr`` are files, made or appended to. Signals are as the system has them by default. ``wrap`` is a command line that
-    becomes ``argv`` in the end, ``status`` what it has as its descriptor 3. Raises OSError, ValueError or TypeError: ``explain`` makes a
-    sentence of it.
+    becomes ``argv`` in the end, ``status`` what it has as its descriptor 3; it has the variables in ``given`` under names behind GIVEN, and
+    gives the command the right ones: LD_PRELOAD is to change the command, not what shuts it in. Raises OSError, ValueError or TypeError:
+    ``explain`` makes a sentence of it.
     """
     os.chdir(cwd)
     if not argv:
@@ -55,6 +60,7 @@ def start(
         if os.path.isdir(program) or not os.access(program, os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), program)
         program, argv = wrap[0], [*wrap, *argv]
+        env = {GIVEN + name if name in given else name: text for name, text in env.items()}
     return os.posix_spawn(
         program, argv, env, file_actions=files, setsid=True, setsigdef=_DEFAULT_SIGNALS, setsigmask=()
     )

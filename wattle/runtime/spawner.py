@@ -21,7 +21,7 @@ it goes on waiting as it did. ``confined`` is null, or how the task is confined 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
 here by itself, are told at most ``_LINGER`` seconds later, all others at once. All but starts are kept until they are acknowledged::
 
-    {"held": {"version": 4, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"held": {"version": 5, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
     started = [id, pid, at]
     exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason]
