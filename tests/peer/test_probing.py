@@ -12,8 +12,9 @@ import trio.testing
 
 from wattle.bus.base import Query
 from wattle.bus.memory import MemoryBus, MemoryNetwork
+from wattle.errors import InvalidRequest
 from wattle.peer.presence import Presence
-from wattle.peer.probing import probing
+from wattle.peer.probing import probing, read_view
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.records import timestamp
 from wattle.protocol.verbs import PROBE
@@ -29,13 +30,15 @@ class Peers:
         self.network = MemoryNetwork()
         self.asker = self.network.bus("asker")
         self.buses: dict[str, MemoryBus] = {}
+        self.strange: dict[str, bytes] = {}  # what some say of themselves
 
     async def start(self, name: str, nursery: trio.Nursery) -> None:
         bus = self.buses[name] = self.network.bus(name)
 
         def state(query: Query) -> None:
             ahead = 100.0 if name == "c" else 0.0
-            query.reply(json.dumps({"time": timestamp(time.time() + ahead)}).encode())
+            told = json.dumps({"time": timestamp(time.time() + ahead)}).encode()
+            query.reply(self.strange.get(name, told))
             query.finish()
 
         bus.serve(KEYS.state("runtime", name), state)
@@ -69,6 +72,44 @@ async def test_a_clock_that_is_ahead_is_told_by_the_others(peers: Peers) -> None
     views = await peers.views()
     assert 90 < views["a"]["c"]["clock"] < 110
     assert -10 < views["a"]["b"]["clock"] < 10
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[" * 200_000,
+        b'{"time": 5}',
+        b'{"time": "9999-99-99"}',
+        b'{"version": NaN}',
+        b'{"version": "\\ud800"}',
+        b"\xff",
+        b"",
+    ],
+)
+async def test_what_one_says_of_itself_keeps_nobody_from_telling_of_the_others(peers: Peers, said: bytes) -> None:
+    peers.strange["c"] = said
+    views = await peers.views()
+    assert set(views) == NAMES
+    assert (views["a"]["c"]["answered"], views["a"]["c"]["clock"]) == (True, None)
+    assert views["a"]["b"]["clock"] is not None
+
+
+async def test_a_view_is_read_as_it_is_told_and_nothing_else_is_one(peers: Peers) -> None:
+    (reply,) = await peers.asker.get(KEYS.cmd("a", PROBE), b'{"peers": []}', timeout=5)
+    view = read_view(reply.payload)
+    assert {other["name"] for other in view["others"]} == {"b", "c"}
+    strange: list[dict[str, Any]] = [
+        {"session": 5},
+        {"links": {}},
+        {"links": [{}]},
+        {"others": None},
+        {"others": ["b"]},
+        {"others": [{"role": "runtime", "name": "b"}]},
+        {"others": [view["others"][0] | {"clock": "late"}]},
+    ]
+    for change in strange:
+        with pytest.raises(InvalidRequest):
+            read_view(json.dumps(view | change).encode())
 
 
 async def test_a_pair_that_is_cut_is_told_of_by_both(peers: Peers) -> None:

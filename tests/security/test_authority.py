@@ -120,6 +120,11 @@ def test_only_what_the_authority_signed_is_learned(made: Members, tmp_path: Path
         (text, "!"),
         (text, member.signed[0][1]),
         ("{}", signature),
+        ('{"members":' + "[" * 100_000, signature),
+        (text.replace('"version": 2', '"version": 1e999'), signature),
+        (text.replace('"namespace": "default"', '"namespace": "*"'), signature),
+        (text.replace('"name": "n2"', '"name": "*"'), signature),
+        (text.replace('"token_keys": ""', '"token_keys": "\ud800"'), signature),
         member.signed[0],
         made.member("other").signed[0],
     ):

@@ -14,8 +14,8 @@ from wattle.bus.base import TIMEOUT, Bus, Reply, Sample
 from wattle.core.hashing import ranked
 from wattle.errors import InternalError, InvalidRequest, NotFound, Unavailable, WattleError, error_from_dict
 from wattle.gateway.request import LATE, MOMENT, Patience
-from wattle.peer.asking import parse_object
 from wattle.peer.presence import Presence
+from wattle.peer.probing import read_view
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import NOT_HERE
 from wattle.protocol.verbs import PROBE
@@ -79,7 +79,7 @@ class Backend:
         for reply in replies:
             with suppress(InvalidRequest):
                 if reply.ok:
-                    views[self.keys.cmd_peer(reply.key)] = parse_object(reply.payload)
+                    views[self.keys.cmd_peer(reply.key)] = read_view(reply.payload)
         return views
 
     async def all_agree(self, verb: str, args: dict[str, Any]) -> list[tuple[str, Any]]:

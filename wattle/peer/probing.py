@@ -6,7 +6,6 @@ says what came of it: what works for the one who asks may not work for another.
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from typing import Any
@@ -103,6 +102,24 @@ class Probe:
             asked[other] = {"answered": True, "took": took, **_told(told, begin + took / 2)}
 
 
+def read_view(payload: bytes) -> dict[str, Any]:
+    """What a peer says that it sees; raises InvalidRequest for what is no view."""
+    view = parse_object(payload)
+    links, others = view.get("links"), view.get("others")
+    known = all(isinstance(view.get(name), str) for name in ("role", "name", "session"))
+    if not known or not isinstance(links, list) or not isinstance(others, list):
+        raise InvalidRequest("a view names its peer and its session, and lists links and others")
+    for link in links:
+        if not isinstance(link, dict) or not {"session", "kind"} <= link.keys():
+            raise InvalidRequest("each link of a view has a session and a kind")
+    for other in others:
+        if not isinstance(other, dict) or not {"role", "name", "heard", "answered"} <= other.keys():
+            raise InvalidRequest("each other peer of a view has a role and a name, and is heard and answers or not")
+        if not all(isinstance(other.get(number), float | int | None) for number in ("took", "clock")):
+            raise InvalidRequest("times of a view are numbers")
+    return view
+
+
 def _peers(payload: bytes | None) -> set[tuple[str, str]]:
     named = parse_object(payload).get("peers")
     if not isinstance(named, list) or len(named) > MOST:
@@ -117,12 +134,13 @@ def _peers(payload: bytes | None) -> set[tuple[str, str]]:
 
 def _told(payload: bytes, now: float) -> dict[str, Any]:
     """What another's state says: by how much its clock is ahead of ``now``, its version, and whether it takes orders from anybody."""
-    state: Any = None
-    told: float | None = None
     try:
-        state = json.loads(payload)
+        state = parse_object(payload)
+    except InvalidRequest:  # it is another's: whatever it is, it must not keep this peer from telling of all the others
+        return {"clock": None}
+    try:
         told = seconds(state["time"])
-    except (ValueError, KeyError, TypeError):
-        pass  # of another version
-    about = {name: state.get(name) for name in ("version", "protocol", "insecure")} if isinstance(state, dict) else {}
+    except (ValueError, LookupError, TypeError, OverflowError):
+        told = None
+    about = {name: state.get(name) for name in ("version", "protocol", "insecure")}
     return {"clock": None if told is None else told - now, **about}

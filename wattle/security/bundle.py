@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wattle.errors import SettingsError
+from wattle.errors import InvalidRequest, SettingsError
 from wattle.names import check_name
 from wattle.protocol.records import seconds
 from wattle.security.private import read_private
@@ -132,7 +132,7 @@ def read_bundle(path: Path) -> Bundle:
             )
         bundle = _bundle(about, tls)
         bundle.newest_rosters()
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, InvalidRequest) as error:
         raise SettingsError(
             f"{path} is no bundle ({error or type(error).__name__}); wattle cluster issue makes one"
         ) from None

@@ -88,13 +88,13 @@ def is_signed(text: str, signature: str, authority: str) -> bool:
     """Whether a roster's text was signed by the authority with this certificate (PEM)."""
     try:
         key = x509.load_pem_x509_certificate(authority.encode()).public_key()
-        raw = base64.b64decode(signature, validate=True)
+        raw, signed = base64.b64decode(signature, validate=True), _SIGNED + text.encode()
     except ValueError:
         return False
     if not isinstance(key, ec.EllipticCurvePublicKey):
         return False
     try:
-        key.verify(raw, _SIGNED + text.encode(), ec.ECDSA(_HASH))
+        key.verify(raw, signed, ec.ECDSA(_HASH))
     except InvalidSignature:
         return False
     return True

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattle.errors import SettingsError
+from wattle.errors import InvalidRequest, SettingsError
 from wattle.names import check_name, name_problem, peer_name
 
 ROLES = ("coordinator", "runtime", "gateway", "router", "client")
@@ -79,7 +79,7 @@ def read_roster(text: str) -> Roster:
         namespace = check_name(data["namespace"], "namespace")
         keys = str(data.get("token_keys", ""))  # those of before there were any have none
         return Roster(str(data["cluster"]), namespace, int(data["version"]), members, keys)
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, InvalidRequest) as error:
         raise SettingsError(f"a roster that cannot be read: {error}") from None
 
 
