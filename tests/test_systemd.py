@@ -36,6 +36,18 @@ def verified(place: Path, text: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def settings(unit: str) -> set[str]:
+    return set(re.findall(r"^(\w+)=", (UNITS / unit).read_text(), re.MULTILINE))
+
+
+def test_units_leave_what_agents_need_of_proc() -> None:
+    """Stores read /proc/sys/kernel/random/boot_id; the kernel lets nobody mount a new /proc where parts of the old one are covered."""
+    agents, runtime = settings("wattle@.service"), settings("wattle-runtime.service")
+    assert {"ProtectProc", "ProtectKernelLogs"} <= agents and "ProcSubset" not in agents
+    covering = {"ProtectKernelLogs", "ProtectKernelTunables", "ProtectHostname", "ProtectProc", "ProcSubset"}
+    assert not covering & runtime
+
+
 def test_units_start_agents_with_options_that_they_have() -> None:
     started = {}
     for unit in UNITS.glob("*.service"):
