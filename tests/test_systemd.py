@@ -43,7 +43,8 @@ def settings(unit: str) -> set[str]:
 def test_units_leave_what_agents_need_of_proc() -> None:
     """Stores read /proc/sys/kernel/random/boot_id; the kernel lets nobody mount a new /proc where parts of the old one are covered."""
     agents, runtime = settings("wattle@.service"), settings("wattle-runtime.service")
-    assert {"ProtectProc", "ProtectKernelLogs"} <= agents and "ProcSubset" not in agents
+    assert {"ProtectProc", "ProtectKernelLogs"} <= agents
+    assert "ProcSubset" not in agents
     covering = {"ProtectKernelLogs", "ProtectKernelTunables", "ProtectHostname", "ProtectProc", "ProcSubset"}
     assert not covering & runtime
 
