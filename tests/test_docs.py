@@ -1,4 +1,4 @@
-"""What the documents name is there: links, files, commands with their options, make's targets, variables; codes, methods and fields."""
+"""What the documents name is there: links, files, commands and options, make's targets, variables, codes, methods, fields, numbers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ import pytest
 import typer.main
 
 from wattle import Client, TrioClient, errors
+from wattle.bus import config, lanes, senders
+from wattle.cli import logs, pairs, progress, running
 from wattle.cli.app import app
+from wattle.client import steps
 from wattle.client.answers import Health, WorkerChange
+from wattle.coordinator import agent as coordinator_agent
+from wattle.coordinator import journal, requests
+from wattle.core import ahead, lineup, recall, replication
 from wattle.core.model import RunStatus, TaskStatus, WorkerStatus
 from wattle.core.placement import NodeStatus
+from wattle.core.runtime import RuntimeOptions
+from wattle.gateway import agent as gateway_agent
+from wattle.gateway import duty, request, routes
+from wattle.peer import loop, presence
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
-from wattle.settings.agents import KINDS
+from wattle.runtime import launching, output, spawner
+from wattle.settings.agents import KINDS, AgentSettings, CoordinatorSettings, GatewaySettings
+from wattle.store import base, copies
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -120,6 +132,20 @@ def test_commands_that_are_shown_exist_with_their_options(name: str) -> None:
             if command is None or not given <= known | {"--help"}:
                 wrong.append(code)
     assert wrong == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "zenoh-configs").glob("*.json5")), ids=lambda file: file.name)
+def test_agents_start_with_a_zenoh_configuration_as_its_head_says(file: Path) -> None:
+    head = file.read_text(encoding="utf-8").split("\n{")[0].replace("//", "")
+    calls = [
+        words for line in head.splitlines() for words in calls_of_wattle(line) if f"zenoh-configs/{file.name}" in words
+    ]
+    assert calls
+    for words in calls:
+        connect = tuple(words[at + 1] for at, word in enumerate(words) if word == "--connect")
+        mode: Any = "router" if words[0] == "router" else None
+        open_to_all = bool(config.open_ways(config.ZenohOptions(mode=mode, connect=connect, config_file=file)))
+        assert ("--insecure" in words) == open_to_all
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -281,3 +307,69 @@ def test_the_fields_of_a_workers_event_are_documented() -> None:
 def test_the_fields_of_health_are_documented() -> None:
     (row,) = re.findall(r"^\| `health` \| get \| `(\{.*?\})`;", page("api"), re.MULTILINE)
     assert {field.name for field in fields(Health)} <= set(re.findall(r'"(\w+)"', row))
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------------
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Pages, and what they have to say of numbers that stand in the code."""
+    mib, kib = 2**20, 2**10
+    line: Any = next(field.default for field in fields(RuntimeOptions) if field.name == "line_seconds")
+    client, gateway, coordinator = (
+        steps.Policy(clock=float),
+        GatewaySettings.model_fields,
+        CoordinatorSettings.model_fields,
+    )
+    return [
+        ("api", f"`limit` ({routes.MAX_LOG // mib} MiB)"),
+        ("api", f"{routes.GRACE:g} s to appear"),
+        ("api", f"answered at most {request.LATE:g} s after that ({gateway_agent.REQUEST_TIMEOUT:g} s after it came"),
+        ("api", f"at most {requests.MAX_WAITING:,} requests that wait"),
+        ("api", f"`lease` ({AgentSettings.model_fields['lease'].default:g} s unless set)"),
+        ("architecture", f"a process start up to {loop.LINGER * 1e3:g} ms"),
+        ("architecture", f"busy node has done up to {coordinator_agent.COLLECTED * 1e3:g} ms"),
+        ("architecture", f"asked every {coordinator_agent.FEED_CHECK:g} s"),
+        ("architecture", f"told up to {spawner._LINGER * 1e3:g} ms late"),
+        ("architecture", f"{line * 1e3:g} ms of work by the node's running mean ({lineup.LINE_MOST} tasks at most)"),
+        ("architecture", f"up to {ahead.AHEAD_MOST} to a node"),
+        ("architecture", f"each further one {duty.TURN:g} s later"),
+        ("cli", f"workers (up to {logs.MOST_WORKERS})"),
+        ("cli", f"the last {logs._MAX_TAIL // mib} MiB"),
+        ("cli", f"more than {progress.EACH_WORKER:,} workers"),
+        ("cli", f"up to {running._SHOWN_BYTES // kib} KiB each; of more than {running._SHOWN_WORKERS} such workers"),
+        ("client", f"`timeout` seconds ({client.timeout:g})"),
+        ("client", f"`patience` seconds ({client.patience:g}) once a gateway"),
+        ("client", f"stay away for {client.poll:g} seconds"),
+        ("operations", f"out of sight after its `lease` ({AgentSettings.model_fields['lease'].default:g} s;"),
+        ("operations", f"`max_payload` of the gateway, {gateway['max_payload'].default // mib} MiB"),
+        ("operations", f"`max_waiting`, {gateway['max_waiting'].default:,}"),
+        ("operations", f"`max_runs`, {coordinator['max_runs'].default:,}"),
+        ("operations", f"at a coordinator | {requests.MAX_WAITING:,} |"),
+        ("operations", f"per node | {output.MAX_WAITING:,} |"),
+        ("operations", f"at a peer | {lanes.QUERIES:,}, and {lanes.WAITING_BYTES // mib} MiB of payloads"),
+        ("operations", f"per subscription | {lanes.SAMPLES:,}, and {lanes.WAITING_BYTES // mib} MiB of payloads"),
+        ("operations", f"one of {lanes.COUNTED // kib} KiB or more"),
+        ("operations", f"that wait to be sent | {senders.UNSENT // mib} MiB"),
+        ("operations", f"It waits {presence.NAME_WAIT:g} s"),
+        ("operations", f"({presence.SILENT_WAIT + presence.NAME_WAIT:g} s at least"),
+        ("operations", f"The spawner ends {launching.LINGER:g} s after its last task"),
+        ("performance", f"the last {journal.REMEMBERED_MOST:,} rows"),
+        ("replication", f"collected for {replication.LINGER * 1e3:g} ms"),
+        ("replication", f"({recall.ATTEMPTS_PER_EPOCH:,} per epoch)"),
+        ("replication", f"removed after {copies.PRUNED_REMEMBERED / 86400:g} days"),
+        ("replication", f"every {request.MOMENT:g} s for up to {gateway_agent.REQUEST_TIMEOUT:g} s"),
+        ("troubleshooting", f"not used again for {copies.PRUNED_REMEMBERED / 86400:g} days"),
+        ("troubleshooting", f"up to {base.CHECKED_MOST // mib} MiB is checked as a whole"),
+        ("troubleshooting", f"clocks more than {pairs.CLOCK_TOLERANCE:g} s apart"),
+        ("zenoh", f"agents `--lease` ({AgentSettings.model_fields['lease'].default:g} s)"),
+        ("zenoh", f"clients and the files 1 s; {config.KEEP_ALIVES_PER_LEASE} |"),
+        ("zenoh", f"`transport/unicast/open_timeout` | {config.OPEN_TIMEOUT_MS / 1000:g} s"),
+        ("zenoh", f"`scouting/delay` | {config.SCOUTING_DELAY_MS} ms"),
+        ("zenoh", f"has at most {config.UNIX_PATH_MAX} bytes"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), numbers())
+def test_numbers_are_those_of_the_code(name: str, text: str) -> None:
+    assert text.lower() in re.sub(r"\s+", " ", page(name)).lower()
