@@ -25,7 +25,7 @@ BASE = os.environ.get("BASE", "python:3.11-slim-bookworm")
 SERVICES = (
     "router1", "router2", "router3", "coordinator1", "coordinator2", "gateway1", "gateway2", "runtime1", "runtime2", "runtime3",
 )  # fmt: skip
-CREDENTIALS = "/data/client/member.bundle"
+CREDENTIALS = "/data/client/"
 COMMAND_TIMEOUT = 600.0
 PATIENCE = 60.0
 
@@ -81,7 +81,7 @@ class Cluster:
         self.project = f"wattle-test-{secrets.token_hex(3)}"
         ports = free_ports(3)
         self.entrance = f"tls/127.0.0.1:{ports[2]}"
-        self.bundle = folder / "client.bundle"
+        self.bundle, self.token = folder / "member.bundle", folder / "token"
         self.environment = {
             "COMPOSE_PROJECT_NAME": self.project, "IMAGE": IMAGE, "BASE": BASE, "LOST_AFTER": "3", "HEALTH_INTERVAL": "10s",
             **{f"PORT{number}": str(port) for number, port in enumerate(ports, 1)},
@@ -92,16 +92,16 @@ class Cluster:
         return call(*compose_command(), *arguments, environment=self.environment)
 
     def client(self) -> Client:
-        """A client of the cluster, not yet entered."""
+        """A client of the cluster, not yet entered; its token is the one in ``WATTLE_TOKEN_FILE``."""
         return Client(self.entrance, bundle=self.bundle, timeout=5.0, patience=PATIENCE)
 
     def up(self, *options: str) -> None:
         """Bring up what is not."""
         self.compose("up", "--detach", "--no-build", *options)
-        self.bundle.touch(mode=0o600)
-        self.bundle.write_text(
-            self.compose("run", "--rm", "-T", "--no-deps", "--entrypoint", "cat", "client", CREDENTIALS)
-        )
+        for file in (self.bundle, self.token):
+            file.touch(mode=0o600)
+            place = f"{CREDENTIALS}{file.name}"
+            file.write_text(self.compose("run", "--rm", "-T", "--no-deps", "--entrypoint", "cat", "client", place))
 
     def containers(self, service: str) -> list[str]:
         """The ids of a service's containers."""

@@ -63,7 +63,8 @@ def site(table: Table, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clu
     with table.row("the image is made, of wheels"):
         call("make", "image", f"IMAGE={IMAGE}", f"BASE={BASE}")
     start = time.monotonic()
-    with cluster(tmp_path_factory.mktemp("cluster")) as made:
+    with cluster(tmp_path_factory.mktemp("cluster")) as made, pytest.MonkeyPatch.context() as variables:
+        variables.setenv("WATTLE_TOKEN_FILE", str(made.token))
         wait_until(lambda: not made.unhealthy(), "every container is healthy", PATIENCE)
         table.add("ten containers up and healthy", time.monotonic() - start)
         yield made

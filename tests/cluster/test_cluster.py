@@ -18,7 +18,7 @@ from tests.network.processes import wait_until
 from wattle.cli.pairs import Views, findings
 from wattle.client.blocking import Client
 from wattle.document.wfformat import convert
-from wattle.errors import Unavailable
+from wattle.errors import Denied, Unavailable
 from wattle.protocol.records import RunView
 
 MONTAGE = Path(__file__).parents[3] / "shared" / "wfinstances" / "montage-chameleon-2mass-005d-001.json"
@@ -202,6 +202,21 @@ def test_every_service_is_replaced_under_load_and_nothing_is_lost(site: Cluster,
         seen.append(f"{sum(end.status == 'succeeded' for end in ends)} succeeded")
     assert ends
     assert [end for end in ends if end.status != "succeeded"] == []
+
+
+def test_gateways_ask_for_tokens_and_have_recorded_all_of_it(
+    site: Cluster, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After gateways were killed and replaced."""
+    monkeypatch.delenv("WATTLE_TOKEN_FILE")
+    with site.client() as nobody, pytest.raises(Denied) as caught:
+        nobody.health()
+    assert caught.value.code == "TOKEN_MISSING"
+    for gateway in ("gateway1", "gateway2"):
+        told = site.compose("exec", "-T", gateway, "wattle", "audit", "verify", "--data", f"/data/{gateway}", "--json")
+        verdict = json.loads(told)
+        assert verdict["problems"] == []
+        table.add(f"the audit of {gateway}", 0.0, f"{verdict['rows']} records, sound")
 
 
 def test_runtimes_scale_to_six(site: Cluster, client: Client, table: Table) -> None:

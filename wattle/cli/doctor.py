@@ -16,7 +16,7 @@ from wattle.cli.findings import Finding
 from wattle.cli.output import print_json_line, styled
 from wattle.cli.pairs import Views, findings
 from wattle.client.blocking import Client
-from wattle.errors import WattleError
+from wattle.errors import Denied, WattleError
 from wattle.settings import ClientSettings
 from wattle.settings.values import SOCKET_NAME, socket_problem
 
@@ -73,6 +73,9 @@ def _network(settings: ClientSettings) -> Iterator[Finding]:
             yield from _peers(client, settings)
             yield from _confinement(client)
             yield from _each_other(client)
+    except Denied as error:
+        fix = "name a token that is good here: WATTLE_TOKEN_FILE, or wattle --token-file FILE doctor"
+        yield Finding("token", False, error.message, fix)
     except WattleError as error:
         fix = "start a network with wattle up, or name an endpoint with --connect"
         yield Finding("network", False, error.message, fix)

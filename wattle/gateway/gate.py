@@ -144,15 +144,16 @@ def _session(attachment: bytes | None) -> str | None:
 
 
 def _token(attachment: bytes | None) -> str:
-    if not attachment:
-        raise Denied(
-            "this gateway wants to know who asks: give a token (WATTLE_TOKEN_FILE, or wattle --token-file FILE)",
-            code="TOKEN_MISSING",
-        )
     try:
-        token = parse_object(attachment).get("token")
+        token = parse_object(attachment).get("token") if attachment else None
     except InvalidRequest as error:
         raise Denied(f"the request's attachment is refused: {error.message}", code="TOKEN_INVALID") from None
+    if token is None:
+        raise Denied(
+            "this gateway wants to know who asks: give a token (WATTLE_TOKEN_FILE, or wattle --token-file FILE);"
+            " wattle token issue makes one",
+            code="TOKEN_MISSING",
+        )
     if not isinstance(token, str):
-        raise Denied("the request's attachment has no 'token', which is a text", code="TOKEN_MISSING")
+        raise Denied("the 'token' in the request's attachment is no text", code="TOKEN_INVALID")
     return token
