@@ -19,7 +19,7 @@ from wattle.cli.app import app
 from wattle.client import steps
 from wattle.client.answers import Health, WorkerChange
 from wattle.coordinator import agent as coordinator_agent
-from wattle.coordinator import journal, requests
+from wattle.coordinator import journal, long_polls
 from wattle.core import ahead, lineup, recall, replication
 from wattle.core.model import RunStatus, TaskStatus, WorkerStatus
 from wattle.core.placement import NodeStatus
@@ -325,7 +325,7 @@ def numbers() -> list[tuple[str, str]]:
         ("api", f"`limit` ({routes.MAX_LOG // mib} MiB)"),
         ("api", f"{routes.GRACE:g} s to appear"),
         ("api", f"answered at most {request.LATE:g} s after that ({gateway_agent.REQUEST_TIMEOUT:g} s after it came"),
-        ("api", f"at most {requests.MAX_WAITING:,} requests that wait"),
+        ("api", f"at most {long_polls.MAX_WAITING:,} requests that wait"),
         ("api", f"`lease` ({AgentSettings.model_fields['lease'].default:g} s unless set)"),
         ("architecture", f"a process start up to {loop.LINGER * 1e3:g} ms"),
         ("architecture", f"busy node has done up to {coordinator_agent.COLLECTED * 1e3:g} ms"),
@@ -345,7 +345,7 @@ def numbers() -> list[tuple[str, str]]:
         ("operations", f"`max_payload` of the gateway, {gateway['max_payload'].default // mib} MiB"),
         ("operations", f"`max_waiting`, {gateway['max_waiting'].default:,}"),
         ("operations", f"`max_runs`, {coordinator['max_runs'].default:,}"),
-        ("operations", f"at a coordinator | {requests.MAX_WAITING:,} |"),
+        ("operations", f"at a coordinator | {long_polls.MAX_WAITING:,} |"),
         ("operations", f"per node | {output.MAX_WAITING:,} |"),
         ("operations", f"at a peer | {lanes.QUERIES:,}, and {lanes.WAITING_BYTES // mib} MiB of payloads"),
         ("operations", f"per subscription | {lanes.SAMPLES:,}, and {lanes.WAITING_BYTES // mib} MiB of payloads"),

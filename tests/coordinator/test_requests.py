@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from tests.coordinator.world import KEYS, World, document
-from wattle.coordinator import requests
+from wattle.coordinator import long_polls
 from wattle.errors import Conflict, InvalidDocument, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.protocol.messages import NOT_HERE
 
@@ -80,22 +80,22 @@ async def test_a_long_poll_is_answered_when_the_run_ends_and_leaves_nothing_behi
     assert {view["status"] for view in answers} == {"succeeded"}
     await trio.testing.wait_all_tasks_blocked()
     assert len(agent._nursery.child_tasks) == tasks
-    assert agent._requests._waiting == {}
-    assert agent._requests._waiting_count == 0
+    assert agent._requests._polls._waiting == {}
+    assert agent._requests._polls._waiting_count == 0
 
 
 async def test_a_long_poll_that_runs_out_is_answered_with_what_is(net: World) -> None:
     agent = await net.coordinator()
     await net.submit("r1")
     assert (await net.command("run", {"run": "r1", "wait": 0.01}))["status"] == "created"
-    assert agent._requests._waiting == {}
-    assert agent._requests._waiting_count == 0
+    assert agent._requests._polls._waiting == {}
+    assert agent._requests._polls._waiting_count == 0
 
 
 async def test_long_polls_are_bounded_and_others_are_served_all_the_same(
     net: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "MAX_WAITING", 2)
+    monkeypatch.setattr(long_polls, "MAX_WAITING", 2)
     await net.coordinator()
     await net.submit("r1")
     async with trio.open_nursery() as nursery:
@@ -200,7 +200,7 @@ async def test_arguments_that_make_no_sense(
             await net.command(verb, payload)
         assert caught.value.code in ("INVALID_REQUEST", "INVALID_DOCUMENT")
     assert (await net.command("run", {"run": "r1"}))["id"] == "r1"
-    assert agent._requests._waiting_count == 0
+    assert agent._requests._polls._waiting_count == 0
 
 
 async def test_a_fault_is_answered_and_others_are_served(net: World, monkeypatch: pytest.MonkeyPatch) -> None:

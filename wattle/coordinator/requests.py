@@ -6,11 +6,10 @@ the store, which has everything that was ever acknowledged. What changes somethi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +17,20 @@ import trio
 from pydantic_core import from_json, to_json
 
 from wattle.bus.base import Query
-from wattle.collector import paused
+from wattle.coordinator import arguments
+from wattle.coordinator.arguments import Args
+from wattle.coordinator.long_polls import LongPolls
+from wattle.coordinator.submission import SubmissionRequest, parse_submission
 from wattle.coordinator.views import run_view, worker_view, workflow_view
 from wattle.core import events as on
 from wattle.core.membership import why_waiting
-from wattle.core.model import Workflow
 from wattle.core.placement import NodeStatus
-from wattle.document.compile import compile_document, to_text
-from wattle.document.load import load, load_value
-from wattle.document.model import Document
-from wattle.document.syntax import MAX_BYTES
 from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
-from wattle.names import check_name, new_run_id
-from wattle.peer.asking import parse_object, refuse
+from wattle.names import new_run_id
+from wattle.peer.asking import refuse
 from wattle.peer.loop import wall_clock
-from wattle.protocol.messages import FIRST_TIME, LAST_TIME, NOT_HERE
+from wattle.protocol.messages import NOT_HERE
 from wattle.protocol.records import WorkflowView, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
@@ -41,15 +38,7 @@ from wattle.store.owned import Definition, Submission
 if TYPE_CHECKING:
     from wattle.coordinator.agent import CoordinatorAgent
 
-INLINE = 32 * 1024
-"""Bytes of a submission that are checked on the spot; a larger one is checked in a thread, so that others are served meanwhile."""
-
-MAX_WAITING = 5_000
-"""Long polls kept at a time: half of the queries a bus keeps open, so that there is always room for others."""
-
 log = get_logger("wattle.coordinator")
-
-Args = Mapping[str, Any]
 
 
 class Requests:
@@ -57,10 +46,7 @@ class Requests:
 
     def __init__(self, agent: CoordinatorAgent, nursery: trio.Nursery) -> None:
         self._agent, self._nursery, self._store = agent, nursery, agent.store
-        self._waiting: dict[
-            str, dict[Query, trio.CancelScope]
-        ] = {}  # run -> long polls that end with it, and their ends
-        self._waiting_count = 0
+        self._polls = LongPolls(nursery, self._answer_view)
         self._submitting: dict[str, trio.Event] = {}  # runs on their way through the loop
         self._verbs: dict[str, Callable[[Query, Args], Any]] = {
             "run": self._run,
@@ -88,7 +74,7 @@ class Requests:
             self._nursery.start_soon(self._guarded, verb, query)
             return
         try:
-            answer = self._verbs[verb](query, _args(query)) if verb in self._verbs else None
+            answer = self._verbs[verb](query, arguments.of(query)) if verb in self._verbs else None
         except Exception as error:  # noqa: BLE001  # the boundary of one request: the peer goes on
             refuse(query, _known(error, verb))
             return
@@ -107,7 +93,7 @@ class Requests:
     def _answer(self, query: Query, answer: Any) -> None:
         if answer is None:
             try:
-                refuse(query, self._not_here(_args(query).get("run")))
+                refuse(query, self._not_here(arguments.of(query).get("run")))
             except Unavailable as error:
                 refuse(query, error)
             return
@@ -128,11 +114,11 @@ class Requests:
 
     async def _submit(self, query: Query) -> Any:
         """``{"document", "params", "run"}``, the document as an object or as text (JSON or YAML)."""
-        request = await _parse(query.payload or b"")
+        request = await parse_submission(query.payload or b"")
         run_id = request.run or new_run_id(request.name, time.time(), secrets.token_hex(2))
         return await self._begin(query, run_id, request)
 
-    async def _begin(self, query: Query, run_id: str, request: _Submit) -> Any:
+    async def _begin(self, query: Query, run_id: str, request: SubmissionRequest) -> Any:
         while run_id in self._submitting:
             await self._submitting[run_id].wait()
         existing = self._store.run(run_id)
@@ -187,16 +173,12 @@ class Requests:
         if row is None:
             return None
         view = run_view(row)
-        wait = _number(args, "wait")
+        wait = arguments.number(args, "wait")
         if view.final:
             return self._once_settled(query, row)
         if wait <= 0:
             return view
-        if self._waiting_count >= MAX_WAITING:
-            raise Unavailable(f"{MAX_WAITING} requests wait for runs already; ask again without wait", code="BUSY")
-        scope = self._waiting.setdefault(row.id, {})[query] = trio.CancelScope()
-        self._waiting_count += 1
-        self._nursery.start_soon(self._answer_after, wait, row.id, query, scope)
+        self._polls.add(query, row.id, wait)
         return _LATER
 
     def _once_settled(self, query: Query, row: Runs) -> Any:
@@ -204,32 +186,18 @@ class Requests:
         self._agent.when_settled(row.number, lambda: self._answer_view(query, row.id))
         return _LATER
 
-    async def _answer_after(self, wait: float, run_id: str, query: Query, scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.sleep(wait)
-        self._waiting_count -= 1
-        waiting = self._waiting.get(run_id, {})
-        if query not in waiting:
-            return  # answered when the run became final
-        del waiting[query]
-        if not waiting:
-            del self._waiting[run_id]
-        self._answer_view(query, run_id)
-
     def release(self, row: Runs) -> None:
         """Answer the long polls of a run that is final now."""
-        waiting = self._waiting.pop(row.id, None)
+        waiting = self._polls.end(row.id)
         if waiting:
             answer = run_view(row)
-            for query, scope in waiting.items():
+            for query in waiting:
                 self._answer(query, answer)
-                scope.cancel()
 
     def turn_away(self, run_id: str) -> None:
         """Let go of the long polls of a run that has another owner now: whoever asked asks again."""
-        for query, scope in self._waiting.pop(run_id, {}).items():
+        for query in self._polls.end(run_id):
             refuse(query, self._owner_unreachable(run_id))
-            scope.cancel()
 
     def _owner_unreachable(self, run_id: str) -> Unavailable:
         text = f"run {run_id!r} has no owner in sight; another coordinator takes it over soon: ask again"
@@ -262,9 +230,11 @@ class Requests:
         after = args.get("after")
         if after is not None and not (isinstance(after, list) and len(after) == 2):
             raise InvalidRequest("'after' must be [created_at, id]")
-        place = (_number({"after": after[0]}, "after"), str(after[1])) if after else None
-        limit = _count(args, "limit", 1)
-        rows = self._store.runs(_text(args, "workflow"), _text(args, "status"), place, limit, owner=self._agent.name)
+        place = (arguments.number({"after": after[0]}, "after"), str(after[1])) if after else None
+        limit = arguments.count(args, "limit", 1)
+        rows = self._store.runs(
+            arguments.text(args, "workflow"), arguments.text(args, "status"), place, limit, owner=self._agent.name
+        )
         views = [run_view(row) for row in rows]
         ended = max((row.number for row, view in zip(rows, views, strict=True) if view.final), default=0)
         if ended <= self._agent.core.settled:
@@ -306,7 +276,7 @@ class Requests:
         return _LATER
 
     async def _prune(self, query: Query) -> Any:
-        return await self._agent.retention.asked(_args(query))
+        return await self._agent.retention.asked(arguments.of(query))
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -314,8 +284,10 @@ class Requests:
         row = self._mine(args)
         if row is None:
             return None
-        limit = _count(args, "limit", 1)
-        rows = self._store.workers(row.id, _text(args, "status"), _count(args, "after", -1), limit + 1)
+        limit = arguments.count(args, "limit", 1)
+        rows = self._store.workers(
+            row.id, arguments.text(args, "status"), arguments.count(args, "after", -1), limit + 1
+        )
         more, rows = len(rows) > limit, rows[:limit]
         tasks = self._store.tasks(row.id, [w.name for w in rows] if len(rows) < 500 else None)
         views = [worker_view(w, tasks.get(w.name, ()), self._out_of_sight, self._why_waiting(row.id)) for w in rows]
@@ -341,7 +313,7 @@ class Requests:
     # --- workflows ----------------------------------------------------------------------------------------------------
 
     async def _put_workflow(self, query: Query) -> Any:
-        request = await _parse(query.payload or b"")
+        request = await parse_submission(query.payload or b"")
         now = wall_clock()
         definition = Definition(request.name, now, from_json(request.body), request.digest, now)
         await self._settled(on.Define(definition))
@@ -355,12 +327,12 @@ class Requests:
         await settled.wait()
 
     async def _start(self, query: Query) -> Any:
-        args = _args(query)
+        args = arguments.of(query)
         row = self._store.workflow(str(args.get("name")))
         if row is None:
             return None
         document = self._store.document(row.document)
-        request = _Submit.parse(
+        request = SubmissionRequest.parse(
             to_json({"document": document, "params": args.get("params") or {}, "run": args.get("run")})
         )
         run_id = request.run or new_run_id(row.name, time.time(), secrets.token_hex(2))
@@ -377,11 +349,13 @@ class Requests:
         return None if self._store.workflow(name) is None else self._workflow_view(name)
 
     def _workflows(self, query: Query, args: Args) -> Any:
-        rows = self._store.workflows(_text(args, "status"), _text(args, "after"), _count(args, "limit", 1))
+        rows = self._store.workflows(
+            arguments.text(args, "status"), arguments.text(args, "after"), arguments.count(args, "limit", 1)
+        )
         return {"workflows": [workflow_view(row) for row in rows]}
 
     async def _delete_workflow(self, query: Query) -> Any:
-        name = str(_args(query).get("name"))
+        name = str(arguments.of(query).get("name"))
         definition = self._store.owned.definition(name)
         if definition is None or definition.deleted_at is not None:
             return None
@@ -399,86 +373,6 @@ class Requests:
 
 
 _LATER = object()
-
-
-class _Submit:
-    """A submission, parsed and checked: the document's name, JSON text and that text's digest, parameters, and the wished-for run id.
-
-    What it compiles to is made along with it, in the same thread; what its parameters are refused for is told by ``compiled``.
-    """
-
-    def __init__(self, document: Document, params: Mapping[str, Any], run: str | None) -> None:
-        self.name, self.params, self.run = document.name, dict(params), run
-        self.body = to_text(document)
-        self.digest = hashlib.sha256(self.body.encode()).hexdigest()
-        self._compiled: Workflow | WattleError
-        try:
-            self._compiled = compile_document(document, params)
-        except WattleError as error:
-            self._compiled = error
-
-    def compiled(self) -> Workflow:
-        """The workflow with these parameters; raises what ``compile_document`` raises."""
-        if isinstance(self._compiled, WattleError):
-            raise self._compiled
-        return self._compiled
-
-    @classmethod
-    def parse(cls, body: bytes) -> _Submit:
-        """Raises InvalidRequest, or InvalidDocument with every problem of the document."""
-        with paused():
-            return cls._parse(body)
-
-    @classmethod
-    def _parse(cls, body: bytes) -> _Submit:
-        request = parse_object(body)
-        unknown = sorted(set(request) - {"document", "params", "run"})
-        if unknown:
-            raise InvalidRequest(f"a submission has no {unknown[0]!r}; it has document, params and run")
-        document = request.get("document")
-        if not isinstance(document, str | dict):
-            raise InvalidRequest("a submission needs a 'document': the workflow as an object, or as JSON or YAML text")
-        params = request.get("params") or {}
-        if not isinstance(params, dict):
-            raise InvalidRequest("'params' must be an object of parameter values by name")
-        run = request.get("run")
-        if run is not None:
-            check_name(run, "run")
-        if len(body) > MAX_BYTES:
-            document = to_json(document)  # which may be smaller
-        loaded = load_value(document, placed=True) if isinstance(document, dict) else load(document)
-        return cls(loaded, params, run)
-
-
-async def _parse(body: bytes) -> _Submit:
-    return _Submit.parse(body) if len(body) <= INLINE else await trio.to_thread.run_sync(_Submit.parse, body)
-
-
-def _args(query: Query) -> dict[str, Any]:
-    return parse_object(query.payload) if query.payload else {}
-
-
-def _number(args: Args, name: str) -> float:
-    """A number among the arguments that a clock can have, 0 when absent."""
-    value = args.get(name) or 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not FIRST_TIME <= value <= LAST_TIME:
-        raise InvalidRequest(f"{name!r} must be a number from {FIRST_TIME:.0f} to {LAST_TIME:.0f}")
-    return float(value)
-
-
-def _count(args: Args, name: str, least: int) -> int:
-    """A whole number among the arguments, that SQLite can hold; ``least`` when absent."""
-    value = args.get(name, least)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**62:
-        raise InvalidRequest(f"{name!r} must be a whole number, {least} or more")
-    return value
-
-
-def _text(args: Args, name: str) -> str | None:
-    value = args.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidRequest(f"{name!r} must be a string")
-    return value
 
 
 def _known(error: Exception, verb: str) -> WattleError:
