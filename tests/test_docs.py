@@ -26,6 +26,7 @@ from wattle.core.placement import NodeStatus
 from wattle.core.runtime import RuntimeOptions
 from wattle.gateway import agent as gateway_agent
 from wattle.gateway import duty, request, routes
+from wattle.gateway import logs as gateway_logs
 from wattle.peer import loop, presence
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
 from wattle.runtime import launching, output, spawner
@@ -322,7 +323,7 @@ def numbers() -> list[tuple[str, str]]:
         CoordinatorSettings.model_fields,
     )
     return [
-        ("api", f"`limit` ({routes.MAX_LOG // mib} MiB)"),
+        ("api", f"`limit` ({gateway_logs.MAX_LOG // mib} MiB)"),
         ("api", f"{routes.GRACE:g} s to appear"),
         ("api", f"answered at most {request.LATE:g} s after that ({gateway_agent.REQUEST_TIMEOUT:g} s after it came"),
         ("api", f"at most {long_polls.MAX_WAITING:,} requests that wait"),

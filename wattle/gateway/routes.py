@@ -5,7 +5,6 @@ Paths are what follows ``api/v1/``; ``<name>`` parts follow the grammar of names
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from difflib import get_close_matches
@@ -16,29 +15,22 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from wattle import __version__
-from wattle.bus.base import Reply
-from wattle.core.model import NodeInfo, RunStatus, TaskId, WorkerStatus
-from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from wattle.core.model import NodeInfo, RunStatus, WorkerStatus
+from wattle.errors import Conflict, InvalidRequest, NotFound
 from wattle.gateway.backend import Backend
+from wattle.gateway.logs import Logs
 from wattle.gateway.request import Answer, Handler, Method, Patience, Request, json_answer
 from wattle.gateway.submission import read_submission
 from wattle.names import as_name, check_name, new_run_id
 from wattle.peer.asking import parse_number, parse_object, parse_seconds
 from wattle.peer.presence import Presence
-from wattle.protocol.keys import STREAMS
 from wattle.protocol.messages import decode
 from wattle.protocol.records import PeerView, as_json, node_view, seconds
 from wattle.security.roles import Action
 from wattle.settings import GatewaySettings
 
-MAX_LOG = 1 << 20
-"""Bytes of a log in one answer, at most."""
-
 GRACE = 2.0
 """Seconds that a request which waits gives a run to appear: the put that makes it may still be on its way through another gateway."""
-
-LOOK_AGAIN = 2.0
-"""Seconds between looks at what is waited for, should the event that tells of it have been missed."""
 
 
 class Route(NamedTuple):
@@ -54,6 +46,7 @@ class Routes:
 
     def __init__(self, backend: Backend, presence: Presence, settings: GatewaySettings) -> None:
         self._backend, self._presence, self._settings = backend, presence, settings
+        self._logs = Logs(backend, presence, settings, self._find_worker)
         get, post, put, delete = Method.GET, Method.POST, Method.PUT, Method.DELETE
         read, run, define = Action.READ, Action.RUN, Action.DEFINE
         self.table: list[tuple[Method, str, Action, Handler]] = [
@@ -74,7 +67,7 @@ class Routes:
             (get, "runs/<run>/retry", run, self._retry),
             (get, "runs/<run>/workers", read, self._list_workers),
             (get, "runs/<run>/workers/<worker>", read, self._worker),
-            (get, "runs/<run>/workers/<worker>/logs/<stream>", read, self._log),
+            (get, "runs/<run>/workers/<worker>/logs/<stream>", read, self._logs.answer),
             (post, "prune", Action.PRUNE, self._prune),
             (get, "nodes", read, self._list_nodes),
             (get, "nodes/<node>", read, self._node),
@@ -286,73 +279,6 @@ class Routes:
         missing = NotFound(f"run {run!r} has no worker {worker!r}, or there is no such run", code="WORKER_NOT_FOUND")
         return await self._backend.owner("worker", {"run": run, "worker": worker}, missing, patience)
 
-    async def _log(self, request: Request) -> Answer:
-        request.only("offset", "limit", "attempt", "wait", "tail", "node")
-        stream = request.names["stream"]
-        if stream not in STREAMS:
-            raise InvalidRequest(f"a log is stdout or stderr, not {stream!r}")
-        limit = parse_number(request.parameters, "limit", MAX_LOG, 1, MAX_LOG)
-        wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
-        patience = self._backend.patience(wait)
-        place = {"limit": limit, "offset": parse_number(request.parameters, "offset", 0, 0, 2**62)}
-        if "tail" in request.parameters:
-            place["tail"] = parse_number(request.parameters, "tail", 0, 0, 2**62)
-        wanted = parse_number(request.parameters, "attempt", 0, 1, 10**9)
-        said = request.parameters.get("node")
-        if wanted and said is not None and self._presence.incarnation("runtime", check_name(said, "parameter node")):
-            # Who reads on says where the log is: a coordinator need not be asked again for every piece of it.
-            task = TaskId(request.names["run"], request.names["worker"], wanted)
-            reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, said)
-            if reply is not None:
-                return _log_answer(reply, task, said)
-        try:
-            worker = await self._with_attempt(request, patience)
-        except Unavailable:
-            # Nobody in sight knows the run; a node that has the log of this attempt needs nobody for that.
-            task = TaskId(request.names["run"], request.names["worker"], wanted)
-            reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience) if wanted else None
-            if reply is None:
-                raise
-            return _log_answer(reply, task)
-        numbers = [a["attempt"] for a in worker["attempts"]]
-        if not numbers and not wanted:
-            return _no_log_yet(worker)
-        attempt = wanted or numbers[-1]
-        if attempt not in numbers:
-            raise NotFound(
-                f"worker {worker['name']!r} has no attempt {attempt}; it has {numbers or 'none'}", code="LOG_NOT_FOUND"
-            )
-        node = next(a["node"] for a in worker["attempts"] if a["attempt"] == attempt)
-        return await self._read_log(
-            TaskId(worker["run"], worker["name"], attempt), stream, place, node, worker, patience
-        )
-
-    async def _with_attempt(self, request: Request, patience: Patience) -> Any:
-        """The worker, once it has an attempt, or after what the request waits."""
-
-        async def find() -> Any:
-            return await self._find_worker(request, patience)
-
-        worker = await find()
-        if _may_have_log(worker) or not patience.wait:
-            return worker
-        return await self._backend.ask_until(worker["run"], find, _may_have_log, wait=patience.wait, every=LOOK_AGAIN)
-
-    async def _read_log(
-        self, task: TaskId, stream: str, place: dict[str, int], node: str, worker: Any, patience: Patience
-    ) -> Answer:
-        reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, node)
-        if reply is not None:
-            return _log_answer(reply, task, node)
-        if not await self._backend.reaches(node):
-            raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
-        status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
-        if status in ("assigned", "accepted"):
-            return _no_log_yet(worker)
-        raise NotFound(
-            f"node {node!r} has no {stream} of {task}: its command was not started there", code="LOG_NOT_FOUND"
-        )
-
     # --- nodes --------------------------------------------------------------------------------------------------------
 
     async def _nodes(self) -> dict[str, Any]:
@@ -435,19 +361,3 @@ def _no_workflow(request: Request) -> NotFound:
     return NotFound(
         f"there is no workflow {request.names['workflow']!r}; wattle workflows lists them", code="WORKFLOW_NOT_FOUND"
     )
-
-
-def _may_have_log(worker: Any) -> bool:
-    return bool(worker["attempts"]) or worker["completed_at"] is not None
-
-
-def _log_answer(reply: Reply, task: TaskId, node: str | None = None) -> Answer:
-    """What a node answered about its log; without ``node`` nobody knows which one that was."""
-    about = {"attempt": task.attempt, **({"node": node} if node else {}), **json.loads(reply.attachment or b"{}")}
-    return Answer(reply.payload, to_json(about))
-
-
-def _no_log_yet(worker: Any) -> Answer:
-    """The empty log of a worker that has not been started; ``running`` says whether one may still come."""
-    about = {"attempt": 0, "node": None, "offset": 0, "next": 0, "size": 0, "running": worker["completed_at"] is None}
-    return Answer(b"", to_json(about))
