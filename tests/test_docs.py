@@ -29,7 +29,7 @@ from wattle.gateway import duty, request, routes
 from wattle.gateway import logs as gateway_logs
 from wattle.peer import loop, presence
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
-from wattle.runtime import launching, output, spawner
+from wattle.runtime import launching, outcomes, output
 from wattle.settings.agents import KINDS, AgentSettings, CoordinatorSettings, GatewaySettings
 from wattle.store import base, copies
 
@@ -331,7 +331,7 @@ def numbers() -> list[tuple[str, str]]:
         ("architecture", f"a process start up to {loop.LINGER * 1e3:g} ms"),
         ("architecture", f"busy node has done up to {coordinator_agent.COLLECTED * 1e3:g} ms"),
         ("architecture", f"asked every {coordinator_agent.FEED_CHECK:g} s"),
-        ("architecture", f"told up to {spawner._LINGER * 1e3:g} ms late"),
+        ("architecture", f"told up to {outcomes.LINGER * 1e3:g} ms late"),
         ("architecture", f"{line * 1e3:g} ms of work by the node's running mean ({lineup.LINE_MOST} tasks at most)"),
         ("architecture", f"up to {ahead.AHEAD_MOST} to a node"),
         ("architecture", f"each further one {duty.TURN:g} s later"),

@@ -178,9 +178,9 @@ def _spawner() -> None:
     from wattle.runtime.spawner import _Spawner, main
 
     def flushed(self: Any) -> Iterator[str]:
-        if any(_is_of_worker(record[0]) for record in self.started):
+        if any(_is_of_worker(record[0]) for record in self.outcomes.started):
             yield "spawned"
-        if any(_is_of_worker(record[0]) for record in self.exited):
+        if any(_is_of_worker(record[0]) for record in self.outcomes.exited):
             yield "exited"
 
     before(_Spawner, "flush", flushed, Trap(Path(sys.argv[1])))

@@ -198,7 +198,10 @@ def test_it_imports_nothing_but_the_standard_library_and_its_neighbours() -> Non
     code += "; print([m for m in sys.modules if 'site-packages' in str(getattr(sys.modules[m], '__file__', ''))])"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     modules, foreign = done.stdout.splitlines()
-    neighbours = {f"wattle.runtime.{name}" for name in ("channel", "exits", "launch", "procfs", "spawner", "waiting")}
+    neighbours = {
+        f"wattle.runtime.{name}"
+        for name in ("channel", "children", "launch", "outcomes", "procfs", "spawner", "waiting")
+    }
     assert set(modules.split()) == {"wattle", "wattle.runtime", *neighbours}
     assert foreign == "[]"
 

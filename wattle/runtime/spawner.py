@@ -1,9 +1,9 @@
 """The spawner: a small process that starts tasks, outlives the runtime, and keeps exit statuses until they are acknowledged.
 
 ``main FOLDER [--linger SECONDS] [--grace SECONDS]``, started by wattle/runtime/processes.py without site packages: it imports the
-standard library and its neighbours channel, exits, launch, procfs and waiting, with the first confined task confined and cgroups, and
-nothing else. It prints ``ready`` once
-``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a newer connection replaces an older one.
+standard library and its neighbours channel, children, launch, outcomes, procfs and waiting, with the first confined task confined and
+cgroups, and nothing else. It prints ``ready`` once ``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a
+newer connection replaces an older one.
 
 Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
 
@@ -19,7 +19,8 @@ exits with status 0 and nobody has told it to end. Asked for again with null, on
 it goes on waiting as it did. ``confined`` is null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
-here by itself, are told at most ``_LINGER`` seconds later, all others at once. All but starts are kept until they are acknowledged::
+here by itself, are told at most ``LINGER`` seconds (outcomes.py) later, all others at once. All but starts are kept until they are
+acknowledged::
 
     {"held": {"version": 5, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
@@ -53,38 +54,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from wattle.runtime.channel import VERSION, Connection, listen
-from wattle.runtime.exits import load_exits, save_exits
-from wattle.runtime.launch import disk_full, explain, start
-from wattle.runtime.procfs import children, has_children, kill_group, kill_left_behind, task_of
-from wattle.runtime.waiting import Waiting
+from wattle.runtime.children import SWEEP, Children, check_request
+from wattle.runtime.outcomes import Outcomes
+from wattle.runtime.procfs import has_children, kill_left_behind
 
 if TYPE_CHECKING:
-    from wattle.runtime.cgroups import Group
-    from wattle.runtime.confined import Confined
+    pass
 
 _FIRST_LINGER = 10.0  # seconds
-_ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 _SPAWNS_PER_TURN = 16  # so that exits do not wait for the end of a large batch
-_LINGER = 0.01  # seconds; the runtime has nothing to do about what waits so long to be told
-_SWEEP = (
-    0.01  # seconds between two looks at adopted processes, at least: with many short tasks it would cost more than they
-)
 _SIGNALS = signal.valid_signals()
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-class _Task:
-    """A running task, by its first process, which leads its group."""
-
-    __slots__ = ("at", "confined", "id", "pid", "signalled", "stopped")
-
-    def __init__(self, id: str, pid: int, at: float, confined: Confined | None) -> None:
-        self.id = id
-        self.pid = pid
-        self.at = at
-        self.confined = confined
-        self.signalled = False
-        self.stopped = False
 
 
 class _Spawner:
@@ -95,25 +75,9 @@ class _Spawner:
         self.linger_then = linger
         self.linger = max(linger, _FIRST_LINGER)  # until the first connection: whoever started this needs a moment
         self.grace = grace
-        self.tasks: dict[str, _Task] = {}
-        self.leaders: dict[int, _Task] = {}
-        self.exits = load_exits(f"{folder}/exits.json")
-        self.on_disk = set(self.exits)
+        self.outcomes = Outcomes(f"{folder}/exits.json", _log)
+        self.children = Children(folder, self.outcomes)
         self.pending: deque[tuple[str, list[Any]]] = deque()
-        self.waiting: Waiting[str, list[Any]] = Waiting()
-        self.unfulfilled: dict[
-            str, list[Any]
-        ] = {}  # those that failed to start, and [id] of those skipped; not acknowledged yet
-        self.started: list[list[Any]] = []
-        self.failed: list[list[Any]] = []
-        self.skipped: list[str] = []
-        self.exited: list[list[Any]] = []
-        self.tell_at: float | None = None  # when what happened is to be told, by the monotonic clock
-        self.leaving: list[Group] = []  # control groups of ended tasks that are not gone yet
-        self.swept_at = 0.0
-        self.sweep_due = False
-        self.moved = False  # into some task's folder
-        self.environ = dict(os.environ)
         self.connection: Connection | None = None
         self.die_with_runtime = False
         self.asked_to_stop = False
@@ -133,13 +97,13 @@ class _Spawner:
             if self.asked_to_stop:
                 self.stop_all()
             self.work()
-            self.reap()
-            if self.sweep_due and time.monotonic() >= self.swept_at + _SWEEP:
-                self.sweep()
+            self.children.reap()
+            if self.children.sweep_due and time.monotonic() >= self.children.swept_at + SWEEP:
+                self.children.sweep()
             self.flush()
-            if self.moved:
+            if self.children.moved:
                 os.chdir("/")  # a task's folder must not stay in use
-                self.moved = False
+                self.children.moved = False
         self.end()
 
     def timeout(self) -> float | None:
@@ -147,18 +111,18 @@ class _Spawner:
             return 0
         if self.kill_at is not None:
             return 0.05  # while everything ends, adopted processes and the clock are looked at again and again
-        moments = [self.tell_at] if self.tell_at is not None else []
+        moments = [self.outcomes.tell_at] if self.outcomes.tell_at is not None else []
         if self.idle_since is not None:
             moments.append(self.idle_since + self.linger)
-        if self.sweep_due:
-            moments.append(self.swept_at + _SWEEP)
+        if self.children.sweep_due:
+            moments.append(self.children.swept_at + SWEEP)
         return max(min(moments) - time.monotonic(), 0) if moments else None
 
     def finished(self) -> bool:
         now = time.monotonic()
         if self.kill_at is not None:
             return self.stopped(now)
-        if self.connection is not None or self.tasks or self.pending or self.sweep_due:
+        if self.connection is not None or self.children.tasks or self.pending or self.children.sweep_due:
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = now
@@ -167,26 +131,19 @@ class _Spawner:
     def stopped(self, now: float) -> bool:
         assert self.kill_at is not None
         if now >= self.kill_at:
-            for task in self.tasks.values():
-                kill_group(task.pid, signal.SIGKILL)
-        if not self.tasks:
-            self.sweep()
+            self.children.kill_all()
+        if not self.children.tasks:
+            self.children.sweep()
         return not has_children() or now >= self.kill_at + self.grace  # one in an uninterruptible wait survives SIGKILL
 
     def end(self) -> None:
         if self.connection is not None:
             self.connection.sock.settimeout(1.0)
             self.connection.send()
-        self.save(list(self.exits.values()))
+        self.outcomes.save(list(self.outcomes.exits.values()))
         _end_groups(self.folder)
         with suppress(FileNotFoundError):
             os.unlink(f"{self.folder}/spawner.sock")
-
-    def save(self, exits: list[list[Any]]) -> None:
-        try:
-            save_exits(f"{self.folder}/exits.json", exits)
-        except OSError as error:
-            _log(f"unacknowledged exits cannot be kept: {error}")
 
     # --- the connection -------------------------------------------------------------------------------------------------
 
@@ -232,9 +189,9 @@ class _Spawner:
         if "open" in message:
             self.open(connection, **message["open"])
         for id in message.get("ack", ()):
-            self.forget(id)
+            self.outcomes.forget(id)
         for request in message.get("spawn", ()):
-            _check_request(*request)
+            check_request(*request)
             self.pending.append(("spawn", request))
         for id, number in message.get("kill", ()):
             if number not in _SIGNALS:
@@ -247,30 +204,21 @@ class _Spawner:
     def open(self, connection: Connection, environ: dict[str, str], die_with_runtime: bool) -> None:
         while self.pending:  # of the connection before
             self.work()
-        self.environ = dict(environ)
+        self.children.environ = dict(environ)
         self.die_with_runtime = die_with_runtime
-        running = [[task.id, task.pid, task.at] for task in self.tasks.values()]
-        held = {"version": VERSION, "pid": os.getpid(), "running": running, "lines": self.waiting.lines()}
-        failed = [record for record in self.unfulfilled.values() if len(record) > 1]
-        skipped = [id for id, record in self.unfulfilled.items() if len(record) == 1]
-        connection.tell({"held": {**held, "failed": failed, "skipped": skipped, "exited": list(self.exits.values())}})
+        running = [[task.id, task.pid, task.at] for task in self.children.tasks.values()]
+        held = {"version": VERSION, "pid": os.getpid(), "running": running, "lines": self.children.waiting.lines()}
+        connection.tell({"held": {**held, **self.outcomes.kept()}})
         connection.opened = True
-
-    def forget(self, id: str) -> None:
-        self.exits.pop(id, None)
-        self.unfulfilled.pop(id, None)
-        if id in self.on_disk:
-            self.on_disk.discard(id)
-            if not self.on_disk:
-                self.save([])
 
     def flush(self) -> None:
         """Tell the runtime what happened, when it is time; when there is none, the answer to the next ``open`` will."""
         connection = self.connection
-        if self.tell_at is not None and (connection is None or time.monotonic() >= self.tell_at):
+        tell_at = self.outcomes.tell_at
+        if tell_at is not None and (connection is None or time.monotonic() >= tell_at):
+            news = self.outcomes.news()
             if connection is not None and connection.opened:
-                connection.tell({name: getattr(self, name) for name in ("started", "failed", "skipped", "exited")})
-            self.started, self.failed, self.skipped, self.exited, self.tell_at = [], [], [], [], None
+                connection.tell(news)
         if connection is None:
             return
         if not connection.send():
@@ -281,11 +229,6 @@ class _Spawner:
         if key.events != events:
             self.selector.modify(connection.sock, events, key.data)
 
-    def tell(self, within: float) -> None:
-        """Have what happened told after so many seconds at the latest."""
-        at = time.monotonic() + within
-        self.tell_at = at if self.tell_at is None else min(self.tell_at, at)
-
     # --- starting and stopping --------------------------------------------------------------------------------------------
 
     def work(self) -> None:
@@ -293,114 +236,16 @@ class _Spawner:
         starts = 0
         while self.pending and starts < _SPAWNS_PER_TURN:
             action, request = self.pending.popleft()
-            id = request[0]
             if action == "spawn":
-                starts += self.ask(*request)
-            elif id in self.waiting:
-                self.skip(self.waiting.drop(id))
-            elif action == "kill" and id in self.tasks:
-                self.tasks[id].signalled = True
-                kill_group(self.tasks[id].pid, request[1])
-
-    def ask(self, id: str, *request: Any) -> bool:
-        """Start a task, or have it wait; whether it was started."""
-        *what, after, on_success = request
-        if id in self.unfulfilled:
-            self.tell_unfulfilled(self.unfulfilled[id])
-            return False
-        known = id in self.tasks or id in self.exits
-        if after is not None and not known and (id in self.waiting or after in self.tasks or after in self.waiting):
-            self.waiting.add(id, [id, *what], after, on_success=on_success)
-            return False
-        if on_success and not known and not _well(self.exits.get(after)):
-            self.skip([id])
-            return False
-        self.waiting.detach(id)
-        self.spawn(id, *what)
-        return True
-
-    def follow(self, ended: str, *, well: bool) -> bool:
-        """Start what waits for a task's end; whether there was any."""
-        following, skipped = self.waiting.ended(ended, well=well)
-        self.skip(skipped)
-        if following is not None:
-            if not os.path.isdir(following[3]):  # what went before may have removed it
-                with suppress(OSError):  # the start fails as well, and says why
-                    os.makedirs(following[3])
-            self.spawn(*following)
-        return following is not None
-
-    def skip(self, ids: list[str]) -> None:
-        """Have it told that tasks which waited do not start."""
-        for id in ids:
-            self.tell_unfulfilled([id])
-
-    def fail(self, id: str, problem: str, disk_full: bool = False) -> None:
-        """Have it told that a task cannot be started."""
-        self.tell_unfulfilled([id, problem[:_ERROR_MAX], disk_full])
-        self.follow(id, well=False)
-
-    def tell_unfulfilled(self, record: list[Any]) -> None:
-        """Have a failure to start told, or, by a record of an id only, that one is not started; it is kept until acknowledged."""
-        self.unfulfilled[record[0]] = record
-        if len(record) > 1:
-            self.failed.append(record)
-        else:
-            self.skipped.append(record[0])
-        self.tell(0)
-
-    def spawn(
-        self,
-        id: str,
-        argv: list[str],
-        env: dict[str, str],
-        cwd: str,
-        stdout: str,
-        stderr: str,
-        how: dict[str, Any] | None,
-    ) -> None:
-        task = self.tasks.get(id)
-        if task is not None:
-            self.started.append([id, task.pid, task.at])
-            self.tell(_LINGER)
-            return
-        if id in self.exits:
-            self.exited.append(self.exits[id])
-            self.tell(0)
-            return
-        if self.kill_at is not None:
-            self.fail(id, "the spawner is being stopped and starts nothing any more")
-            return
-        at = time.time()
-        self.moved = True
-        confined = None
-        try:
-            if how is None:
-                env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
-                pid = start(argv, env, cwd, stdout, stderr)
+                starts += self.children.ask(*request)
             else:
-                confined = _confined(how)
-                env = {**confined.environ(self.environ), **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
-                pid = confined.start(self.folder, argv, env, cwd, stdout, stderr)
-        except (OSError, ValueError, TypeError) as error:
-            problem = confined.problem if confined is not None else ""
-            self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
-            return
-        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined)
-        self.started.append([id, pid, at])
-        self.tell(_LINGER)
+                self.children.end(*request)
 
     def stop_all(self) -> None:
         """Have every task end: SIGTERM now, SIGKILL after the grace."""
-        if self.kill_at is not None:
-            return
-        self.kill_at = time.monotonic() + self.grace
-        self.skip(self.waiting.tasks())
-        self.waiting.clear()
-        for task in self.tasks.values():
-            task.stopped = True
-            kill_group(task.pid, signal.SIGTERM)
-            kill_group(task.pid, signal.SIGCONT)
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + self.grace
+            self.children.stop_all()
 
     def on_term(self) -> None:
         self.asked_to_stop = True
@@ -408,86 +253,6 @@ class _Spawner:
     def drain_wakeups(self) -> None:
         with suppress(BlockingIOError):
             self.wakeup.recv(4096)
-
-    # --- ends -----------------------------------------------------------------------------------------------------------
-
-    def reap(self) -> None:
-        """Take note of every process that has ended, tasks and adopted ones alike."""
-        ended = False
-        while (pid := _zombie()) is not None:
-            ended = True
-            task = self.leaders.pop(pid, None)
-            if task is None:
-                os.waitpid(pid, 0)
-                continue
-            kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
-            _, status, usage = os.wait4(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            how = [code, None] if code >= 0 else [None, -code]
-            cpu = usage.ru_utime + usage.ru_stime
-            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
-            record += [task.stopped, task.signalled, task.pid, task.at, ""]
-            if task.confined is not None:
-                self.leave(task.confined, record)
-            del self.tasks[task.id]
-            self.exits[task.id] = record
-            self.exited.append(record)
-            self.tell(_LINGER if self.follow(task.id, well=_well(record)) else 0)
-        if ended:
-            self.sweep_due = True
-
-    def leave(self, confined: Confined, record: list[Any]) -> None:
-        """A confined task has ended: say in its record what is known of why, and end its group."""
-        record[1:3], record[10] = confined.ended(record[1], record[2], told=record[6] or record[7])
-        if confined.group is not None and not confined.group.end():
-            self.leaving.append(confined.group)
-
-    def sweep(self) -> None:
-        """Kill adopted processes that belong to no running task.
-
-        One that names none (its environment is unreadable or wiped) might belong to any, so it goes when none runs. A process whose
-        parent is just dying is adopted only then; its parent's end is noticed here as well and brings the next sweep.
-        """
-        self.leaving = [group for group in self.leaving if not group.end()]
-        self.sweep_due, self.swept_at = bool(self.leaving), time.monotonic()
-        for pid in children():
-            if pid in self.leaders:
-                continue
-            owner = task_of(pid)
-            may_stay = owner in self.tasks if owner else bool(self.tasks)
-            if not may_stay:
-                with suppress(PermissionError):  # one that has changed its user
-                    os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
-
-
-def _well(exit: list[Any] | None) -> bool:
-    """Whether a task has ended with status 0 by itself."""
-    return exit is not None and exit[1] == 0 and not any(exit[6:8])
-
-
-def _check_request(
-    id: str,
-    argv: list[str],
-    env: dict[str, str],
-    cwd: str,
-    stdout: str,
-    stderr: str,
-    how: dict[str, Any] | None,
-    after: str | None,
-    on_success: bool,
-) -> None:
-    """Raises TypeError for a spawn request whose parts are not what they have to be."""
-    texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
-    if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
-        raise TypeError("a spawn request is not made of texts")
-    if how is not None:
-        _confined(how)
-
-
-def _confined(how: dict[str, Any]) -> Confined:
-    from wattle.runtime.confined import Confined  # few have such tasks, and all start this program
-
-    return Confined(**how)
 
 
 def _end_groups(folder: str) -> None:
@@ -498,15 +263,6 @@ def _end_groups(folder: str) -> None:
         left = end_left_behind(folder)
         if left:
             _log(f"control groups of tasks cannot be removed: {left}")
-
-
-def _zombie() -> int | None:
-    """A child that has ended and is not reaped yet."""
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return None if found is None else found.si_pid
 
 
 def _wake_on_signals(on_term: Any) -> socket.socket:

@@ -1,0 +1,248 @@
+"""The spawner's children: tasks are started, or wait for others, and are reaped; so are processes that it has adopted.
+
+Standard library only: the spawner imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from wattle.runtime.launch import disk_full, explain, start
+from wattle.runtime.outcomes import LINGER, Outcomes
+from wattle.runtime.procfs import children, kill_group, task_of
+from wattle.runtime.waiting import Waiting
+
+if TYPE_CHECKING:
+    from wattle.runtime.cgroups import Group
+    from wattle.runtime.confined import Confined
+
+SWEEP = (
+    0.01  # seconds between two looks at adopted processes, at least: with many short tasks it would cost more than they
+)
+_ERROR_MAX = 2000  # characters: a command's name may be a megabyte
+
+
+class _Task:
+    """A running task, by its first process, which leads its group."""
+
+    __slots__ = ("at", "confined", "id", "pid", "signalled", "stopped")
+
+    def __init__(self, id: str, pid: int, at: float, confined: Confined | None) -> None:
+        self.id = id
+        self.pid = pid
+        self.at = at
+        self.confined = confined
+        self.signalled = False
+        self.stopped = False
+
+
+class Children:
+    """See the module's docstring. ``environ`` is the base of every task's environment."""
+
+    def __init__(self, folder: str, outcomes: Outcomes) -> None:
+        self.folder = folder
+        self.outcomes = outcomes
+        self.environ = dict(os.environ)
+        self.tasks: dict[str, _Task] = {}
+        self.leaders: dict[int, _Task] = {}
+        self.waiting: Waiting[str, list[Any]] = Waiting()
+        self.leaving: list[Group] = []  # control groups of ended tasks that are not gone yet
+        self.swept_at = 0.0
+        self.sweep_due = False
+        self.moved = False  # into some task's folder
+        self.stopping = False
+
+    def ask(self, id: str, *request: Any) -> bool:
+        """Start a task, or have it wait; whether it was started."""
+        *what, after, on_success = request
+        if id in self.outcomes.unfulfilled:
+            self.outcomes.tell_unfulfilled(self.outcomes.unfulfilled[id])
+            return False
+        known = id in self.tasks or id in self.outcomes.exits
+        if after is not None and not known and (id in self.waiting or after in self.tasks or after in self.waiting):
+            self.waiting.add(id, [id, *what], after, on_success=on_success)
+            return False
+        if on_success and not known and not _well(self.outcomes.exits.get(after)):
+            self.skip([id])
+            return False
+        self.waiting.detach(id)
+        self.spawn(id, *what)
+        return True
+
+    def follow(self, ended: str, *, well: bool) -> bool:
+        """Start what waits for a task's end; whether there was any."""
+        following, skipped = self.waiting.ended(ended, well=well)
+        self.skip(skipped)
+        if following is not None:
+            if not os.path.isdir(following[3]):  # what went before may have removed it
+                with suppress(OSError):  # the start fails as well, and says why
+                    os.makedirs(following[3])
+            self.spawn(*following)
+        return following is not None
+
+    def end(self, id: str, number: int | None = None) -> None:
+        """A task that waits is not started; one that runs is sent the signal, if there is one."""
+        if id in self.waiting:
+            self.skip(self.waiting.drop(id))
+        elif number is not None and id in self.tasks:
+            self.tasks[id].signalled = True
+            kill_group(self.tasks[id].pid, number)
+
+    def skip(self, ids: list[str]) -> None:
+        """Have it told that tasks which waited do not start."""
+        for id in ids:
+            self.outcomes.tell_unfulfilled([id])
+
+    def fail(self, id: str, problem: str, disk_full: bool = False) -> None:
+        """Have it told that a task cannot be started."""
+        self.outcomes.tell_unfulfilled([id, problem[:_ERROR_MAX], disk_full])
+        self.follow(id, well=False)
+
+    def spawn(
+        self,
+        id: str,
+        argv: list[str],
+        env: dict[str, str],
+        cwd: str,
+        stdout: str,
+        stderr: str,
+        how: dict[str, Any] | None,
+    ) -> None:
+        task = self.tasks.get(id)
+        if task is not None:
+            self.outcomes.started.append([id, task.pid, task.at])
+            self.outcomes.tell(LINGER)
+            return
+        if id in self.outcomes.exits:
+            self.outcomes.exited.append(self.outcomes.exits[id])
+            self.outcomes.tell(0)
+            return
+        if self.stopping:
+            self.fail(id, "the spawner is being stopped and starts nothing any more")
+            return
+        at = time.time()
+        self.moved = True
+        confined = None
+        try:
+            if how is None:
+                env = {**self.environ, **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
+                pid = start(argv, env, cwd, stdout, stderr)
+            else:
+                confined = _confined(how)
+                env = {**confined.environ(self.environ), **env, "WATTLE_TASK": id, "WATTLE_SPAWNER": self.folder}
+                pid = confined.start(self.folder, argv, env, cwd, stdout, stderr)
+        except (OSError, ValueError, TypeError) as error:
+            problem = confined.problem if confined is not None else ""
+            self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
+            return
+        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined)
+        self.outcomes.started.append([id, pid, at])
+        self.outcomes.tell(LINGER)
+
+    def stop_all(self) -> None:
+        """Have every task end, with SIGTERM, and no other start."""
+        self.stopping = True
+        self.skip(self.waiting.tasks())
+        self.waiting.clear()
+        for task in self.tasks.values():
+            task.stopped = True
+            kill_group(task.pid, signal.SIGTERM)
+            kill_group(task.pid, signal.SIGCONT)
+
+    def kill_all(self) -> None:
+        """Kill what has not ended with SIGTERM."""
+        for task in self.tasks.values():
+            kill_group(task.pid, signal.SIGKILL)
+
+    # --- ends -----------------------------------------------------------------------------------------------------------
+
+    def reap(self) -> None:
+        """Take note of every process that has ended, tasks and adopted ones alike."""
+        ended = False
+        while (pid := _zombie()) is not None:
+            ended = True
+            task = self.leaders.pop(pid, None)
+            if task is None:
+                os.waitpid(pid, 0)
+                continue
+            kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
+            _, status, usage = os.wait4(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            how = [code, None] if code >= 0 else [None, -code]
+            cpu = usage.ru_utime + usage.ru_stime
+            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
+            record += [task.stopped, task.signalled, task.pid, task.at, ""]
+            if task.confined is not None:
+                self.leave(task.confined, record)
+            del self.tasks[task.id]
+            self.outcomes.exits[task.id] = record
+            self.outcomes.exited.append(record)
+            self.outcomes.tell(LINGER if self.follow(task.id, well=_well(record)) else 0)
+        if ended:
+            self.sweep_due = True
+
+    def leave(self, confined: Confined, record: list[Any]) -> None:
+        """A confined task has ended: say in its record what is known of why, and end its group."""
+        record[1:3], record[10] = confined.ended(record[1], record[2], told=record[6] or record[7])
+        if confined.group is not None and not confined.group.end():
+            self.leaving.append(confined.group)
+
+    def sweep(self) -> None:
+        """Kill adopted processes that belong to no running task.
+
+        One that names none (its environment is unreadable or wiped) might belong to any, so it goes when none runs. A process whose
+        parent is just dying is adopted only then; its parent's end is noticed here as well and brings the next sweep.
+        """
+        self.leaving = [group for group in self.leaving if not group.end()]
+        self.sweep_due, self.swept_at = bool(self.leaving), time.monotonic()
+        for pid in children():
+            if pid in self.leaders:
+                continue
+            owner = task_of(pid)
+            may_stay = owner in self.tasks if owner else bool(self.tasks)
+            if not may_stay:
+                with suppress(PermissionError):  # one that has changed its user
+                    os.kill(pid, signal.SIGKILL)  # our child and not reaped: the number is its own
+
+
+def _well(exit: list[Any] | None) -> bool:
+    """Whether a task has ended with status 0 by itself."""
+    return exit is not None and exit[1] == 0 and not any(exit[6:8])
+
+
+def check_request(
+    id: str,
+    argv: list[str],
+    env: dict[str, str],
+    cwd: str,
+    stdout: str,
+    stderr: str,
+    how: dict[str, Any] | None,
+    after: str | None,
+    on_success: bool,
+) -> None:
+    """Raises TypeError for a spawn request whose parts are not what they have to be."""
+    texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
+    if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError("a spawn request is not made of texts")
+    if how is not None:
+        _confined(how)
+
+
+def _confined(how: dict[str, Any]) -> Confined:
+    from wattle.runtime.confined import Confined  # few have such tasks, and all start this program
+
+    return Confined(**how)
+
+
+def _zombie() -> int | None:
+    """A child that has ended and is not reaped yet."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
