@@ -28,8 +28,8 @@ PARTS = {
     "messages encoded and decoded": ("wattle.protocol.messages:encode", "wattle.protocol.messages:decode"),
     "puts": ("wattle.bus.zenoh:ZenohBus.put",),
     "lanes from zenoh": ("wattle.bus.lanes:Lane._drain",),
-    "commands laid out": ("wattle.runtime.agent:RuntimeAgent._lay_out",),
-    "folders made": ("wattle.runtime.agent:RuntimeAgent._make_folders",),
+    "commands laid out": ("wattle.runtime.spawning:Spawning.lay_out",),
+    "folders made": ("wattle.runtime.spawning:Spawning._make_folders",),
     "spawner's messages": ("wattle.runtime.processes:Processes._events", "wattle.runtime.processes:Processes.spawn"),
     "commit, and the rest of a step": (
         "wattle.coordinator.agent:CoordinatorAgent._step",

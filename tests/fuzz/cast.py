@@ -17,6 +17,7 @@ from wattle.core.model import Assignment, TaskId, Usage
 from wattle.errors import InvalidRequest
 from wattle.peer.loop import wall_clock
 from wattle.runtime import agent as runtime
+from wattle.runtime import spawning, staging
 from wattle.runtime.launching import Starting
 from wattle.runtime.layout import Folders, Layout, layout
 from wattle.runtime.process_events import Exited, Held, ProcessEvent, SpawnRequest, Started
@@ -79,7 +80,11 @@ def _within(assignment: Assignment, folders: Folders) -> Layout:
 @contextmanager
 def no_processes() -> Iterator[None]:
     """Runtimes made in this block start nothing and make no folder outside their own."""
-    with mock.patch.object(runtime, "open_processes", _open), mock.patch.object(runtime, "layout", _within):
+    with (
+        mock.patch.object(runtime, "open_processes", _open),
+        mock.patch.object(spawning, "layout", _within),
+        mock.patch.object(staging, "layout", _within),
+    ):
         yield
 
 

@@ -99,7 +99,8 @@ def _runtime(trap: Trap) -> None:
     from wattle.core.states import Phase
     from wattle.protocol.messages import AssignBatch, decode
     from wattle.runtime import launching
-    from wattle.runtime.agent import RuntimeAgent
+    from wattle.runtime.commands import Commands
+    from wattle.runtime.staging import Staging
     from wattle.runtime.transfer import _Part
     from wattle.store.runtime import RuntimeStore
 
@@ -124,9 +125,9 @@ def _runtime(trap: Trap) -> None:
                 case do.Append(fact) if fact.worker == WORKER:
                     yield "started" if fact.kind is FactKind.STARTED else "finished"
 
-    before(RuntimeAgent, "_take_command", told, trap)
-    before(RuntimeAgent, "_prepare", of_worker("preparing"), trap)
-    before(RuntimeAgent, "_collect", of_worker("collecting"), trap)
+    before(Commands, "_take", told, trap)
+    before(Staging, "_prepare", of_worker("preparing"), trap)
+    before(Staging, "_collect", of_worker("collecting"), trap)
     before(_Part, "append", lambda part, data: ["fetching"] if part.offset else [], trap)
     _after_commits(RuntimeStore, saved, trap)
     launching._BOOT = _SPAWNER
