@@ -13,67 +13,20 @@ from typing import Any
 import pytest
 import trio
 
-from tests.bus.networks import Inbox
-from wattle.bus.base import Reply, Sample
-from wattle.bus.memory import MemoryNetwork
-from wattle.core.model import Assignment, Fact, FactKind, Input, TaskStatus
+from tests.runtime.node import KEYS, Node
+from wattle.core.model import Assignment, FactKind, Input, TaskStatus
 from wattle.document.compile import compile_document
 from wattle.document.load import load_value
 from wattle.errors import InvalidDocument
-from wattle.protocol.keys import Keys
-from wattle.protocol.messages import AssignBatch, CancelBatch, FeedPage, TaskAnswers, TaskRef, decode, encode
-from wattle.runtime.agent import RuntimeAgent
-from wattle.settings import RuntimeSettings
-from wattle.store.runtime import RuntimeStore
-
-KEYS = Keys()
-
-
-class Node:
-    """A runtime, and an intruder on its bus who has recorded what was sent."""
-
-    def __init__(self, folder: Path) -> None:
-        network = MemoryNetwork()
-        self.folder = folder
-        self.bus, self.store = network.bus("node"), RuntimeStore(folder / "runtime.db")
-        settings = RuntimeSettings.build({"data": folder, "name": "node", "slots": 2, "die_with_runtime": True})
-        self.agent = RuntimeAgent("node", settings, self.bus, self.store)
-        self.other, self.facts = network.bus("other"), Inbox()
-        self.other.subscribe(KEYS.feed("node"), self._hear)
-
-    def _hear(self, sample: Sample) -> None:
-        for entry in decode(FeedPage, sample.payload).entries:
-            for fact in entry.facts:
-                self.facts(fact)
-
-    async def command(self, verb: str, payload: bytes) -> Reply:
-        (reply,) = await self.other.get(KEYS.cmd("node", verb), payload, timeout=20)
-        return reply
-
-    async def codes(self, verb: str, payload: bytes) -> list[str]:
-        """What the node says to each task of a command."""
-        reply = await self.command(verb, payload)
-        assert reply.ok
-        return [answer.code for answer in decode(TaskAnswers, reply.payload).tasks]
-
-    async def end(self, worker: str) -> Fact:
-        """How a worker's task ended, once it has."""
-
-        def ends(facts: Any) -> list[Fact]:
-            return [fact for fact in facts if fact.kind is FactKind.FINISHED and fact.worker == worker]
-
-        await self.facts.until(lambda facts: bool(ends(facts)))
-        return ends(self.facts)[0]
+from wattle.protocol.messages import AssignBatch, CancelBatch, TaskRef, encode
 
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    """Whoever else is on its bus is an intruder, who has recorded what was sent."""
     made = Node(tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(made.agent.run)
+    async with made.running():
         yield made
-        nursery.cancel_scope.cancel()
-    made.store.close()
 
 
 def task(worker: str = "a", *, epoch: int = 1, run: str = "r", **more: Any) -> Assignment:

@@ -14,22 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bus.networks import Inbox
+from tests.runtime.node import KEYS, Node
 from wattle.bus.base import Sample
-from wattle.bus.memory import MemoryNetwork
-from wattle.core.model import Assignment, Fact, FactKind, TaskStatus
+from wattle.core.model import Assignment, Fact, TaskStatus
 from wattle.document.compile import compile_document
 from wattle.document.load import load_value
 from wattle.errors import InvalidDocument, InvalidRequest, SettingsError
-from wattle.protocol.keys import Keys
-from wattle.protocol.messages import AssignBatch, FeedPage, encode
-from wattle.protocol.messages import decode as decode_message
-from wattle.runtime.agent import RuntimeAgent
 from wattle.runtime.masking import Mask
 from wattle.runtime.secrets import Secrets
-from wattle.settings import RuntimeSettings
-from wattle.store.runtime import RuntimeStore
 
-KEYS = Keys()
 VALUE = "correct horse battery"
 
 
@@ -168,41 +161,24 @@ def test_values_that_overlap_are_blanked_as_one() -> None:
 # --- a node ----------------------------------------------------------------------------------------------------------------
 
 
-class Node:
-    """A runtime with secrets on a bus in memory, with real processes, and somebody who listens to everything."""
+class Exposed(Node):
+    """A node with secrets, and somebody who listens to everything."""
 
     def __init__(self, folder: Path) -> None:
-        network = MemoryNetwork()
-        self.folder = folder
-        self.bus, self.store = network.bus("node"), RuntimeStore(folder / "runtime.db")
         self.file = secrets_file(folder, f'db = "{VALUE}"\n')
-        given_ = {"data": folder, "name": "node", "slots": 2, "die_with_runtime": True, "secrets_file": self.file}
-        self.agent = RuntimeAgent("node", RuntimeSettings.build(given_), self.bus, self.store)
-        self.other, self.pages, self.heard = network.bus("other"), Inbox(), bytearray()
-        self.live = Inbox()
-        self.other.subscribe("wattle/**", self._hear)
+        super().__init__(folder, secrets_file=self.file)
+        self.heard, self.live = bytearray(), Inbox()
+        self.other.subscribe("wattle/**", self._overhear)
 
-    def _hear(self, sample: Sample) -> None:
+    def _overhear(self, sample: Sample) -> None:
         self.heard += (sample.payload or b"") + (sample.attachment or b"")
-        if sample.key == KEYS.feed("node"):
-            self.pages(decode_message(FeedPage, sample.payload))
-        elif sample.key.startswith(f"{KEYS.root}/log/"):
+        if sample.key.startswith(f"{KEYS.root}/log/"):
             self.live(sample)
 
     async def run(self, worker: str, script: str, secrets: dict[str, str]) -> Fact:
         """How a task ends."""
-        task = Assignment("r", worker, 1, 1, "p", script=script, secrets=secrets)
-        await self.other.get(KEYS.cmd("node", "assign"), encode(AssignBatch("c", (task,))), timeout=20)
-
-        def ended(_: Any) -> bool:
-            return bool(self._ends(worker))
-
-        await self.pages.until(ended)
-        return self._ends(worker)[0]
-
-    def _ends(self, worker: str) -> list[Fact]:
-        facts = [fact for page in self.pages for entry in page.entries for fact in entry.facts]
-        return [fact for fact in facts if fact.kind is FactKind.FINISHED and fact.worker == worker]
+        await self.assign(Assignment("r", worker, 1, 1, "p", script=script, secrets=secrets))
+        return await self.end(worker)
 
     async def log(self, worker: str, parameters: str = "") -> bytes:
         key = f"{KEYS.root}/log/r/{worker}/1/stdout"
@@ -212,25 +188,21 @@ class Node:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
-    made = Node(tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(made.agent.run)
+async def node(tmp_path: Path) -> AsyncIterator[Exposed]:
+    made = Exposed(tmp_path)
+    async with made.running():
         yield made
-        nursery.cancel_scope.cancel()
-    made.store.close()
 
 
-async def test_a_task_has_its_secret_and_nobody_sees_it(node: Node) -> None:
+async def test_a_task_has_its_secret_and_nobody_sees_it(node: Exposed) -> None:
     gate = node.folder / "gate"
     os.mkfifo(gate)
     script = f'printf "it is $P"; read line < {gate}; printf " and $P"; echo; cat /proc/$$/cmdline >&2'
     task = Assignment("r", "a", 1, 1, "p", script=script, secrets={"P": "db"})
-    await node.other.get(KEYS.cmd("node", "assign"), encode(AssignBatch("c", (task,))), timeout=20)
+    await node.assign(task)
     await node.live.until(lambda samples: sum(len(s.payload) for s in samples) >= len("it is ") + len(VALUE))
     await trio.to_thread.run_sync(gate.write_text, "go\n")
-    await node.pages.until(lambda _: bool(node._ends("a")))
-    assert node._ends("a")[0].status is TaskStatus.SUCCEEDED
+    assert (await node.end("a")).status is TaskStatus.SUCCEEDED
     hidden = b"*" * len(VALUE)
     assert await node.log("a") == b"it is " + hidden + b" and " + hidden + b"\n"
     pieces = [await node.log("a", f"offset={at};limit=3") for at in range(0, 60, 3)]
@@ -245,7 +217,7 @@ async def test_a_task_has_its_secret_and_nobody_sees_it(node: Node) -> None:
         assert VALUE.encode() not in path.read_bytes()
 
 
-async def test_a_secret_that_is_not_here_fails_its_task_before_it_starts(node: Node) -> None:
+async def test_a_secret_that_is_not_here_fails_its_task_before_it_starts(node: Exposed) -> None:
     proof = node.folder / "started"
     fact = await node.run("a", f"touch {proof}", {"P": "other"})
     assert (fact.status, fact.exit_code) == (TaskStatus.FAILED, None)
@@ -260,10 +232,9 @@ async def test_a_secret_that_is_not_here_fails_its_task_before_it_starts(node: N
     assert proof.exists()
 
 
-async def test_what_a_failed_start_is_blamed_on_holds_no_secret(node: Node) -> None:
+async def test_what_a_failed_start_is_blamed_on_holds_no_secret(node: Exposed) -> None:
     task = Assignment("r", "a", 1, 1, "p", argv=("no-such-program",), secrets={"PATH": "db"})
-    await node.other.get(KEYS.cmd("node", "assign"), encode(AssignBatch("c", (task,))), timeout=20)
-    await node.pages.until(lambda _: bool(node._ends("a")))
-    error = node._ends("a")[0].error
+    await node.assign(task)
+    error = (await node.end("a")).error
     assert error is not None
     assert f"not in PATH ({'*' * len(VALUE)})" in error
