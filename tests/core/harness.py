@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from signal import SIGKILL
 from typing import Any
 
+from tests.core.outcomes import Outcome
 from tests.core.stores import CoordinatorStore, RuntimeStore
 from wattle.core import effects as do
 from wattle.core import events as on
@@ -47,18 +48,6 @@ def worker(name: str, *needs: str, reads: str = "", **keys: Any) -> WorkerSpec:
     inputs = {producer: (producer, "out") for producer in reads.split()}
     every = tuple(dict.fromkeys((*inputs, *needs)))
     return WorkerSpec(name, ("run", name), needs=every, inputs=inputs, **keys)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a simulated process goes: ``seconds`` until it ends by itself, and how it ends."""
-
-    seconds: float = 1.0
-    exit_code: int = 0
-    heeds_term: bool = True
-    spawn_error: str | None = None
-    disk_full: bool = False  # why it is not started
-    output_lost: bool = False  # exits well and leaves no output file
 
 
 @dataclass

@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tests.core.harness import Cluster, Outcome, Runtime, worker, workflow
+from tests.core.harness import Cluster, Runtime, worker, workflow
+from tests.core.outcomes import Outcome, random_outcome
 from wattle.core import events as on
 from wattle.core.model import Assignment, Retries, Workflow
+
+LENGTHS = (0.001, 0.01, 0.1, 1.0, 3.0)
+"""Seconds that a process may take."""
 
 MODES = ("dependency", "dependency", "levels", "sequential")
 
@@ -36,20 +40,6 @@ def random_workflow(rng: random.Random, size: int, *, quiet: bool = False) -> Wo
     return workflow(*workers, mode=rng.choice(MODES))
 
 
-def random_outcome(seed: int, failing: float) -> Outcome:
-    """How one process goes, the same for the same seed."""
-    rng = random.Random(seed)
-    seconds = rng.choice((0.001, 0.01, 0.1, 1.0, 3.0))
-    if rng.random() >= failing:
-        return Outcome(seconds)
-    bad = (
-        Outcome(seconds, exit_code=1),
-        Outcome(seconds, spawn_error="no such file, or no space left", disk_full=seconds < 0.1),
-        Outcome(seconds, output_lost=True),
-    )
-    return rng.choice((*bad, Outcome(seconds, heeds_term=False)))
-
-
 class Storm:
     """A cluster with a run on it, to be shaken and then healed."""
 
@@ -61,7 +51,7 @@ class Storm:
 
         def outcome(assignment: Assignment) -> Outcome:
             if assignment.id not in outcomes:
-                outcomes[assignment.id] = random_outcome(self.rng.randrange(2**32), failing)
+                outcomes[assignment.id] = random_outcome(self.rng.randrange(2**32), failing, LENGTHS)
             return outcomes[assignment.id]
 
         cluster.outcome = outcome

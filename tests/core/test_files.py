@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.harness import Cluster, Outcome, statuses, worker, workflow
+from tests.core.harness import Cluster, statuses, worker, workflow
+from tests.core.outcomes import Outcome
 from wattle.core.files import MISSES_MOST
 from wattle.core.model import Retries, TaskId, WorkerSpec
 from wattle.core.run import FEW_HOLDERS, Run

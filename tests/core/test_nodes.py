@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.harness import Cluster, Outcome, worker, workflow
+from tests.core.harness import Cluster, worker, workflow
+from tests.core.outcomes import Outcome
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.membership import HOLD_FIRST, why_waiting

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.core.harness import Cluster, Message, Outcome, statuses, worker, workflow
+from tests.core.harness import Cluster, Message, statuses, worker, workflow
+from tests.core.outcomes import Outcome
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.sim.runtime import Outcome
+from tests.core.outcomes import Outcome, random_outcome
 from wattle.core.coordinator import CoordinatorOptions
 from wattle.core.hashing import ranked
 from wattle.core.model import Assignment, Retries, WorkerSpec, Workflow
@@ -263,17 +263,3 @@ ANY = (0.001, 0.01, 0.1, 0.1, 1.0, 1.0, 3.0, 8.0)
 LONG = (0.01, 0.1, 3.0, 6.0, 9.0)
 SHORT = (0.001, 0.01, 0.01, 0.02, 0.05, 0.3)
 """Seconds that processes take."""
-
-
-def random_outcome(seed: str, failing: float, lengths: tuple[float, ...]) -> Outcome:
-    """How one process goes, the same for the same seed."""
-    rng = Random(seed)
-    seconds = rng.choice(lengths)
-    if rng.random() >= failing:
-        return Outcome(seconds)
-    bad = (
-        Outcome(seconds, exit_code=1),
-        Outcome(seconds, spawn_error="no such file, or no space left", disk_full=seconds < 0.1),
-        Outcome(seconds, output_lost=True),
-    )
-    return rng.choice((*bad, Outcome(seconds, heeds_term=False)))

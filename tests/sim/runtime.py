@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from signal import SIGKILL
 from typing import Any
 
+from tests.core.outcomes import Outcome
 from tests.sim.coordinator import Coordinator
 from tests.sim.peer import Item, Keeper, Peer
 from tests.sim.stores import Copies, RuntimeStore
@@ -21,18 +22,6 @@ FEW = 3
 """Runs without open tasks, and workers of theirs, that a simulated runtime keeps in memory: so few that it often has to look them up."""
 
 SAVES = (do.SaveHeldTask, do.SaveFence, do.Append, do.SaveCopies)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a simulated process goes: ``seconds`` until it ends by itself, and how it ends."""
-
-    seconds: float = 1.0
-    exit_code: int = 0
-    heeds_term: bool = True
-    spawn_error: str | None = None
-    disk_full: bool = False  # why it is not started
-    output_lost: bool = False  # exits well and leaves no output file
 
 
 @dataclass
