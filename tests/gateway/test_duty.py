@@ -87,12 +87,14 @@ async def test_what_was_asked_before_the_duty_was_given_up_is_answered(net: Worl
     assert answers
 
 
-async def test_one_that_sees_nobody_on_duty_does_not_wait_for_ever_for_one_that_does(net: World) -> None:
+async def test_one_that_sees_nobody_on_duty_does_not_wait_for_ever_for_one_that_does(
+    net: World, mock_clock: trio.testing.MockClock
+) -> None:
     await three(net)
     net.network.cut(net.buses["g1"], net.buses["g3"])  # g2 sees g1
     await trio.testing.wait_all_tasks_blocked()
     assert await serving(net, net.buses["g3"]) == []
-    await trio.sleep(duty.TURN)
+    mock_clock.jump(duty.TURN)
     await trio.testing.wait_all_tasks_blocked()
     assert await serving(net, net.buses["g3"]) == ["g3"]
     assert len(await net.client.get(KEYS.api("health"), timeout=1)) == 1  # who sees both asks one
