@@ -354,7 +354,7 @@ def numbers() -> list[tuple[str, str]]:
         ("operations", f"that wait to be sent | {senders.UNSENT // mib} MiB"),
         ("operations", f"It waits {presence.NAME_WAIT:g} s"),
         ("operations", f"({presence.SILENT_WAIT + presence.NAME_WAIT:g} s at least"),
-        ("operations", f"The spawner ends {launching.LINGER:g} s after its last task"),
+        ("operations", f"The spawner ends at most {launching.LINGER:g} s after its last task"),
         ("performance", f"the last {journal.REMEMBERED_MOST:,} rows"),
         ("replication", f"collected for {replication.LINGER * 1e3:g} ms"),
         ("replication", f"({recall.ATTEMPTS_PER_EPOCH:,} per epoch)"),
