@@ -125,6 +125,7 @@ ONE_PROBLEM: list[tuple[str, Expected]] = [
     (worker("script: cat ${outputs.out}", "outputs: {oout: x}"), (5, 11, "w", "declares no output 'out'. Did you mean 'oout'?")),
     (worker("command: x", "args: ['${params.}']"), (6, 10, "w", "args[0] holds '${params.}', which is no reference")),
     (worker("command: x", "outputs: {o: '${inputs.d}'}"), (6, 16, "w", "outputs.o refers to ${inputs.d}, which is not known there")),
+    (worker("command: x", "place: {labels: {l: '${params.p}'}}"), (6, 23, "w", "refers to ${params.p}, which is not known there")),
     (worker("command: x", "env_vars: {A: '${run.name}'}"), (6, 17, "w", "env_vars.A holds '${run.name}', which is no reference")),
 ]  # fmt: skip
 

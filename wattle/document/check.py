@@ -18,6 +18,9 @@ ANYWHERE = frozenset({"params", "inputs", "outputs", "run"})
 BEFORE_PLACING = frozenset({"params", "run"})
 """References that texts may hold from which a task's folder and files are found."""
 
+NOWHERE: frozenset[str] = frozenset()
+"""Of texts that hold none: with one, a label would be asked for that no node has."""
+
 _QUOTING = re.compile(r"[^ \t\r\n!#-&(-\[\]-~]")  # anything but printable ASCII without quotes and backslashes
 _RESERVED = re.compile(r"WATTLE_(?:RUN|WORKER|ATTEMPT|WORKFLOW|TASK|(?:INPUT|OUTPUT|PARAM)_.*)")
 
@@ -158,6 +161,9 @@ def _texts_with_references(worker: Worker) -> list[_Text]:
         found.append((("working_dir",), worker.working_dir, BEFORE_PLACING))
     if worker.outputs:
         found += [(("outputs", name), text, BEFORE_PLACING) for name, text in worker.outputs.items() if "${" in text]
+    labels = worker.place.labels
+    if labels:
+        found += [(("place", "labels", name), text, NOWHERE) for name, text in labels.items() if "${" in text]
     return found
 
 
@@ -175,7 +181,8 @@ def _reference_problems(
         kind, name = reference
         if kind not in allowed:
             problem = f"{where(path)} refers to {reference}, which is not known there"
-            yield Problem(problem, "Only ${params.NAME} and ${run.id} are.", full)
+            fix = "Only ${params.NAME} and ${run.id} are." if allowed else "No reference is: write the value itself."
+            yield Problem(problem, fix, full)
             continue
         declared: Mapping[str, object] = draft.document.params
         if worker is not None and kind in ("inputs", "outputs"):
