@@ -1,4 +1,4 @@
-"""The embedded network: found, started and stopped by ``wattle run``; one child process on the data folder, wattle/cli/embedded.py.
+"""The embedded network: found, started and stopped by ``wattle run``; one child process on the data folder, forked (wattle/forked.py).
 
 Who uses an embedded network *holds* it: the process that started it by the pipe on the child's stdin, any later ``wattle run``
 by a connection to ``hold.sock`` in the data folder. The kernel ends either when its process ends, in whatever way. When the last
@@ -6,6 +6,8 @@ hold is gone the child stops, and all tasks with it. So no run pulls the network
 
 At most one network is on a data folder: ``up.lock`` is locked from before the child starts until it is gone (the lock is
 handed on with its descriptor). A network that a person started with ``wattle up`` has no ``hold.sock`` and is left alone.
+
+The child does ``serve``, which the command line gives (wattle/cli/embedded.py).
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from wattle.errors import InternalError, StoreError, Unavailable, error_from_dict
+from wattle.forked import Forked
 from wattle.settings import ClientSettings
 from wattle.settings.values import SOCKET_NAME, socket_endpoint
 
@@ -37,6 +39,10 @@ START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 _LOG_MAX = 10 << 20
 _GREETING_TIMEOUT = 5.0
+
+
+Serve = Callable[[Path, str, int, bool], object]
+"""Serves a data folder in a namespace until nobody holds this process; the descriptor of the lock; whether at rest. Ends the process."""
 
 
 class Network:
@@ -89,7 +95,7 @@ class Network:
         self.close()
 
 
-def find_network(settings: ClientSettings) -> Network:
+def find_network(settings: ClientSettings, serve: Serve) -> Network:
     """The endpoints that were named, else the network on the data folder, else an embedded one, just started."""
     if settings.connect:
         return Network(settings.connect)
@@ -105,7 +111,7 @@ def find_network(settings: ClientSettings) -> Network:
                 return Network(endpoints, hold=hold)
         elif (lock := take_lock(data)) is not None:
             with lock:
-                return Network(endpoints, child=Child(data, settings.namespace, lock.fileno()))
+                return Network(endpoints, child=Child(data, settings.namespace, lock.fileno(), serve))
         time.sleep(0.05)  # another one is starting or ending there
     raise Unavailable(
         f"another wattle process has {data} locked and does not listen on its {SOCKET_NAME}: where it was given --listen, name that with"
@@ -114,7 +120,7 @@ def find_network(settings: ClientSettings) -> Network:
     )
 
 
-def find_network_to_read(settings: ClientSettings) -> Network:
+def find_network_to_read(settings: ClientSettings, serve: Serve) -> Network:
     """The same for commands that only look: on a folder with a history and no network, one *at rest*, which starts no tasks.
 
     Elsewhere nothing is started: connecting then says that nobody is there.
@@ -124,9 +130,11 @@ def find_network_to_read(settings: ClientSettings) -> Network:
         return Network(settings.connect or (socket_endpoint(data),))
     lock = take_lock(data)
     if lock is None:
-        return find_network(settings)  # somebody is starting one, or ending
+        return find_network(settings, serve)  # somebody is starting one, or ending
     with lock:
-        return Network((socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), "--at-rest"))
+        return Network(
+            (socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), serve, at_rest=True)
+        )
 
 
 def make_folder(data: Path) -> None:
@@ -176,22 +184,16 @@ def take_lock(data: Path) -> BinaryIO | None:
 
 
 class Child:
-    """The network (wattle/cli/embedded.py) as a child process: in a session of its own, so that a terminal's Ctrl-C does not reach it."""
+    """The network as a child process."""
 
-    def __init__(self, data: Path, namespace: str, lock: int, *options: str) -> None:
+    def __init__(self, data: Path, namespace: str, lock: int, serve: Serve, *, at_rest: bool = False) -> None:
         self._log = data / LOG_NAME
         self._ready = False
+        self._held = True
         self._unread = b""
         with self._open_log() as log:
             self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                [*_python(), "-m", "wattle.cli.embedded", str(data), namespace, str(lock), *options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
+            self._process = Forked(lambda: serve(data, namespace, lock, at_rest), log.fileno(), keep=[lock])
 
     def _open_log(self) -> BinaryIO:
         if self._log.exists() and self._log.stat().st_size > _LOG_MAX:
@@ -216,27 +218,24 @@ class Child:
         """Close the pipe and wait for the end; a child that others hold is left to them, one that does not end is killed."""
         self.close_pipe()
         ends = time.monotonic() + timeout
-        while (line := self._line(max(0.0, ends - time.monotonic()))) is not None:
+        while line := self._line(max(0.0, ends - time.monotonic())):
             if line == KEPT:
                 return
-            if not line:  # closed: it is ending
-                break
-        try:
-            self._process.wait(max(0.1, ends - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise InternalError(f"the embedded network did not stop within {timeout:g} s and was killed") from None
+        if line is None:
+            os.kill(self._process.pid, signal.SIGKILL)
+        os.waitpid(self._process.pid, 0)
+        if line is None:
+            raise InternalError(f"the embedded network did not stop within {timeout:g} s and was killed")
 
     def close_pipe(self) -> None:
         """Give up the hold."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        if self._held:
+            self._held = False
+            os.close(self._process.stdin)
 
     def _line(self, timeout: float) -> str | None:
         """The next line without its end; "" at the end of the output, None after ``timeout``."""
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
+        descriptor = self._process.stdout
         ends = time.monotonic() + timeout
         while b"\n" not in self._unread:
             readable, _, _ = select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))
@@ -255,10 +254,3 @@ class Child:
             lines = log.read(1 << 20).decode(errors="replace").splitlines()
         said = "".join(f"\n  {line}" for line in lines[-5:]) or " (it says nothing)"
         return f"its log is {self._log}:{said}"
-
-
-def _python() -> Sequence[str]:
-    """This interpreter. ``-P`` keeps a folder that happens to be called wattle where the user stands from being run instead."""
-    package = Path(__file__).resolve().parent
-    here = package.parent == Path.cwd()
-    return [sys.executable] if here else [sys.executable, "-P"]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from wattle.core.model import Workflow
     from wattle.network import Network
     from wattle.protocol.records import RunView
-    from wattle.settings import ClientSettings
 
 EXIT = {"succeeded": 0, "failed": 1, "cancelled": 4}
 CANCEL_TIMEOUT = 30.0
@@ -51,21 +50,25 @@ class Job:
 
 def execute(job: Job) -> int:
     """Run a document and give the exit status; raises WattleError."""
+    # All before the network is forked, for it needs most of this too.
+    from wattle.cli.embedded import serve
+    from wattle.client.blocking import Client
     from wattle.network import find_network
 
     settings = client_settings(
         {"connect": job.connect, "data": job.data, "namespace": job.namespace, "bundle": job.bundle}
     )
-    with _interruptible(), find_network(settings) as network:  # the child starts while the document is read
-        try:
-            text = read_document(job.file)
-            workflow = check(text, job.file, job.params)
-            with _client(network, settings) as client:
-                if network.joined:
-                    _wake(client)
-                return _Execution(job, network, client, workflow).run(text)
-        except KeyboardInterrupt:
-            return 4
+    with _interruptible():
+        text = read_document(job.file)
+        workflow = check(text, job.file, job.params)
+        with find_network(settings, serve) as network:
+            try:
+                with Client(network.ready(), namespace=settings.namespace, bundle=settings.bundle) as client:
+                    if network.joined:
+                        _wake(client)
+                    return _Execution(job, network, client, workflow).run(text)
+            except KeyboardInterrupt:
+                return 4
 
 
 def _wake(client: Client) -> None:
@@ -73,12 +76,6 @@ def _wake(client: Client) -> None:
     for node in client.nodes():
         if node.status == "draining":
             client.resume(node.name)
-
-
-def _client(network: Network, settings: ClientSettings) -> Client:
-    from wattle.client.blocking import Client
-
-    return Client(network.ready(), namespace=settings.namespace, bundle=settings.bundle)
 
 
 class _Execution:
