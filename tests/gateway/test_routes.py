@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,18 @@ async def routes(tmp_path: Path) -> Routes:
 async def test_the_documented_requests_are_the_ones_there_are(routes: Routes) -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (get with a payload|get|put|delete) \|", API.read_text(), re.MULTILINE)
     assert sorted(rows) == sorted((path, str(method)) for method, path, *_ in routes.table)
+
+
+async def test_the_documented_parameters_are_the_ones_there_are(routes: Routes) -> None:
+    for method, path, _, handler in routes.table:
+        source = inspect.getsource(handler.func if isinstance(handler, partial) else handler)
+        taken = "".join(re.findall(r"request\.only\((.*?)\)", source, re.DOTALL))
+        (row,) = re.findall(rf"^\| `{re.escape(path)}` \| {method} \| (.*) \|$", API.read_text(), re.MULTILINE)
+        told = set(re.findall(r"`(\w+)(?:=<\w+>)?`", row)) & PARAMETERS
+        assert told == set(re.findall(r'"(\w+)"', taken)), path
+
+
+PARAMETERS = {"limit", "after", "status", "workflow", "wait", "offset", "attempt", "tail", "node"}
 
 
 async def test_every_request_is_found_by_its_path(routes: Routes) -> None:
