@@ -99,6 +99,19 @@ def rewritten(folder: Path, number: int) -> None:
         ),
         (["INSERT INTO audit VALUES (6, '{\"number\":6}', 'x')"], "row 6: it, or the row before it, was changed"),
         (["UPDATE audit SET entry = 'no json' WHERE number = 5"], "row 5: it holds no record"),
+        (["UPDATE audit SET entry = '[5]' WHERE number = 5"], "row 5: it holds no record"),
+        (["UPDATE audit SET entry = x'0061' WHERE number = 5"], "row 5: it, or the row before it, was changed"),
+        (["UPDATE audit SET entry = CAST(x'ff' AS TEXT) WHERE number = 5"], "row 5: it holds no record"),
+        (["UPDATE audit SET hash = x'0061' WHERE number = 3"], "row 4: it, or the row before it, was changed"),
+        (
+            ['UPDATE audit SET entry = \'{"kind":"trimmed","number":3}\' WHERE number = 3'],
+            "row 3: it does not say which rows were removed",
+        ),
+        (['UPDATE audit SET entry = \'x"kind":"trimmed"\' WHERE number = 3'], "row 3: it holds no record"),
+        (
+            ['UPDATE audit SET entry = \'{"kind":"broken","number":3}\' WHERE number = 3'],
+            "row 3: the rows before it did not end with the one written last, None",
+        ),
     ],
 )
 def test_tampering_is_found(tmp_path: Path, statements: list[str], problem: str) -> None:
@@ -106,6 +119,8 @@ def test_tampering_is_found(tmp_path: Path, statements: list[str], problem: str)
     assert verify(tmp_path / NAME).problems == []
     tampered(tmp_path, *statements)
     assert problem in verify(tmp_path / NAME).problems
+    result = CliRunner().invoke(app, ["audit", "show", "--data", str(tmp_path)])  # what is left can be looked at
+    assert result.exit_code == 0, result.output
 
 
 def test_a_head_noted_elsewhere_finds_what_the_file_does_not_show(tmp_path: Path) -> None:
@@ -122,6 +137,21 @@ def test_an_end_cut_off_with_its_head_is_found_by_a_head_noted_elsewhere(tmp_pat
     )
     assert verify(tmp_path / NAME).problems == []
     assert verify(tmp_path / NAME, {4: heads[4]}).problems == ["row 4 is gone, which was noted elsewhere"]
+
+
+@pytest.mark.parametrize("left", [1, TRIMMED + 1])
+def test_rows_removed_from_the_front_are_no_way_around_heads_noted_elsewhere(tmp_path: Path, left: int) -> None:
+    """Somebody writes a new audit of one's own making, which says that all that came before was too old."""
+    heads = recorded(tmp_path, *"abcde")
+    hash, statements = START, ["DELETE FROM audit"]
+    for number in range(101, 101 + left):
+        record = {"kind": "request"} if number < 100 + left else {"kind": "trimmed", "through": 100, "hash": START}
+        entry = canonical(record | {"number": number})
+        hash = chained(hash, entry)
+        statements.append(f"INSERT INTO audit VALUES ({number}, '{entry}', '{hash}')")
+    tampered(tmp_path, *statements, f"UPDATE meta SET value = '{100 + left}:{hash}' WHERE key = 'head'")
+    (problem,) = verify(tmp_path / NAME, heads).problems
+    assert ("which is too many" in problem) if left == 1 else ("nothing shows" in problem)
 
 
 def test_a_gateway_that_finds_its_end_cut_off_goes_on_and_says_so_for_good(tmp_path: Path) -> None:
@@ -150,6 +180,8 @@ def test_the_oldest_go_when_there_are_too_many_and_the_chain_goes_on(tmp_path: P
     store.close()
     verdict = verify(tmp_path / NAME, {10: heads[10], 2 * TRIMMED: heads[2 * TRIMMED]})
     assert (verdict.problems, verdict.rows) == ([], TRIMMED + 501)
+    assert verify(tmp_path / NAME, {TRIMMED: heads[TRIMMED]}).problems == [], "the last of those that were removed"
+    assert "nothing shows" in verify(tmp_path / NAME, {10: heads[10]}).problems[0]
     store = AuditStore(tmp_path / NAME, most=2 * TRIMMED)
     store.append({"kind": "request"})
     store.close()
@@ -316,6 +348,9 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "bob\tviewer\t5e\tget runs/r/cancel\trefused, FORBIDDEN" in shown
     assert "ann" not in run("show", "--refused")
     assert [r["who"] for r in json.loads(run("show", "--json", "--who", "ann"))] == ["ann"]
+    assert "allowed, OK r" in run("show", "--limit", "1", "--who", "ann"), (
+        "the newest of ann's, not ann's among the newest"
+    )
     assert head in run("verify", "--head", head)
     assert json.loads(run("verify", "--json"))["problems"] == []
     run("verify", "--head", "3:x", status=2)

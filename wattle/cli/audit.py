@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,17 +26,19 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="The newest records alone.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="So many of them, the newest.")] = 100,
     who: Annotated[str | None, typer.Option("--who", metavar="NAME", help="Requests of this one alone.")] = None,
     refused: Annotated[bool, typer.Option("--refused", help="Refused requests alone.")] = False,
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
     """Show records, oldest first; each request with what became of it."""
-    from wattle.store.audit import read
+    from wattle.store.audit import newest_first
 
-    records = _with_outcomes(read(_file(data), limit))
-    chosen = [r for r in records if (who is None or r.get("who") == who) and not (refused and r.get("allowed", True))]
+    def wanted(record: dict[str, Any]) -> bool:
+        return (who is None or record.get("who") == who) and not (refused and record.get("allowed", True))
+
+    chosen = list(islice(filter(wanted, _with_outcomes(newest_first(_file(data)))), limit))[::-1]
     if json:
         print(dumps(chosen))
         return
@@ -67,15 +70,18 @@ def verify(
     raise typer.Exit(BROKEN if verdict.problems else 0)
 
 
-def _with_outcomes(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Requests and what is no request; outcomes become parts of their requests, as ``outcome``."""
-    shown = {record["number"]: record for record in records if record.get("kind") != "outcome"}
-    for record in records:
-        if record.get("kind") == "outcome" and record["of"] in shown:
-            shown[record["of"]]["outcome"] = {key: record[key] for key in ("at", "code", "shown") if key in record}
-    return list(shown.values())
+def _with_outcomes(newest_first: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Requests and what is no request, newest first; outcomes become parts of their requests, as ``outcome``."""
+    outcomes: dict[Any, dict[str, Any]] = {}
+    for record in newest_first:
+        if record.get("kind") == "outcome":
+            outcomes[record.get("of")] = {key: record[key] for key in ("at", "code", "shown") if key in record}
+        else:
+            outcome = outcomes.pop(record["number"], None)
+            yield record if outcome is None else record | {"outcome": outcome}
 
 
+_PARTS = {"at", "who", "role", "method", "path", "allowed", "code"}  # of a request's record
 _COLUMNS = ("number", "at", "who", "role", "from", "request", "result")
 
 
@@ -85,7 +91,7 @@ def _cell(number: int) -> Callable[[dict[str, Any]], str]:
 
 def _row(record: dict[str, Any]) -> tuple[str, ...]:
     number = str(record["number"])
-    if record.get("kind") != "request":
+    if record.get("kind") != "request" or _PARTS - record.keys():  # verify says what is wrong with it
         return number, str(record.get("at", "")), "", "", "", str(record.get("kind")), ""
     outcome = record.get("outcome", {})
     what = " ".join(filter(None, (outcome.get("code", "not known"), outcome.get("shown"))))

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,22 +132,55 @@ class Verdict:
 
 
 def verify(path: Path, heads: Mapping[int, str] | None = None) -> Verdict:
-    """Compute the chain again. ``heads`` are hashes by number that were noted elsewhere before, each of which must still be there."""
+    """Compute the chain again. ``heads`` are hashes by number that were noted elsewhere before: each must still be there, unless it was
+    among the rows removed from the front; one at least must be, for else nothing shows that the file was not written anew.
+    """
     verdict, wanted = Verdict(str(path)), dict(heads or {})
     with _reading(path) as connection:
-        gone, hash = _removed(connection)
-        verdict.number, verdict.hash = gone, hash
-        for row in connection.execute("SELECT number, entry, hash FROM audit ORDER BY number"):
-            _check_row(verdict, *row)
-            if wanted.pop(row[0], row[2]) != row[2]:
-                verdict.problems.append(f"row {row[0]}: its hash is not the one noted elsewhere")
+        _begin(verdict, connection)
+        gone, matched = verdict.number, wanted.get(verdict.number) == verdict.hash
+        for number, entry, hash in connection.execute("SELECT number, entry, hash FROM audit ORDER BY number"):
+            _check_row(verdict, number, str(entry), str(hash))
+            if number in wanted:
+                matched = _check_head(verdict, number, wanted.pop(number), str(hash)) or matched
         noted = dict(connection.execute("SELECT key, value FROM meta")).get("head", f"0:{START}")
     if noted != f"{verdict.number}:{verdict.hash}":
         verdict.problems.append(f"the end was cut off or changed: the row written last was {noted.partition(':')[0]}")
     verdict.problems += [
         f"row {number} is gone, which was noted elsewhere" for number in sorted(wanted) if number > gone
     ]
+    if heads and not matched and not verdict.problems:
+        verdict.problems.append(
+            f"rows up to {gone} were removed, all that were noted elsewhere among them: nothing shows that the rest is not written anew"
+        )
     return verdict
+
+
+def _begin(verdict: Verdict, connection: sqlite3.Connection) -> None:
+    """Begin with the last row that was removed from the front, as the newest row about it says."""
+    found = connection.execute(
+        'SELECT number, entry FROM audit WHERE entry LIKE \'%"kind":"trimmed"%\' ORDER BY number DESC'
+    )
+    for number, entry in found:
+        record = _record(entry)
+        if record.get("kind") == "trimmed":
+            through, hash = record.get("through"), str(record.get("hash"))
+            if not isinstance(through, int):
+                verdict.problems.append(f"row {number}: it does not say which rows were removed")
+                return
+            if number - through <= TRIMMED:
+                verdict.problems.append(
+                    f"row {number}: it says that rows up to {through} were removed, which is too many"
+                )
+            verdict.number, verdict.hash = through, hash
+            return
+
+
+def _check_head(verdict: Verdict, number: int, noted: str, hash: str) -> bool:
+    """Whether a row's hash is the one noted elsewhere."""
+    if noted != hash:
+        verdict.problems.append(f"row {number}: its hash is not the one noted elsewhere")
+    return noted == hash
 
 
 def _check_row(verdict: Verdict, number: int, entry: str, hash: str) -> None:
@@ -155,35 +189,36 @@ def _check_row(verdict: Verdict, number: int, entry: str, hash: str) -> None:
         verdict.problems.append(f"rows {verdict.number + 1} to {number - 1} are gone")
     elif hash != chained(verdict.hash, entry):
         verdict.problems.append(f"row {number}: it, or the row before it, was changed")
-    try:
-        record = json.loads(entry)
-        if record["number"] != number:
-            verdict.problems.append(f"row {number}: it was row {record['number']}")
-        elif record.get("kind") == "broken":
-            verdict.problems.append(
-                f"row {number}: the rows before it did not end with the one written last, {record['noted'][:20]}"
-            )
-    except (ValueError, TypeError, KeyError):
+    record = _record(entry)
+    if "number" not in record:
         verdict.problems.append(f"row {number}: it holds no record")
+    elif record["number"] != number:
+        verdict.problems.append(f"row {number}: it was row {record['number']}")
+    elif record.get("kind") == "broken":
+        noted = str(record.get("noted"))[:20]
+        verdict.problems.append(f"row {number}: the rows before it did not end with the one written last, {noted}")
     verdict.rows, verdict.number, verdict.hash = verdict.rows + 1, number, hash
 
 
-def _removed(connection: sqlite3.Connection) -> tuple[int, str]:
-    """Number and hash of the last row that was removed from the front, as the newest row about it says."""
-    for (entry,) in connection.execute(
-        'SELECT entry FROM audit WHERE entry LIKE \'%"kind":"trimmed"%\' ORDER BY number DESC'
-    ):
-        record = json.loads(entry)
-        if record.get("kind") == "trimmed":
-            return record["through"], record["hash"]
-    return 0, START
+def _record(entry: object) -> dict[str, Any]:
+    """What a row holds; nothing where that is no record."""
+    try:
+        record = json.loads(str(entry))
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def newest_first(path: Path) -> Iterator[dict[str, Any]]:
+    """The records, each with its row's number and hash; of one that is none these alone."""
+    with _reading(path) as connection:
+        for number, entry, hash in connection.execute("SELECT number, entry, hash FROM audit ORDER BY number DESC"):
+            yield _record(entry) | {"number": number, "hash": str(hash)}
 
 
 def read(path: Path, limit: int) -> list[dict[str, Any]]:
     """The newest records, oldest first."""
-    with _reading(path) as connection:
-        rows = connection.execute("SELECT entry, hash FROM audit ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
-    return [json.loads(entry) | {"hash": hash} for entry, hash in reversed(rows)]
+    return list(islice(newest_first(path), limit))[::-1]
 
 
 @contextmanager
@@ -197,6 +232,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         with closing(
             sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
         ) as connection:
+            connection.text_factory = lambda text: text.decode(errors="replace")  # whatever somebody put there
             connection.execute("PRAGMA busy_timeout = 5000")
             connection.execute("BEGIN")  # one moment for all that is read
             yield connection
