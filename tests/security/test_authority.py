@@ -1,7 +1,9 @@
 """What an authority makes, and what of it can be used."""
 
+import fcntl
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,11 +20,17 @@ from wattle.bus.config import ZenohOptions, open_ways
 from wattle.cli.hosting import run_roles
 from wattle.client.connection import connection
 from wattle.errors import NotFound, SettingsError, WattleError
+from wattle.protocol.records import seconds
+from wattle.security import authority as authority_module
+from wattle.security import certificates
 from wattle.security.authority import DAY, Authority, Wanted
 from wattle.security.bundle import read_bundle
 from wattle.security.certificates import is_signed
 from wattle.security.joining import settings_of_member
 from wattle.security.membership import join, keep, learn, problems
+from wattle.security.private import replace_private
+from wattle.security.roles import Role
+from wattle.security.tokens import issue
 from wattle.settings.agents import AGENTS, RuntimeSettings
 
 
@@ -45,6 +53,52 @@ def test_everything_of_an_authority_is_its_owners_alone(made: Members) -> None:
 def test_an_authority_is_made_once(made: Members) -> None:
     with pytest.raises(SettingsError, match="has a cluster already"):
         Authority.create(made.folder)
+
+
+def test_an_authority_whose_making_was_broken_off_is_made_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(path: Path, text: str) -> None:
+        if path.name == broken:
+            raise OSError(f"stopped at {broken}")
+        replace_private(path, text)
+
+    for broken in ("members.json", "ca.pem", "token.key", "token.pub", "ca.key"):
+        with monkeypatch.context() as patch:
+            patch.setattr(authority_module, "replace_private", stopped)
+            with pytest.raises(OSError, match="stopped at"):
+                Authority.create(tmp_path / broken, tokens=True)
+        Authority.create(tmp_path / broken, tokens=True)
+        with Authority.open(tmp_path / broken) as authority:
+            (bundle,) = authority.issue([Wanted("g1", ("gateway",))])
+            issue(tmp_path / broken / "token.key", subject="a", role=Role.VIEWER, namespaces=["default"], ttl=60)
+        assert "PUBLIC KEY" in join(bundle).token_keys
+
+
+def test_an_authority_is_made_by_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_while_locked(seconds: float) -> tuple[bytes, bytes]:
+        handle = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        return new_authority(seconds)
+
+    new_authority = certificates.new_authority
+    monkeypatch.setattr(certificates, "new_authority", made_while_locked)
+    Authority.create(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 1, "members": [{}]}', '{"version": 1, "members": 5}'])
+def test_a_damaged_folder_is_told_of(made: Members, content: str) -> None:
+    (made.folder / "members.json").write_text(content)
+    with pytest.raises(SettingsError, match="is damaged"), Authority.open(made.folder):
+        pass
+
+
+def test_an_authority_that_others_may_read_is_refused(made: Members) -> None:
+    (made.folder / "ca.key").chmod(0o640)
+    with pytest.raises(SettingsError, match="chmod 600"), Authority.open(made.folder):
+        pass
 
 
 def test_no_cluster_here(tmp_path: Path) -> None:
@@ -70,6 +124,9 @@ def test_no_cluster_here(tmp_path: Path) -> None:
         (Wanted("n2", ("runtime",), namespaces=("a/b",)), "namespace 'a/b'"),
         (Wanted("n" * 60, ("coordinator", "gateway")), "may have 64"),
         (Wanted("n2", ("runtime",), seconds=0), "has to last"),
+        (Wanted("n2", ("runtime",), ("h",), 65536), "no port 65536"),
+        (Wanted("n2", ("runtime",), ("h",), 0), "no port 0"),
+        (Wanted("r1", ("router",), ("h",), namespaces=("a", "b", "a")), "named twice"),
     ],
 )
 def test_what_cannot_be_issued_changes_nothing(made: Members, wanted: Wanted, problem: str) -> None:
@@ -100,12 +157,47 @@ def test_who_is_revoked_does_not_come_back_with_the_name(made: Members) -> None:
 
 def test_a_renewed_member_has_another_key_and_the_same_name(made: Members) -> None:
     made.issue(Wanted("n1", ("runtime",)))
-    old = made.member("n1").bundle
+    old, rosters = made.member("n1").bundle, made.member("n1").rosters
     with Authority.open(made.folder) as authority:
         authority.renew(["n1"])
     new = made.member("n1").bundle
     assert (new.common_name, new.key == old.key) == (old.common_name, False)
-    assert made.member("n1").rosters[0].version == 1, "nobody has to learn anything"
+    assert made.member("n1").rosters == rosters, "nobody has to learn anything"
+
+
+def test_a_renewal_that_is_broken_off_is_still_to_be_made(made: Members, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.issue(Wanted("n1", ("runtime",), seconds=90 * DAY))
+    before = made.member("n1").bundle
+    later = time.time() + 80 * DAY
+    with monkeypatch.context() as patch, Authority.open(made.folder) as authority:
+        patch.setattr(time, "time", lambda: later)
+        patch.setattr(certificates.Signer, "certify", _no_room)
+        with pytest.raises(OSError, match="no room"):
+            authority.renew(["n1"])
+    with Authority.open(made.folder) as authority:
+        assert authority.members[0].expires_at == seconds(before.expires_at), "as the bundle that there is"
+
+
+def _no_room(*given: object) -> None:
+    raise OSError("no room")
+
+
+def test_a_folder_that_is_a_copy_of_an_earlier_one_makes_newer_rosters(
+    made: Members, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.issue(Wanted("n1", ("runtime",)), Wanted("n2", ("runtime",)))
+    copy = shutil.copytree(made.folder, tmp_path / "copy")
+    for name in ("n3", "n4"):
+        made.issue(Wanted(name, ("runtime",)))
+    member = made.member("n4")
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    with Authority.open(copy) as authority:
+        authority.revoke(["n2"])
+        roster, signature = authority.roster("default")
+    told = learn(member, (roster.as_text(), signature))
+    assert told is not None, "what was revoked since is told to those who know a roster of before"
+    assert [one.name for one in told.rosters[0].members] == ["n1"]
 
 
 def test_only_what_the_authority_signed_is_learned(made: Members, tmp_path: Path) -> None:
@@ -113,15 +205,17 @@ def test_only_what_the_authority_signed_is_learned(made: Members, tmp_path: Path
     member = made.member("n1")
     made.issue(Wanted("n2", ("runtime",)), Wanted("other", ("runtime",), namespaces=("elsewhere",)))
     text, signature = made.member("n2").signed[0]
+    version = f'"version": {made.member("n2").rosters[0].version}'
+    assert text.count(version) == 1
     assert is_signed(text, signature, member.bundle.authority)
     for forged in (
-        (text.replace('"version": 2', '"version": 9'), signature),
+        (text.replace(version, version + "9"), signature),
         (text, ""),
         (text, "!"),
         (text, member.signed[0][1]),
         ("{}", signature),
         ('{"members":' + "[" * 100_000, signature),
-        (text.replace('"version": 2', '"version": 1e999'), signature),
+        (text.replace(version, '"version": 1e999'), signature),
         (text.replace('"namespace": "default"', '"namespace": "*"'), signature),
         (text.replace('"name": "n2"', '"name": "*"'), signature),
         (text.replace('"token_keys": ""', '"token_keys": "\ud800"'), signature),

@@ -28,7 +28,7 @@ from wattle.names import check_name
 from wattle.protocol.records import timestamp
 from wattle.security import certificates
 from wattle.security.bundle import Bundle
-from wattle.security.private import replace_private
+from wattle.security.private import read_private, replace_private
 from wattle.security.roster import (
     Member,
     Roster,
@@ -37,7 +37,7 @@ from wattle.security.roster import (
     common_name,
     taken_names,
 )
-from wattle.security.tokens import PRIVATE_NAME, PUBLIC_NAME, make_key, new_key, public_pem, signing_key
+from wattle.security.tokens import PRIVATE_NAME, PUBLIC_NAME, new_key, public_pem, signing_key
 
 CA_DAYS, MEMBER_DAYS = 3650.0, 365.0
 DAY = 86400.0
@@ -92,47 +92,45 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            self._signer = certificates.Signer((folder / _KEY).read_bytes(), (folder / _CERTIFICATE).read_bytes())
+            (folder / _KEY).stat()
+            certificate = (folder / _CERTIFICATE).read_bytes()
             content = json.loads((folder / _MEMBERS).read_text())
+            self._signer = certificates.Signer(read_private(folder / _KEY, "the authority's key"), certificate)
+            self._version: int = content["version"]
+            self._issued = {item["name"]: _issued(item) for item in content["members"]}
         except OSError as error:
             raise SettingsError(
                 f"{folder} is no cluster's folder: {error.strerror} ({error.filename}); make one with wattle cluster init {folder}"
             ) from None
-        except ValueError as error:
-            raise SettingsError(f"{folder} is damaged: {error}") from None
-        self._version: int = content["version"]
-        self._issued = {item["name"]: _issued(item) for item in content["members"]}
+        except (ValueError, LookupError, TypeError) as error:
+            raise SettingsError(f"{folder} is damaged: {error!r}") from None
         self.tokens: bool = content.get("tokens", False)  # whether gateways ask for them
 
     @classmethod
     def create(cls, folder: Path, *, seconds: float = CA_DAYS * DAY, tokens: bool = False) -> None:
         """Make a new authority in a folder that holds none; of a cluster whose gateways ask for ``tokens``, or do not."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (folder / _KEY).exists():
-            raise SettingsError(f"{folder} has a cluster already: issue to it, or choose another folder")
-        os.chmod(folder, 0o700)
-        key, certificate = certificates.new_authority(seconds)
-        replace_private(folder / _MEMBERS, _members_text(0, (), tokens))
-        replace_private(folder / _CERTIFICATE, certificate.decode())
-        if not (folder / PRIVATE_NAME).exists():
-            make_key(folder / PRIVATE_NAME, folder / PUBLIC_NAME)
-        replace_private(folder / _KEY, key.decode())  # last: with it the folder is whole
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"cluster folder {folder} cannot be made: {error.strerror}; choose another") from None
+        with _locked(folder):
+            if (folder / _KEY).exists():
+                raise SettingsError(f"{folder} has a cluster already: issue to it, or choose another folder")
+            os.chmod(folder, 0o700)
+            key, certificate = certificates.new_authority(seconds)
+            replace_private(folder / _MEMBERS, _members_text(0, (), tokens))
+            replace_private(folder / _CERTIFICATE, certificate.decode())
+            if not (folder / PRIVATE_NAME).exists():
+                replace_private(folder / PRIVATE_NAME, new_key()[1].decode())
+            replace_private(folder / PUBLIC_NAME, public_pem(signing_key(folder / PRIVATE_NAME)))
+            replace_private(folder / _KEY, key.decode())  # last: with it the folder is whole
 
     @classmethod
     @contextmanager
     def open(cls, folder: Path) -> Iterator[Self]:
         """The authority of a folder; no other process changes it meanwhile. Raises SettingsError."""
-        try:
-            handle = os.open(folder, os.O_RDONLY)
-        except OSError as error:
-            raise SettingsError(
-                f"cluster folder {folder}: {error.strerror}; make one with wattle cluster init {folder}"
-            ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with _locked(folder):
             yield cls(folder)
-        finally:
-            os.close(handle)
 
     @property
     def id(self) -> str:
@@ -151,41 +149,42 @@ class Authority:
             made = self._checked(one, fresh)
             fresh.pop(one.name, None)  # who comes back comes last
             fresh[one.name] = made
-        self._save(fresh, self._version + 1)
-        return [self._write_bundle(one.name) for one in wanted]
+        self._save(fresh, self._newer())
+        return [self._write_bundle(self._issued[one.name]) for one in wanted]
 
     def renew(self, names: Iterable[str]) -> list[Path]:
         """Make new keys and certificates for members, valid as long as the first were. The old ones last until they expire."""
         chosen = [self._member(name) for name in names]
-        self._save(
-            self._issued | {one.name: replace(one, expires_at=self._from_now(one.seconds)) for one in chosen},
-            self._version,
-        )
-        return [self._write_bundle(one.name) for one in chosen]
+        fresh = {one.name: replace(one, expires_at=self._from_now(one.seconds)) for one in chosen}
+        paths = [
+            self._write_bundle(one) for one in fresh.values()
+        ]  # first: what is broken off here is still to be renewed
+        self._save(self._issued | fresh, self._version)
+        return paths
 
     def revoke(self, names: Iterable[str]) -> None:
         """Strike members off the roster, for good: who comes back under the name has another common name."""
         chosen = [self._member(name) for name in names]
-        self._save(self._issued | {one.name: replace(one, revoked=True) for one in chosen}, self._version + 1)
+        self._save(self._issued | {one.name: replace(one, revoked=True) for one in chosen}, self._newer())
         for one in chosen:
             self.bundle_file(one.name).unlink(missing_ok=True)
 
     def ask_for_tokens(self, wanted: bool) -> None:
         """Have gateways ask for tokens, or ask for none, as soon as they learn the new roster."""
         self.tokens = wanted
-        self._save(self._issued, self._version + 1)
+        self._save(self._issued, self._newer())
 
     def new_token_key(self) -> None:
         """Sign tokens with a new key from now on. What older ones signed still counts, until they are forgotten."""
         key, pem = new_key()
         replace_private(self._folder / PUBLIC_NAME, self._token_keys() + public_pem(key))
         replace_private(self._folder / PRIVATE_NAME, pem.decode())
-        self._save(self._issued, self._version + 1)
+        self._save(self._issued, self._newer())
 
     def forget_old_token_keys(self) -> None:
         """Have gateways refuse what others than the newest key signed."""
         replace_private(self._folder / PUBLIC_NAME, public_pem(signing_key(self._folder / PRIVATE_NAME)))
-        self._save(self._issued, self._version + 1)
+        self._save(self._issued, self._newer())
 
     def _token_keys(self) -> str:
         try:
@@ -229,6 +228,10 @@ class Authority:
             raise SettingsError(f"{wanted.name}: a {roles[0]} belongs to one namespace; only routers serve several")
         if roles == ("client",) and wanted.hosts:
             raise SettingsError(f"{wanted.name}: nobody connects to a client, so it has no --host")
+        if len(set(wanted.namespaces)) != len(wanted.namespaces):
+            raise SettingsError(f"{wanted.name}: a namespace is named twice")
+        if not 1 <= wanted.port <= 65535:
+            raise SettingsError(f"{wanted.name}: there is no port {wanted.port}; ports are 1 to 65535")
         if wanted.seconds <= 0:
             raise SettingsError(f"{wanted.name}: a certificate has to last for some time")
         before = issued.get(wanted.name)
@@ -256,14 +259,18 @@ class Authority:
         """When a certificate ends that lasts so long, unless the authority's own ends before."""
         return min(float(int(time.time() + seconds)), self._signer.expires_at)
 
+    def _newer(self) -> int:
+        """The version of the next roster: also newer than those that were made since where the folder is a copy of an earlier one."""
+        return max(self._version + 1, int(time.time()))
+
     def _save(self, issued: dict[str, Issued], version: int) -> None:
         replace_private(self._folder / _MEMBERS, _members_text(version, issued.values(), self.tokens))
         self._issued, self._version = issued, version
 
-    def _write_bundle(self, name: str) -> Path:
-        file = self.bundle_file(name)
+    def _write_bundle(self, one: Issued) -> Path:
+        file = self.bundle_file(one.name)
         file.parent.mkdir(mode=0o700, exist_ok=True)
-        replace_private(file, self._bundle(self._issued[name]).as_text())
+        replace_private(file, self._bundle(one).as_text())
         return file
 
     def _bundle(self, one: Issued) -> Bundle:
@@ -283,6 +290,22 @@ class Authority:
             certificate=certificate.decode(),
             authority=self._signer.certificate.decode(),
         )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Have an authority's folder to oneself."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise SettingsError(
+            f"cluster folder {folder}: {error.strerror}; make one with wattle cluster init {folder}"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _issued(item: dict[str, Any]) -> Issued:
