@@ -209,7 +209,16 @@ class Child:
         if word == "ready":
             self._ready = True
         elif word == "error":
-            raise error_from_dict(json.loads(rest))
+            error = error_from_dict(json.loads(rest))
+            if (
+                error.code == "STORE_IN_USE"
+            ):  # by an agent that was not found by its socket: the client of a router has none
+                raise Unavailable(
+                    f"an agent runs on {self._log.parent} and does not listen on its {SOCKET_NAME}: name an endpoint of its network with"
+                    " --connect, or a client's bundle with --bundle; or choose another folder with --data",
+                    code="NO_NETWORK",
+                )
+            raise error
         else:
             what = "ended" if line is not None else f"was not ready after {timeout:g} s"
             raise Unavailable(f"the embedded network {what}; {self._last_words()}", code="NO_NETWORK")

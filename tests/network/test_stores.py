@@ -25,6 +25,7 @@ from tests.store.damages import (
     newer,
     torn_last_page,
 )
+from wattle.store.folder import FolderLock
 
 
 @contextmanager
@@ -205,6 +206,19 @@ def test_a_task_for_which_a_node_has_no_room_is_handed_back_until_it_has(folder:
             assert f"No space left on device: '{folder}/w'; free some space" in why
             subprocess.run(["mount", "-o", "remount,nr_inodes=100", str(folder)], check=True)
             assert client.wait("r")["status"] == "succeeded"
+
+
+def test_where_an_agent_without_a_socket_uses_the_folder_commands_say_how_it_is_asked(folder: Path) -> None:
+    """As on the machine of a member that is the client of a router."""
+    lock = FolderLock(folder)
+    (folder / "coordinator.db").touch()
+    with network() as net:
+        shown = net.wattle("status", "--data", str(folder), check=False)
+    lock.close()
+    assert (shown.returncode, f"an agent runs on {folder} and does not listen on its wattle.sock" in shown.stderr) == (
+        3,
+        True,
+    )
 
 
 # --- backups ----------------------------------------------------------------------------------------------------------
