@@ -144,7 +144,8 @@ async def test_a_query_that_meets_a_closing_lane_is_ended() -> None:
 async def test_queries_with_too_many_bytes_are_turned_away_until_others_are_let_go_of() -> None:
     held: list[OpenQuery] = []
     lane = QueryLane("a", held.append, trio.lowlevel.current_trio_token(), bound=10, most=2 * COUNTED)
-    first, beyond, small, last = Told(b"x" * 2 * COUNTED), Told(b"x" * COUNTED), Told(b"x"), Told(b"x" * COUNTED)
+    first, beyond, small, last = Told(b"x" * 2 * COUNTED), Told(b"x"), Told(b"x"), Told(b"x" * COUNTED)
+    beyond.attachment = b"x" * COUNTED  # which is held as the payload is
     for query in (first, beyond, small):
         lane.push(query)
     await trio.testing.wait_all_tasks_blocked()

@@ -21,6 +21,7 @@ from wattle.cli.app import app
 from wattle.client.credentials import Credentials
 from wattle.errors import Denied, InvalidRequest, NotFound, SettingsError
 from wattle.gateway.agent import GatewayAgent
+from wattle.gateway.gate import MOST_ATTACHED
 from wattle.gateway.request import Method
 from wattle.security.roles import MAY, Action, Role
 from wattle.security.tokens import LEEWAY, Checker, Identity, issue
@@ -242,6 +243,14 @@ async def test_attachments_that_hold_no_token(net: World, cluster: Cluster, atta
     (reply,) = await net.client.get(KEYS.api("runs"), timeout=PATIENCE, attachment=attachment)
     told = json.loads(reply.payload)
     assert told["code"] == ("TOKEN_MISSING" if attachment == b"{}" else "TOKEN_INVALID")
+
+
+async def test_an_attachment_that_is_too_long_is_not_read(net: World, cluster: Cluster) -> None:
+    await closed(net, cluster)
+    sound = attached(cluster.token(Role.VIEWER)) or b""
+    for size, said in ((MOST_ATTACHED, '"namespace"'), (MOST_ATTACHED + 1, "TOKEN_INVALID")):
+        (reply,) = await net.client.get(KEYS.api("health"), timeout=PATIENCE, attachment=sound.ljust(size))
+        assert said in reply.payload.decode()
 
 
 async def test_puts_and_deletes_carry_it_too(net: World, cluster: Cluster) -> None:

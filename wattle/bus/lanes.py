@@ -25,7 +25,8 @@ QUERIES = 10_000
 """How many unfinished queries a queryable accepts."""
 
 WAITING_BYTES = 128 << 20
-"""Bytes of payloads that one lane keeps, at most: of undelivered samples, of queries that somebody holds. One alone may be larger."""
+"""Bytes that one lane keeps, payloads and attachments, at most: of undelivered samples, of queries that somebody holds. One alone may be
+larger."""
 
 COUNTED = 4096
 """Bytes from which a payload is counted: smaller ones are bounded by their number."""
@@ -122,7 +123,7 @@ class Lane(Generic[T]):
 
 
 class SampleLane(Lane[T | _Large[T]], Generic[T]):
-    """A subscription's backlog: samples in any form that ``read(raw, gap)`` turns into a Sample; ``size(raw)`` is its payload's.
+    """A subscription's backlog: samples in any form that ``read(raw, gap)`` turns into a Sample; ``size(raw)`` is what it brings.
 
     Full, it loses its oldest sample for each new one and says so with the next that it delivers. A large one for which there is no
     room beside other large ones is lost itself.
@@ -193,7 +194,7 @@ class QueryLane(Lane[OpenQuery]):
 
     def push(self, item: OpenQuery) -> None:
         """Add a query behind all others, or answer BUSY."""
-        size = len(item.payload or b"")
+        size = len(item.payload or b"") + len(item.attachment or b"")
         if len(self.open) >= self._bound or (size >= COUNTED and not self._budget.take(item, size)):
             item.refuse()
             return

@@ -349,7 +349,7 @@ def _read(sample: Sample, gap: bool) -> Sample:
 
 
 def _size(sample: Sample) -> int:
-    return len(sample.payload or b"")
+    return len(sample.payload or b"") + len(sample.attachment or b"")
 
 
 class _Subscription(_Declared):

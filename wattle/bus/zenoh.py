@@ -232,7 +232,7 @@ class ZenohBus:
 
 
 def _size(sample: zenoh.Sample) -> int:
-    return len(sample.payload)
+    return len(sample.payload) + len(sample.attachment or b"")
 
 
 class _Entity(Protocol):

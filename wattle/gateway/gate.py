@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from wattle.store.audit import AuditStore  # which brings a database along
 
 
+MOST_ATTACHED = 16384
+"""Bytes of an attachment that is read, at most."""
+
 _SESSION = re.compile(r"[0-9a-f]{1,32}")
 
 
@@ -132,12 +135,19 @@ def _run_of(answer: Answer) -> dict[str, str]:
     return {"shown": str(shown)} if shown else {}
 
 
+def _about(attachment: bytes) -> dict[str, Any]:
+    """What a request's attachment says; raises InvalidRequest for what is none, or so long that reading it would keep others waiting."""
+    if len(attachment) > MOST_ATTACHED:
+        raise InvalidRequest(f"it has {len(attachment)} bytes; at most {MOST_ATTACHED} are read")
+    return parse_object(attachment)
+
+
 def _session(attachment: bytes | None) -> str | None:
     """The session that a request says it comes from; None where it says nothing that could be one."""
     if not attachment:
         return None
     try:
-        session = parse_object(attachment).get("session")
+        session = _about(attachment).get("session")
     except InvalidRequest:  # which nothing but a token would be missed in
         return None
     return session if isinstance(session, str) and _SESSION.fullmatch(session) else None
@@ -145,7 +155,7 @@ def _session(attachment: bytes | None) -> str | None:
 
 def _token(attachment: bytes | None) -> str:
     try:
-        token = parse_object(attachment).get("token") if attachment else None
+        token = _about(attachment).get("token") if attachment else None
     except InvalidRequest as error:
         raise Denied(f"the request's attachment is refused: {error.message}", code="TOKEN_INVALID") from None
     if token is None:
