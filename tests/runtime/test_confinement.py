@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wattle.core.model import Assignment
-from wattle.errors import InvalidRequest
+from wattle.errors import InvalidRequest, SettingsError
 from wattle.runtime.confinement import (
     Confinement,
     base_name,
@@ -21,6 +21,7 @@ from wattle.runtime.confinement import (
 )
 from wattle.runtime.layout import Folders, layout
 from wattle.runtime.policy import Policy, Support, User
+from wattle.runtime.support import check
 
 PROGRAMS = {name: f"/usr/bin/{name}" for name in ("bwrap", "env", "prlimit", "setpriv")}
 V1 = Support(
@@ -270,6 +271,37 @@ def test_what_no_document_asks_for_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         check_asked(task(**fields))
     check_asked(task(sandbox="strict", run_as="nobody", limits=ALL))
+
+
+def test_a_folder_under_another_name_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes, home = tmp_path / "homes", tmp_path / "home"
+    (homes / "w").mkdir(parents=True)
+    home.symlink_to(homes)
+    data, inside = tmp_path / "data", task(sandbox="strict", working_dir=str(homes / "w"))
+    made(data, inside, policy=Policy("strict", writable=(home,)))  # what is allowed by a link
+    monkeypatch.setattr("wattle.runtime.sandbox._SHARED", (str(home),))
+    made(data, inside)
+    with pytest.raises(InvalidRequest, match="a folder of the task's own"):
+        made(data, task(sandbox="strict", working_dir=str(homes)))
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (Policy("strict"), "no sandbox: bwrap is not installed"),
+        (Policy(default_limits={"memory": 1e9}), "limits on memory .* no prlimit"),
+        (Policy(max_limits={"open_files": 10.0}), "limits on open_files .* no prlimit"),
+        (Policy(max_limits={"processes": 10.0}), "limits on processes .* no control groups"),
+        (Policy(default_limits={"cpu": 2.0}, max_limits={"cpu": 1.0}), "default_limits.cpu is more"),
+        (Policy(users=("nobody",)), "no setpriv"),
+        (Policy(users=("no-such-user",)), "no such user"),
+    ],
+)
+def test_a_node_that_cannot_enforce_what_it_demands_does_not_start(policy: Policy, said: str) -> None:
+    bare = replace(V1, groups={"cpu": "/cg/cpu"}, programs={}, no_sandbox="bwrap is not installed")
+    with pytest.raises(SettingsError, match=said):
+        check(policy, bare)
+    check(Policy("strict", {"memory": 1e9, "cpu": 1.0}, {"cpu": 1.0, "processes": 9.0}, ("nobody",)), V1)
 
 
 def test_what_a_node_says_of_itself() -> None:

@@ -126,12 +126,8 @@ def _limits(asked: Mapping[str, float], policy: Policy, support: Support) -> dic
         most = policy.max_limits.get(name)
         if most is not None and amount > most:
             raise InvalidRequest(f"limits.{name} is {_amount(name, amount)}; this node allows {_amount(name, most)}")
-        controller = GROUPED.get(name)
-        if controller is None or name == "memory":
-            if controller not in support.groups and "prlimit" not in support.programs:
-                raise InvalidRequest(f"this node cannot enforce limits.{name}: it has no prlimit; install util-linux")
-        elif controller not in support.groups:
-            raise InvalidRequest(f"this node cannot enforce limits.{name}: {support.no_groups}")
+        if lacking := support.lacks(name):
+            raise InvalidRequest(f"this node cannot enforce limits.{name}: {lacking}")
     return limits
 
 

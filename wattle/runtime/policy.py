@@ -65,6 +65,15 @@ class Support:
         able = [name for name, controller in GROUPED.items() if controller in self.groups]
         return (*able, *(() if self.no_sandbox else ("sandbox",)), *(("run_as",) if self._changes_users else ()))
 
+    def lacks(self, limit: str) -> str:
+        """Why a limit cannot be set here; empty where it can. Of memory that of each process will do, if need be."""
+        controller = GROUPED.get(limit)
+        if controller in self.groups:
+            return ""
+        if controller is not None and limit != "memory":
+            return self.no_groups
+        return "" if "prlimit" in self.programs else "it has no prlimit; install util-linux"
+
     @property
     def _changes_users(self) -> bool:
         return self.root and "setpriv" in self.programs

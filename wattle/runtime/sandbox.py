@@ -30,12 +30,14 @@ def check_folder(at: Layout, private: Path, data: Path, policy: Policy) -> None:
             raise InvalidRequest(f"working_dir {at.cwd} is in Wattle's own data folder, which no sandbox shows")
         return
     for closed in _NOT_FOR_TASKS:
-        if cwd.is_relative_to(closed):
+        if cwd.is_relative_to(os.path.realpath(closed)):
             raise InvalidRequest(f"working_dir {at.cwd} is in {closed}, which is the system's; choose another")
     for shared in (*map(Path, _SHARED), Path.home(), data):
-        if shared.is_relative_to(cwd):
+        if Path(os.path.realpath(shared)).is_relative_to(cwd):
             raise InvalidRequest(f"working_dir {at.cwd} holds {shared}; a sandbox needs a folder of the task's own")
-    if policy.min_sandbox != "none" and not any(cwd.is_relative_to(folder) for folder in policy.writable):
+    if policy.min_sandbox != "none" and not any(
+        cwd.is_relative_to(os.path.realpath(folder)) for folder in policy.writable
+    ):
         allowed = ", ".join(map(str, policy.writable)) or "none"
         raise InvalidRequest(f"this node does not allow working_dir {at.cwd}; its sandbox_writable: {allowed}")
 

@@ -69,9 +69,16 @@ def check(policy: Policy, support: Support) -> None:
     for name in policy.users:
         if user(name) is None:
             raise SettingsError(f"task_users names {name!r}, and this machine has no such user")
+        if name != support.user and "setpriv" not in support.programs:
+            raise SettingsError(f"task_users names {name!r}, and this node has no setpriv; install util-linux")
     for name in {**policy.default_limits, **policy.max_limits}:
-        if name in ("cpu", "processes") and name not in support.confines:
-            raise SettingsError(f"limits on {name} are demanded, and this node cannot set any: {support.no_groups}")
+        if lacking := support.lacks(name):
+            raise SettingsError(f"limits on {name} are demanded, and this node cannot set any: {lacking}")
+    for name, most in policy.max_limits.items():
+        if policy.default_limits.get(name, most) > most:
+            raise SettingsError(
+                f"default_limits.{name} is more than max_limits.{name}: a task that asks for nothing could not start"
+            )
 
 
 def user(name: str) -> User | None:
