@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
 class _Waits(Generic[K, R]):
     """``on_success``: it starts only if ``before`` ends well."""
 
-    request: R
-    before: K
-    on_success: bool
+    __slots__ = ("before", "on_success", "request")
+
+    def __init__(
+        self, request: R, before: K, on_success: bool
+    ) -> None:  # dataclasses take longer to import than the spawner
+        self.request = request
+        self.before = before
+        self.on_success = on_success
 
 
 class Waiting(Generic[K, R]):
