@@ -109,7 +109,7 @@ def leave_out_all_but(name: str) -> None:
     asked = [
         command for command in app.registered_commands if name == (command.name or _function_name(command.callback))
     ]
-    if asked:
+    if asked or name == "--version":
         app.registered_commands, app.registered_groups = asked, []
 
 
