@@ -123,6 +123,30 @@ def test_a_gateway_that_held_the_first_request_until_it_was_killed_is_waited_for
     assert stage.play(steps.wait(stage.policy, "r", 60.0))[1].status == "succeeded"
 
 
+def test_a_long_poll_whose_gateway_is_gone_unnoticed_is_asked_again() -> None:
+    """What is sent in the moment in which a link breaks may get no answer at all, for as long as it was to be held and longer."""
+
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        if len(stage.asked) > 1:
+            return good(run("succeeded"))
+        stage.now += 21
+        return [Reply("", b"Timeout", ok=False)]
+
+    stage = Stage(answer)
+    assert stage.play(steps.wait(stage.policy, "r", 60.0))[1].status == "succeeded"
+
+
+def test_a_long_poll_that_is_never_answered_is_given_up() -> None:
+    def answer(path: str, parameters: dict[str, str]) -> list[Reply]:
+        stage.now += 21
+        return [Reply("", b"Timeout", ok=False)]
+
+    stage = Stage(answer)
+    with pytest.raises(Unavailable) as caught:
+        stage.play(steps.wait(stage.policy, "r", 60.0))
+    assert (caught.value.code, len(stage.asked)) == ("TIMEOUT", 2)
+
+
 def test_other_errors_are_raised_at_once() -> None:
     stage = Stage(script(bad("RUN_NOT_FOUND")))
     with pytest.raises(NotFound):

@@ -119,7 +119,7 @@ class Policy:
 def ask(policy: Policy, request: Request[R]) -> Steps[Any, R]:
     """One request; a repeatable one is sent again while nobody answers, for a bounded time."""
     began = policy.clock()
-    silent: float | None = None  # since when nobody answers: a gateway may have held the request until it was killed
+    silent: float | None = None  # since when nobody answers: a gateway may have held the request until it was gone
     pause = 0.1
     while True:
         replies: list[Reply] = yield Ask(request, policy.timeout + request.held)
@@ -131,7 +131,7 @@ def ask(policy: Policy, request: Request[R]) -> Steps[Any, R]:
             may_repeat = request.repeatable or error.code == "NO_GATEWAY"
             patience = policy.patience if policy.heard else policy.first_contact
             if silent is None:
-                silent = policy.clock() if error.code == "NO_GATEWAY" else began
+                silent = policy.clock() if error.code == "NO_GATEWAY" or request.held else began
             if error.code not in NO_ANSWER or not may_repeat or policy.clock() - silent + pause > patience:
                 raise policy.explain(error) from None
         else:
