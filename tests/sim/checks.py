@@ -446,7 +446,8 @@ class Checks:
                         continue
                     row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
                     run_row: RunRecord = rows["run"]
-                    if row is None and not run_row.retried and run_row.epoch > max(run_row.adopted, 1):
+                    # Each retry counts an epoch, too; the rest is adoptions, the last of them of a run that had ended.
+                    if row is None and run_row.epoch - run_row.retried > max(run_row.adopted, 1):
                         self.world.faults["attempt unknown to who adopted an ended run"] += 1
                         continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")

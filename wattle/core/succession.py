@@ -62,6 +62,7 @@ class Succession:
         self._inquiries: dict[Owner, Inquiry] = {}
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
+        self._worse: list[tuple[str, RunHead]] = []  # copies to be dropped, and where
         self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
 
     # --- who is there -------------------------------------------------------------------------------------------------
@@ -163,7 +164,8 @@ class Succession:
             self._go_on()
 
     def check_clocks(self) -> None:
-        """Ask about owners that have been gone long enough, and peers that did not say which copies they have."""
+        """Ask about owners that have been gone long enough, and peers that did not say which copies they have. Ends a batch."""
+        self._order_drops()
         for peer in [peer for peer, due in self._looks.items() if self.core.now >= due]:
             del self._looks[peer]
             if peer in self.coordinators or self.core.members.in_sight(peer):
@@ -274,8 +276,15 @@ class Succession:
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
             worse = (head.owner, head.store) != (best.owner, best.store) and head.rank <= best.rank
-            if worse and best.heeds(head) and not self.lives(head.owner, head.store):
+            if worse and best.heeds(head):
+                self._worse.append((peer, head))
+
+    def _order_drops(self) -> None:
+        """Have worse copies dropped, at the end of the batch: an owner that it shows to be back may have gone on from them."""
+        for peer, head in self._worse:
+            if not self.lives(head.owner, head.store):
                 self.core.acts.append(do.Forget(peer, head))
+        self._worse.clear()
 
     # --- taking over --------------------------------------------------------------------------------------------------
 
