@@ -152,6 +152,22 @@ def test_whatever_the_pieces_nothing_of_a_value_is_told(
             assert mask.read(file.fileno(), offset, 4, growing=False) == whole[offset : offset + 4]
 
 
+@given(
+    st.sets(st.text("ab", min_size=1, max_size=5).map(str.encode), max_size=3),
+    st.text("abc", max_size=60).map(str.encode),
+)
+def test_every_byte_of_every_value_is_blanked_and_no_other(values: set[bytes], text: bytes) -> None:
+    inside = {
+        at + i for value in values for at in range(len(text)) if text.startswith(value, at) for i in range(len(value))
+    }
+    assert Mask(values).blank(text) == bytes(b"*"[0] if at in inside else byte for at, byte in enumerate(text))
+
+
+def test_a_value_that_repeats_itself_is_looked_for_once() -> None:
+    """Each of a million places compared with all of it took more than a minute, on the runtime's loop."""
+    assert Mask({b"a" * 4096}).blank(b"a" * (1 << 20)) == b"*" * (1 << 20)
+
+
 def test_values_that_overlap_are_blanked_as_one() -> None:
     assert Mask({b"abcab", b"cabxy"}).blank(b"-abcabxy-") == b"-*******-"
     assert Mask({b"aa"}).blank(b"baaab") == b"b***b"

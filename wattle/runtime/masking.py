@@ -7,7 +7,7 @@ a file that may still grow, an end that a secret begins with is not given before
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 
 class Mask:
@@ -32,12 +32,12 @@ class Mask:
 
     def blank(self, data: bytes) -> bytes:
         """The same with every value in it blanked, also where they overlap."""
-        found = [(at, len(value)) for value in self.values for at in _places(data, value)]
+        found = [span for value in self.values for span in _spans(data, value)]
         if not found:
             return data
         blanked = bytearray(data)
-        for at, length in found:
-            blanked[at : at + length] = b"*" * length
+        for start, end in found:
+            blanked[start:end] = b"*" * (end - start)
         return bytes(blanked)
 
     def text(self, text: str) -> str:
@@ -54,10 +54,13 @@ class Mask:
         return 0
 
 
-def _places(data: bytes, value: bytes) -> list[int]:
-    places = []
-    at = data.find(value)
-    while at >= 0:
-        places.append(at)
-        at = data.find(value, at + 1)
-    return places
+def _spans(data: bytes, value: bytes) -> Iterator[tuple[int, int]]:
+    """Where ``data`` is ``value``; what overlaps or touches is one span. The time grows with the data alone, whatever repeats itself."""
+    end = 0
+    while (start := data.find(value, end)) >= 0:
+        last = start
+        # Of those that begin within the last one or right behind it, the one furthest on: whatever begins before it ends before it.
+        while (further := data.rfind(value, last + 1, last + 2 * len(value))) >= 0:
+            last = further
+        end = last + len(value)
+        yield start, end
