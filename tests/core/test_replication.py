@@ -378,6 +378,19 @@ def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None
     assert saved == {TaskId("r", "b", 1): ("n2", TaskStatus.RUNNING)}
 
 
+def test_what_a_node_that_is_back_knows_of_a_run_comes_before_what_it_holds() -> None:
+    """Its first word does not say that it holds nothing: what was given to it once is not given again."""
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    orphaned(told, ("n1", HEAD))
+    told(on.Gathered(HEAD, 2, snapshot(TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0))))
+    begun = Fact(FactKind.STARTED, "r", "b", 1, at=99.5, pid=7)
+    told(on.RunsClaimed("n2", frozenset({"r"}), None, (begun,)))
+    assert told.all(do.Assign) == []
+    told(on.RunsClaimed("n1", frozenset({"r"}), {TaskId("r", "a", 1): 1}))
+    assert told.all(do.Assign) == []
+
+
 def test_an_attempt_that_failed_may_be_heard_of_before_the_success_of_what_its_worker_needed() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), node("n2"))

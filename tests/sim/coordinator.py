@@ -411,7 +411,7 @@ class Coordinator(Keeper):
                     return
                 if answer[2]:
                     self.post(
-                        on.RunsClaimed(name, frozenset(), {}, (), answer[2])
+                        on.RunsClaimed(name, frozenset(), None, (), answer[2])
                     )  # before the facts of runs that others have now
                 mine = self._held(answer)
                 state = self._followed.get(name)
@@ -430,7 +430,7 @@ class Coordinator(Keeper):
                         failed()
                         return
                     if claims:
-                        self.post(on.RunsClaimed(name, event.runs, {}, event.facts, event.refused))
+                        self.post(on.RunsClaimed(name, event.runs, None, event.facts, event.refused))
                     self.post(on.NodeSeen(info, mine, event.runs))
 
                 self._read(name, state, read)

@@ -266,7 +266,11 @@ class Simulation:
             world.later(5.0, self._return, runtime)
 
     def _return(self, runtime: Runtime) -> None:
-        runtime.start()  # should it have been leaving
+        core = runtime.core
+        if core is not None and core.stopping._leave_at is not None:  # and a task takes its time to end
+            self.world.later(5.0, self._return, runtime)
+            return
+        runtime.start()
         runtime.post(on.Resume())
 
 

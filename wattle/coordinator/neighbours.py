@@ -106,7 +106,7 @@ class Neighbours:
         answer = await self._claim(peer.peer, claims)
         held = self._held(answer)
         if answer.refused:  # before its facts: what they say is another owner's concern
-            self._post(on.RunsClaimed(peer.peer, frozenset(), {}, (), answer.refused))
+            self._post(on.RunsClaimed(peer.peer, frozenset(), None, (), answer.refused))
         if not await self._follower.join(peer.peer, info.store):
             return False
         claimed = await self._claimed(peer.peer, claims, answer)
@@ -114,7 +114,7 @@ class Neighbours:
             return False
         log.info("node joined", node=info.name, slots=info.slots, held=len(held))
         if claims:
-            self._post(on.RunsClaimed(peer.peer, claimed.runs, {}, claimed.facts, claimed.refused))
+            self._post(on.RunsClaimed(peer.peer, claimed.runs, None, claimed.facts, claimed.refused))
         self._post(on.NodeSeen(info, held, claimed.runs))
         return True
 

@@ -139,12 +139,12 @@ class Undelivered:
 @value(frozen=True, slots=True)
 class RunsClaimed:
     """A runtime knows now who owns these runs. ``facts`` are all it has ever said of them, ``held`` their tasks it has open with their
-    epochs, ``refused`` those that others own: (run, epoch, owner).
+    epochs (None: NodeSeen follows, and tells of all), ``refused`` those that others own: (run, epoch, owner).
     """
 
     node: str
     runs: frozenset[str]
-    held: Mapping[TaskId, int] = field(default_factory=dict)
+    held: Mapping[TaskId, int] | None = None
     facts: tuple[Fact, ...] = ()
     refused: tuple[tuple[str, int, str], ...] = ()
 

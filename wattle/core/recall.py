@@ -224,7 +224,7 @@ class Recall:
                 self.core.members.claim(event.node, run)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
-        if node.info.incarnation:
+        if event.held is not None:
             self.core.members.settle_held(node, event.held, event.runs)
             self.core.members.send_cancels(node)
         for run_id in event.runs:
