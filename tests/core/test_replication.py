@@ -30,7 +30,7 @@ from wattle.core.model import (
     WorkerRecord,
     WorkerStatus,
 )
-from wattle.core.recall import first_attempt
+from wattle.core.recall import ATTEMPTS_PER_EPOCH, first_attempt, is_anothers
 from wattle.core.replication import LINGER
 
 T = TypeVar("T")
@@ -414,6 +414,21 @@ def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
     told(on.Gathered(HEAD, 2, ready))
     told(on.RunsClaimed("n1", frozenset({"r"})))
     assert [e.assignment.attempt for e in told.all(do.Assign)] == [first_attempt(2, told.core.name)]
+
+
+@pytest.mark.parametrize("other", ["x1", "x2", "x3", "y"])  # with blocks on either side of its own
+def test_an_owner_that_learns_of_anothers_attempts_goes_on_in_a_block_of_its_own(other: str) -> None:
+    """It had the run go on by a retry, beyond a cut, in the same epoch in which another took it over."""
+    told = Told()
+    told(node("n1"), on.Submit("r", FLOW))
+    run = told.core.runs["r"]
+    run.epoch, worker = 2, run.workers["b"]
+    worker.attempts = known = first_attempt(2, other) + 3
+    assert is_anothers(known, "c1")
+    attempt = told.core._next_attempt(run, worker)
+    assert attempt > known
+    assert attempt in (first_attempt(2, "c1"), first_attempt(3, "c1"))
+    assert run.epoch * ATTEMPTS_PER_EPOCH >= attempt, "or its facts would be of a later owner's"
 
 
 def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:

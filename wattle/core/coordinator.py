@@ -25,7 +25,7 @@ from wattle.core.files import Files
 from wattle.core.membership import Membership
 from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.placement import ANYTHING, Node, ReadyQueue
-from wattle.core.recall import Recall, first_attempt
+from wattle.core.recall import Recall, first_attempt, is_anothers
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.states import WORKER_TABLE, TaskEvent, WorkerEvent, next_state
@@ -525,10 +525,7 @@ class CoordinatorCore:
 
     def assign(self, run: Run, worker: Worker, node: Node, *, ahead: bool = False) -> None:
         """Give a worker to a node, perhaps ahead of its time (core/ahead.py)."""
-        attempt = worker.attempts + 1
-        if run.adopted:
-            attempt = max(attempt, first_attempt(run.adopted, self.name))
-        worker.attempts = attempt
+        attempt = worker.attempts = self._next_attempt(run, worker)
         if worker.known is not None:
             worker.known.add(attempt)
         name = node.info.name
@@ -542,6 +539,19 @@ class CoordinatorCore:
         self.acts.append(do.Assign(name, run.assignment(worker, attempt)))
         if worker.dependents:
             self.ahead.given(run, worker, node)
+
+    def _next_attempt(self, run: Run, worker: Worker) -> int:
+        """A number above all that are known, of no block of another owner's, who may give it out beyond a cut; in a new epoch if need be."""
+        attempt = worker.attempts + 1
+        if run.adopted:
+            attempt = max(attempt, first_attempt(run.adopted, self.name))
+        if is_anothers(attempt, self.name):
+            attempt = first_attempt(run.epoch, self.name)
+            if attempt <= worker.attempts:
+                run.epoch += 1
+                self.touch(run)
+                attempt = first_attempt(run.epoch, self.name)
+        return attempt
 
 
 def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:

@@ -37,6 +37,12 @@ def first_attempt(adopted: int, owner: str) -> int:
     return (adopted - 1) * ATTEMPTS_PER_EPOCH + block * ATTEMPTS_PER_OWNER + 1
 
 
+def is_anothers(attempt: int, owner: str) -> bool:
+    """Whether a number is of a block from which not ``owner`` but another adopter takes its own."""
+    block = attempt % ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER
+    return attempt > ATTEMPTS_PER_EPOCH and block != place_of(owner, ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER)
+
+
 def _agreeing(kept: Snapshot) -> Snapshot:
     """A copy whose run has ended and whose workers have not (the rest of it was never sent) is of a run that goes on."""
     run = kept.run
