@@ -541,7 +541,7 @@ class CoordinatorCore:
             self.ahead.given(run, worker, node)
 
     def _next_attempt(self, run: Run, worker: Worker) -> int:
-        """A number above all that are known, of no block of another owner's, who may give it out beyond a cut; in a new epoch if need be."""
+        """A number above all known ones, of no block of another owner's, who may give it out beyond a cut; in a new epoch if need be."""
         attempt = worker.attempts + 1
         if run.adopted:
             attempt = max(attempt, first_attempt(run.adopted, self.name))
