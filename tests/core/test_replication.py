@@ -338,6 +338,33 @@ def test_worse_copies_go_once_a_better_state_is_on_as_many_stores_as_an_acknowle
     assert told.all(do.Forget) == [do.Forget("n1", HEAD)]
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "nodes", "last"),
+    [
+        ("c1", ("n1",), node("n2")),  # has no copy yet, and from now on must have one
+        ("c1", ("n1", "n2", "n3"), on.NodeUnreachable("n2", "n2-1")),  # had one of the copies
+        ("c3", ("n1", "n2"), on.CoordinatorGone("c3", "c3-1")),  # nobody keeps more copies of its runs now
+    ],
+)
+def test_worse_copies_stay_where_a_peer_came_or_went_in_the_batch_that_tells_of_them(
+    owner: str, nodes: tuple[str, ...], last: on.CoordinatorEvent, together: bool
+) -> None:
+    told = Told(replicas=2)
+    told(coordinator("c2"), *([] if owner == "c1" else [coordinator(owner)]), *map(node, nodes))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    better = RunHead("r", owner, f"{owner}-store", 2)
+    heads = {"n1": (HEAD, better), "n2": (better,), owner: (better,)}
+
+    def answers() -> list[on.CopiesTold]:
+        return [on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)]
+
+    told(after=1.0)
+    told(*answers())
+    told(*answers(), *([last] if together else []))
+    assert told.all(do.Forget) == ([] if together else [do.Forget("n1", HEAD)])
+
+
 def test_a_run_is_taken_over_only_once_as_many_peers_as_a_quorum_have_told_their_copies() -> None:
     told = Told(quorum=3)
     told(coordinator("c2"), node("n1"), node("n2"))

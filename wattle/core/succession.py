@@ -62,7 +62,7 @@ class Succession:
         self._inquiries: dict[Owner, Inquiry] = {}
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
-        self._worse: list[tuple[str, RunHead]] = []  # copies to be dropped, and where
+        self._decided: list[tuple[RunHead, list[tuple[str, RunHead]]]] = []  # best states, beside all told
         self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
 
     # --- who is there -------------------------------------------------------------------------------------------------
@@ -107,6 +107,10 @@ class Succession:
     def peers_in_sight(self) -> int:
         """Coordinators and runtimes in sight, this coordinator included."""
         return 1 + len(self.coordinators) + self.core.members.in_sight_count()
+
+    def _names_in_sight(self) -> set[str]:
+        """The same peers by name."""
+        return {self.core.name, *self.coordinators, *self.core.members.names_in_sight()}
 
     def lives(self, owner: str, store: str) -> bool:
         """Whether an owner is in sight; this coordinator itself is. One of unknown data folder is none: it may have been lost."""
@@ -190,7 +194,7 @@ class Succession:
         self._tokens.pop(inquiry.token, None)
         inquiry.token = self._new_token(owner)
         inquiry.answered.clear()
-        inquiry.asked = {self.core.name, *self.coordinators, *self.core.members.names_in_sight()}
+        inquiry.asked = self._names_in_sight()
         for peer in sorted(inquiry.asked):
             if inquiry.runs:
                 self._ask(peer, inquiry.token, runs=inquiry.runs)
@@ -245,8 +249,7 @@ class Succession:
             if best.pruned_at or self.lives(best.owner, best.store):
                 if unheeded and best.owner == self.core.name:
                     self.core.cancel(run)
-                if best.pruned_at or self._spread(told, best):
-                    self._drop_worse(told, best)
+                self._decided.append((best, told))
             elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
                 continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
             elif self._falls_here(run, inquiry.rounds):
@@ -260,31 +263,32 @@ class Succession:
         order = ranked({self.core.name, *self.coordinators}, run)
         return order[rounds // TURN % len(order)] == self.core.name
 
-    def _spread(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> bool:
+    def _order_drops(self) -> None:
+        """Have worse copies dropped where the best state is safe, by what is in sight once the whole batch is known.
+
+        It may show an owner to be back that has gone on from such a copy, or peers without which nothing would be acknowledged now.
+        """
+        peers = self._names_in_sight() if self._decided else set()
+        for best, told in self._decided:
+            if best.pruned_at or (self.lives(best.owner, best.store) and self._spread(told, best, peers)):
+                self._drop_worse(told, best)
+        self._decided.clear()
+
+    def _spread(self, told: Iterable[tuple[str, RunHead]], best: RunHead, peers: set[str]) -> bool:
         """Whether a state is on as many stores beside its owner's as an acknowledgement takes, so that worse ones may go.
 
-        An owner knows who keeps copies of its runs; of another's, all may but one: the runtime on that owner's own data folder.
+        An owner knows which peers may keep copies of its runs; of another's, all may but one: the runtime on that owner's own data folder.
         """
-        options = self.core.options
-        same = [peer for peer, head in told if head.store == best.store and head.standing == best.standing]
-        if best.owner == self.core.name:
-            others = len(self.core.replication.followers.keys() - options.companions)
-        else:
-            others = self.peers_in_sight - 2
-        return len({*same} - {best.owner}) >= max(min(options.replicas, others), options.quorum - 1)
+        options, others = self.core.options, peers - {best.owner}
+        same = {peer for peer, head in told if head.store == best.store and head.standing == best.standing}
+        most = len(others - options.companions) if best.owner == self.core.name else len(others) - 1
+        return len(same & others) >= max(min(options.replicas, most), options.quorum - 1)
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
             worse = (head.owner, head.store) != (best.owner, best.store) and head.rank <= best.rank
-            if worse and best.heeds(head):
-                self._worse.append((peer, head))
-
-    def _order_drops(self) -> None:
-        """Have worse copies dropped, at the end of the batch: an owner that it shows to be back may have gone on from them."""
-        for peer, head in self._worse:
-            if not self.lives(head.owner, head.store):
+            if worse and best.heeds(head) and not self.lives(head.owner, head.store):
                 self.core.acts.append(do.Forget(peer, head))
-        self._worse.clear()
 
     # --- taking over --------------------------------------------------------------------------------------------------
 
