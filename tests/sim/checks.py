@@ -12,6 +12,7 @@ from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.invariants import History, InvariantBroken, check_coordinator, check_runtime
 from wattle.core.model import FactKind, RunRecord, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
+from wattle.core.recall import ATTEMPTS_PER_EPOCH
 from wattle.core.runtime import RuntimeCore
 from wattle.core.states import Phase
 
@@ -446,8 +447,10 @@ class Checks:
                         continue
                     row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
                     run_row: RunRecord = rows["run"]
-                    # Each retry counts an epoch, too; the rest is adoptions, the last of them of a run that had ended.
-                    if row is None and run_row.epoch - run_row.retried > max(run_row.adopted, 1):
+                    # Each retry counts an epoch, too; the rest is adoptions, the last of them of a run that had ended. A retry since
+                    # then excuses attempts of other adopters alone: the first owner's are in every copy.
+                    unheard = run_row.epoch - run_row.retried > max(run_row.adopted, 1)
+                    if row is None and unheard and (not run_row.retried or fact.attempt > ATTEMPTS_PER_EPOCH):
                         self.world.faults["attempt unknown to who adopted an ended run"] += 1
                         continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")
