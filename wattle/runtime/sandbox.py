@@ -18,7 +18,7 @@ _ETC = (
     "ld.so.conf.d", "locale.alias", "localtime", "magic", "mime.types", "nsswitch.conf", "passwd", "pki/tls/certs", "protocols", "R",
     "services", "ssl/certs", "ssl/openssl.cnf", "timezone",
 )  # fmt: skip
-_NOT_FOR_TASKS = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr")
+_NOT_FOR_TASKS = ("/usr", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys")
 _SHARED = ("/tmp", "/var/tmp", "/home", "/root", "/var", "/srv", "/opt", "/mnt", "/media")
 
 
