@@ -458,6 +458,24 @@ def test_an_owner_that_learns_of_anothers_attempts_goes_on_in_a_block_of_its_own
     assert run.epoch * ATTEMPTS_PER_EPOCH >= attempt, "or its facts would be of a later owner's"
 
 
+def test_an_adopted_run_that_is_retried_waits_until_its_nodes_have_told_what_they_know() -> None:
+    """One of them may have been met after its end, and may still hold an attempt that no copy told of."""
+    told = Told()
+    told(node("n1"), node("n2"))
+    workers = {name: WorkerRecord("r", name, WorkerStatus.CANCELLED) for name in ("a", "b")}
+    run = RunRecord("r", "w", RunStatus.CANCELLED, "c1", 2, 90.0, completed_at=95.0, cancel_requested=True, adopted=2)
+    told(on.RetryRun(Snapshot(run, FLOW, workers, ())))
+    assert {(c.node, c.runs) for c in told.all(do.Claim)} == {("n1", (("r", 3),)), ("n2", (("r", 3),))}
+    told(on.RunsClaimed("n1", frozenset({"r"}), {}))
+    assert told.all(do.Assign) == []
+    hidden = TaskId("r", "a", 1)
+    told(on.RunsClaimed("n2", frozenset({"r"}), {hidden: 3}))
+    assert told.all(do.Assign) == []
+    assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(hidden, "n2")]
+    told(on.FactsLearned("n2", "n2-store", 1, (Fact(FactKind.FINISHED, *hidden, at=99.0, status=TaskStatus.RETURNED),)))
+    assert [e.assignment.attempt for e in told.all(do.Assign)] == [first_attempt(2, "c1")]
+
+
 def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"))

@@ -223,6 +223,17 @@ def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:
     assert codes(driver.assign(task("b", epoch=4), owner="c1")) == ["OK"]
 
 
+def test_an_owner_is_told_what_is_held_with_the_epoch_in_which_it_may_end_it() -> None:
+    driver = Driver()
+    driver.assign(task(), owner="c2")
+    assert (driver.core.held_by("c1"), driver.core.held_by("c2")) == ({}, {A: 1})
+    driver(on.ClaimAsked(1, "c1", (("r", 2),)))
+    held = driver.core.held_by("c1")
+    assert (held, driver.core.held_by("c2")) == ({A: 2}, {})
+    (answer,) = of(do.Answer, driver(on.CancelAsked(2, "c1", tuple(held.items()))))
+    assert answer.code == "OK"
+
+
 def test_ended_runs_are_let_go_of_and_looked_up_in_the_store_when_heard_of_again() -> None:
     driver = Driver()
     past = driver.core.past = Past(most=10)

@@ -307,6 +307,7 @@ class Coordinator(Keeper):
 
     def hint(self, node: str, store: str, head: int, facts: tuple[Fact, ...]) -> None:
         """A node says that its feed has a new entry."""
+        self.world.checks.hinted.add((self.name, store, head))
         state = self._followed.get(node)
         if state is None or not state.joined or state.store != store:
             return

@@ -336,7 +336,7 @@ class Runtime(Keeper):
     def _held(self, owner: str, refused: tuple[tuple[str, int, str], ...]) -> tuple[Any, ...]:
         core = self.core
         assert core is not None
-        mine = {held.assignment.id: held.assignment.epoch for held in core.held_by(owner)}
+        mine = core.held_by(owner)
         others = [(id, task.held.assignment.epoch) for id, task in core.tasks.items() if id not in mine]
         return mine, tuple(others), refused
 

@@ -1,8 +1,9 @@
 """Going on with runs that this life of the coordinator did not start: after a restart, after a retry, from another owner's copy.
 
 A copy may lag behind what its owner had sent out: there may be attempts that it does not tell of. The nodes know them. So an adopted run
-is claimed at every node in sight before any of its workers is placed, and whatever the nodes tell is taken into its history. Its new
-attempts are numbered from a block of the new epoch's and its own, so that none shares a number with one that nobody could tell of yet.
+is claimed at every node in sight before any of its workers is placed, and whatever the nodes tell is taken into its history. So is one that
+is retried: of what nodes held that were met after its end, nothing is known any more. Its new attempts are numbered from a block of the
+new epoch's and its own, so that none shares a number with one that nobody could tell of yet.
 """
 
 from __future__ import annotations
@@ -92,7 +93,10 @@ class Recall:
         self.core.touch(run)
         self.core.acts.append(do.AnnounceRun(run.record()))
         self.core.replication.hasten()
+        if run.adopted:
+            run.awaiting = set(self.core.members.names_in_sight())
         self.core.open_created(run)
+        self._claim_awaited(run)
 
     def adopt(self, event: on.Gathered) -> None:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
@@ -124,6 +128,9 @@ class Recall:
         self.core.members.read_again()
         self._mend(run, kept.tasks)
         self._go_on(run, kept.tasks)
+        self._claim_awaited(run)
+
+    def _claim_awaited(self, run: Run) -> None:
         for name in sorted(run.awaiting):
             self.core.members.claim(name, run)
 

@@ -226,13 +226,17 @@ class RuntimeCore:
                 refused.append((run, *(self.past.fence(run) or (0, ""))))
         self.acts.append(do.AnswerClaim(event.token, tuple(refused)))
 
-    def held_by(self, owner: str) -> list[HeldTask]:
-        """The open tasks of runs that an owner has, and of runs nobody has claimed since it gave them."""
-        return [
-            task.held
-            for task in self.tasks.values()
-            if (self.past.fence(task.id.run) or (0, task.held.owner))[1] == owner
-        ]
+    def held_by(self, owner: str) -> dict[TaskId, int]:
+        """The open tasks of runs that an owner has, and of runs nobody has claimed since it gave them, with its epochs of these runs.
+
+        A task may have been given in an earlier epoch, in which nothing is taken any more: no order to end it either.
+        """
+        held: dict[TaskId, int] = {}
+        for id, task in self.tasks.items():
+            epoch, current = self.past.fence(id.run) or (task.held.assignment.epoch, task.held.owner)
+            if current == owner:
+                held[id] = epoch
+        return held
 
     def _keep(self, event: on.Keep) -> None:
         save, number = self.copies.keep(event.page)

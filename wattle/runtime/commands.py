@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pydantic_core import to_json
 
 from wattle.bus.base import Query
 from wattle.core import events as on
 from wattle.core.events import RuntimeEvent
-from wattle.core.model import CopyPage, NodeInfo
+from wattle.core.model import CopyPage, NodeInfo, TaskId
 from wattle.core.runtime import RuntimeCore
 from wattle.errors import InvalidRequest
 from wattle.logs import get_logger
@@ -111,11 +111,9 @@ class Commands:
                 query.finish()
 
     def _held(self, owner: str, refused: tuple[tuple[str, int, str], ...]) -> HeldTasks:
-        mine = {t.assignment.id for t in self._core.held_by(owner)}
-        refs = [TaskRef(*id, task.held.assignment.epoch) for id, task in self._core.tasks.items()]
-        return HeldTasks(
-            tuple(ref for ref in refs if ref.id in mine), tuple(ref for ref in refs if ref.id not in mine), refused
-        )
+        mine = self._core.held_by(owner)
+        others = {id: task.held.assignment.epoch for id, task in self._core.tasks.items() if id not in mine}
+        return HeldTasks(_refs(mine), _refs(others), refused)
 
     def answer(self, token: int) -> None:
         """Answer a command that is carried out and committed."""
@@ -142,3 +140,7 @@ class Commands:
         """Answer a command on this peer's own key: whoever asked may have asked all peers at once."""
         query.reply(payload, key=self._keys.cmd(self._name, self._keys.cmd_verb(query.key)))
         query.finish()
+
+
+def _refs(epochs: Mapping[TaskId, int]) -> tuple[TaskRef, ...]:
+    return tuple(TaskRef(*id, epoch) for id, epoch in epochs.items())
