@@ -27,7 +27,7 @@ from wattle.core.runtime import RuntimeOptions
 from wattle.gateway import agent as gateway_agent
 from wattle.gateway import duty, request, routes
 from wattle.gateway import logs as gateway_logs
-from wattle.peer import loop, presence
+from wattle.peer import claiming, loop
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
 from wattle.runtime import launching, outcomes, output
 from wattle.settings.agents import KINDS, AgentSettings, CoordinatorSettings, GatewaySettings
@@ -352,8 +352,8 @@ def numbers() -> list[tuple[str, str]]:
         ("operations", f"per subscription | {lanes.SAMPLES:,}, and {lanes.WAITING_BYTES // mib} MiB of payloads"),
         ("operations", f"one of {lanes.COUNTED // kib} KiB or more"),
         ("operations", f"that wait to be sent | {senders.UNSENT // mib} MiB"),
-        ("operations", f"It waits {presence.NAME_WAIT:g} s"),
-        ("operations", f"({presence.SILENT_WAIT + presence.NAME_WAIT:g} s at least"),
+        ("operations", f"It waits {claiming.NAME_WAIT:g} s"),
+        ("operations", f"({claiming.SILENT_WAIT + claiming.NAME_WAIT:g} s at least"),
         ("operations", f"The spawner ends at most {launching.LINGER:g} s after its last task"),
         ("performance", f"the last {journal.REMEMBERED_MOST:,} rows"),
         ("replication", f"collected for {replication.LINGER * 1e3:g} ms"),

@@ -32,7 +32,8 @@ from wattle.bus.config import lease_of
 from wattle.bus.zenoh import open_zenoh_bus
 from wattle.errors import SettingsError, StoreError, WattleError
 from wattle.names import peer_name
-from wattle.peer.presence import Presence, claim_name, new_incarnation
+from wattle.peer.claiming import claim_name, keep_name
+from wattle.peer.presence import Presence, new_incarnation
 from wattle.peer.probing import probing
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
@@ -267,7 +268,9 @@ async def _router(name: str, bus: Bus, keys: Keys, insecure: bool, task_status: 
     log.info("router ready")
     task_status.started()
     try:
-        await probing(me, bus, keys, presence)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_name, me, bus, keys)
+            await probing(me, bus, keys, presence)
     finally:
         for declaration in reversed(declarations):
             declaration.undeclare()

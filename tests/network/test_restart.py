@@ -167,3 +167,12 @@ def test_a_name_is_refused_to_a_second_holder_and_waited_for_where_the_first_is_
         wait_until(lambda: "does not answer: waiting for it to go" in former.log, "the successor waits")
         former.kill()
         assert successor.result().process.poll() is None
+
+
+def test_of_two_that_find_out_later_that_they_have_one_name_the_earlier_stays() -> None:
+    with network() as net:
+        first, second = net.start("runtime", "twin"), net.start("runtime", "another", "--name", "twin")
+        net.start("coordinator", "between", "--connect", second.endpoint, connect=first)
+        assert second.process.wait(60) != 0
+        assert "a runtime named 'twin' is on this network already" in second.log
+        assert first.process.poll() is None

@@ -38,6 +38,7 @@ from wattle.document.model import Document
 from wattle.errors import InvalidRequest, WattleError
 from wattle.logs import get_logger
 from wattle.peer.asking import refuse
+from wattle.peer.claiming import keep_name
 from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import FeedFollower
 from wattle.peer.loop import Loop, wall_clock
@@ -169,6 +170,7 @@ class CoordinatorAgent:
             me = Alive("coordinator", self.name, self.incarnation)
             self._probe = Probe(me, self.bus, self.keys, self._neighbours.presence)
             declarations.append(self.bus.declare_alive(self.keys.alive(*me)))
+            nursery.start_soon(keep_name, me, self.bus, self.keys)
             log.info("coordinator ready", unfinished=len(self.core.runs))
             task_status.started()
             try:

@@ -26,6 +26,7 @@ from wattle.gateway.request import Answer, Asked, Method, Request
 from wattle.gateway.routes import Route, Routes
 from wattle.logs import get_logger
 from wattle.peer.asking import parse_parameters, refuse
+from wattle.peer.claiming import keep_name
 from wattle.peer.presence import Presence, new_incarnation
 from wattle.peer.probing import probing
 from wattle.protocol.keys import Alive, Keys
@@ -71,8 +72,9 @@ class GatewayAgent:
             declarations = [
                 self.bus.subscribe(self.keys.api(), self._put),
                 self.bus.serve(self.keys.state("gateway", self.name), self._answer_state),
-                self.bus.declare_alive(self.keys.alive("gateway", self.name, self.incarnation)),
+                self.bus.declare_alive(self.keys.alive(*me)),
             ]
+            nursery.start_soon(keep_name, me, self.bus, self.keys)
             try:
                 await nursery.start(self._duty.run)
                 log.info("gateway ready", serving=self._duty.serving, tokens=self._gate.asks)

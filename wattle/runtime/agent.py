@@ -24,6 +24,7 @@ from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.core.states import Phase
 from wattle.logs import get_logger
 from wattle.peer.anew import Anew, tell_anew
+from wattle.peer.claiming import keep_name
 from wattle.peer.copies import CopyDesk
 from wattle.peer.feeds import FeedPublisher
 from wattle.peer.loop import LINGER, Loop, wall_clock
@@ -146,6 +147,7 @@ class RuntimeAgent:
             me = Alive("runtime", self.name, self.incarnation)
             await nursery.start(probing, me, self.bus, self.keys, self._presence)
             declarations.append(self.bus.declare_alive(self.keys.alive(*me)))
+            nursery.start_soon(keep_name, me, self.bus, self.keys)
             log.info("runtime ready", slots=self._slots, resources=self._resources, held=len(self.core.tasks))
             task_status.started()
             if not die:  # an embedded network finds out when it has to
