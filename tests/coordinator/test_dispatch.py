@@ -115,6 +115,17 @@ async def test_refusals_are_told_one_by_one(scene: Scene) -> None:
     ]
 
 
+async def test_who_cancels_what_a_node_has_passed_is_told_so(scene: Scene) -> None:
+    for name in ("a", "b", "c"):
+        scene.dispatch.cancel(Cancel("n", task(name), 7))
+    await scene.batch()
+    scene.answer(a="FENCED", b="PASSED")
+    assert await scene.events.size(2) == [
+        on.CancelAnswered("n", (task("a"), task("b"), task("c"))),
+        on.Refused("n", task("b"), "PASSED", "so", 9, "x"),
+    ]
+
+
 async def test_nodes_do_not_wait_for_each_other(scene: Scene) -> None:
     others = Inbox()
     scene.there.serve(KEYS.cmd("m", "*"), others)

@@ -266,12 +266,11 @@ class Cluster:
             held = {t.id: t.held.assignment.epoch for t in runtime.core.tasks.values()} if runtime.core else {}
             facts = tuple(fact for entry in runtime.store.feed for fact in entry if fact.run in answers)
             return [on.RunsClaimed(runtime.name, answers, {t: e for t, e in held.items() if t.run in answers}, facts)]
-        if kind == "cancel":
-            return [on.CancelAnswered(runtime.name, tuple(a.task for a in answers))]
         taken = tuple(a.task for a in answers if a.code == "OK")
-        refused = [a for a in answers if a.code != "OK"]
+        every = tuple(a.task for a in answers)
+        refused = [a for a in answers if a.code == "PASSED" or (a.code != "OK" and kind == "assign")]
         return [
-            on.Delivered(runtime.name, taken),
+            on.Delivered(runtime.name, taken) if kind == "assign" else on.CancelAnswered(runtime.name, every),
             *(on.Refused(runtime.name, a.task, a.code, a.reason, a.epoch, a.owner) for a in refused),
         ]
 

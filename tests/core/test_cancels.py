@@ -68,6 +68,19 @@ def test_a_cancel_refused_by_a_node_in_the_batch_that_takes_it_is_stored() -> No
     assert [e.handing for e in told.all(do.ReleaseRun)] == [True]
 
 
+def test_a_cancelled_run_ends_though_its_attempt_never_came_to_its_node_and_later_ones_have_ended_there() -> None:
+    """Another owner, beyond a cut, gave the later ones; the node knows nothing of this one and will not start it any more."""
+    told = running()
+    told(on.CancelRun("r"))
+    passed = on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 155001 of this worker has ended here already")
+    told(on.CancelAnswered("n1", (TaskId("r", "a", 1),)), passed)
+    assert [(claim.node, claim.runs) for claim in told.all(do.Claim)] == [("n1", (("r", 1),))]
+    assert told.all(do.SaveTask) == [], "it may have ended there before"
+    told(on.RunsClaimed("n1", frozenset({"r"}), {}))
+    assert [e.task.status for e in told.all(do.SaveTask)] == ["returned"]
+    assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]
+
+
 def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), node("n2"))

@@ -456,12 +456,25 @@ def test_a_node_on_which_a_later_attempt_has_ended_is_asked_what_it_knows_and_ge
     cluster.hold = lambda message: message.kind == "assign"
     cluster.submit(workflow(worker("a")))
     cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 7 of this worker has ended here already"))
+    assert cluster.task("a").status == "assigned", "whether it has ended there is not known yet"
     ended = Fact(FactKind.FINISHED, "r", "a", 7, at=1.0, status=TaskStatus.CANCELLED)
     cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, (ended,)))
     cluster.held.clear()
     cluster.release()
     assert cluster.finish().status == "succeeded"
-    assert cluster.task("a", 8).status == "succeeded"
+    assert [cluster.task("a", attempt).status for attempt in (1, 8)] == ["returned", "succeeded"]
+
+
+def test_the_end_of_an_attempt_that_its_node_has_passed_is_what_the_node_says() -> None:
+    cluster = Cluster()
+    cluster.node("n1")
+    cluster.hold = lambda message: message.kind == "assign"
+    cluster.submit(workflow(worker("a")))
+    cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 2 of this worker has ended here already"))
+    ends = tuple(Fact(FactKind.FINISHED, "r", "a", n, at=n, status=TaskStatus.FAILED, exit_code=n) for n in (1, 2))
+    cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, ends))
+    assert cluster.task("a").exit_code == 1
+    assert cluster.run().status == "failed"
 
 
 def test_a_late_refusal_of_a_lost_attempt_leaves_the_new_one_alone() -> None:

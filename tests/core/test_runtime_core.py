@@ -205,9 +205,12 @@ def test_what_is_refused() -> None:
     driver.assign(task("b", attempt=5))
     driver(on.ProcessStarted(task("b", 5).id, 7, 0.0), exited(0, of_task=task("b", 5).id))
     assert codes(driver.assign(task("b", attempt=4))) == ["PASSED"], "an older attempt must not be waited for"
+    cancelled = driver(on.CancelAsked(1, "c1", tuple((task("b", attempt).id, 1) for attempt in (4, 5, 6))))
+    assert codes(cancelled) == ["PASSED", "OK", "OK"], "of which the last is never to start"
+    assert [save.fact.attempt for save in of(do.Append, cancelled)] == [6]
     driver(on.Drain())
     assert codes(driver.assign(task("c"))) == ["DRAINING"]
-    assert codes(driver.assign(task("b", attempt=5))) == ["OVER"], "it is known"
+    assert codes(driver.assign(task("b", attempt=6))) == ["OVER"], "it is known"
 
 
 def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:

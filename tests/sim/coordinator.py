@@ -301,6 +301,9 @@ class Coordinator(Keeper):
             self.post(on.Undelivered(node))
         else:
             self.post(on.CancelAnswered(node, tuple(a.task for a in answers)))
+            for a in answers:
+                if a.code == "PASSED":
+                    self.post(on.Refused(node, a.task, a.code, a.reason, a.epoch, a.owner))
         self._send(node, self.life)
 
     # --- feeds ----------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Dispatch:
             else on.CancelAnswered(node, tuple(a.id for a in answers.tasks))
         )
         for answer in answers.tasks:
-            if answer.code != "OK" and verb == "assign":
+            if answer.code == "PASSED" or (answer.code != "OK" and verb == "assign"):
                 log.info(
                     "task refused",
                     node=node,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.model import NodeInfo, TaskId, TaskStatus, WorkerStatus
+from wattle.core.model import NodeInfo, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.placement import Node, NodeStatus, Pool, has_room
 from wattle.core.run import Run, Worker
 from wattle.core.states import TaskEvent, WorkerEvent
@@ -129,7 +129,10 @@ class Membership:
         if found is None:
             node.release(task)
             return
-        run, worker, _ = found
+        run, worker, record = found
+        if task in node.passed:
+            self._handed_back(node, run, worker, record, node.passed[task])
+            return
         if worker.status.final:
             # It is known only since the run was cancelled; the node says what became of it.
             self.cancel(node.info.name, task, run.epoch)
@@ -164,6 +167,7 @@ class Membership:
                 self.core.recall.heard(run_id, event.node)
             adopted = any(self.core.runs[run_id].adopted for run_id in node.claims if run_id in self.core.runs)
             node.claims.clear()  # they are repeated when it is met again, for runs that have not ended until then
+            node.passed.clear()
             if adopted:
                 self.read_again()
         self.core.replication.went(event.node)
@@ -252,7 +256,7 @@ class Membership:
         found = self.core.attempts.find(task)
         if not self.core.succession.quorum:
             self._resend_later(node)
-        elif found is not None and task not in node.cancels:
+        elif found is not None and task not in node.cancels and task not in node.passed:
             run, worker, _ = found
             self.core.acts.append(do.Assign(node.info.name, run.assignment(worker, task.attempt)))
 
@@ -284,7 +288,7 @@ class Membership:
             self._clocked.add(node.info.name)
 
     def refused(self, event: on.Refused) -> None:
-        """A node did not take a task."""
+        """A node did not take a task, or an order to end one."""
         node = self.expect(event.node)
         node.again.discard(event.task)
         run = self.core.runs.get(event.task.run)
@@ -302,13 +306,25 @@ class Membership:
             )  # have its end told again, should it have been no concern of this coordinator's then
             return
         if event.code == "PASSED":
-            self.claim(event.node, run)  # another owner gave higher numbers: the next attempt is to have one above them
-        self.core.attempts.advance(
-            worker, record, TaskEvent.RETURNED, completed_at=self.core.now, error_message=event.reason
-        )
+            self._passed(node, run, record, event.reason)
+        else:
+            self._handed_back(node, run, worker, record, event.reason)
+
+    def _passed(self, node: Node, run: Run, record: TaskRecord, reason: str) -> None:
+        """Another owner gave a node later attempts: whether this one has ended there it tells with all it knows of the run.
+
+        The next attempt is to have a number above theirs, too.
+        """
+        if record.id in node.tasks and record.id not in node.passed and node.status in IN_SIGHT:
+            node.passed[record.id] = reason
+            self.claim(node.info.name, run)
+
+    def _handed_back(self, node: Node, run: Run, worker: Worker, record: TaskRecord, reason: str) -> None:
+        """An attempt has never been at its node, and will not be."""
+        self.core.attempts.advance(worker, record, TaskEvent.RETURNED, completed_at=self.core.now, error_message=reason)
         node.release(record.id)
         self.hold_back(node)
-        self.core.attempts.returned(run, worker, event.reason)
+        self.core.attempts.returned(run, worker, reason)
 
     def hold_back(self, node: Node) -> None:
         """Give a node that handed work back some time, longer each time; what it hands back within that time is the same time."""

@@ -51,6 +51,9 @@ class Node:
     again: set[TaskId] = field(
         default_factory=set
     )  # open attempts it turned out not to hold: sent again until answered
+    passed: dict[TaskId, str] = field(
+        default_factory=dict
+    )  # open attempts it will not start any more, and why; it is yet to tell whether they have ended there
     used: dict[str, float] = field(default_factory=dict)
     lost_at: float | None = None  # when an unreachable node is given up
     resend_at: float | None = None
@@ -82,6 +85,7 @@ class Node:
     def release(self, task: TaskId) -> None:
         """Undo ``take``; does nothing when it is not booked."""
         self.again.discard(task)
+        self.passed.pop(task, None)
         resources = self.tasks.pop(task, None)
         if resources is None:
             return

@@ -156,10 +156,8 @@ class RuntimeCore:
             return "OK", ""  # told twice
         if assignment.attempt == newest_ended:
             return "OVER", "it has ended here already"
-        if (
-            assignment.attempt < newest_ended
-        ):  # never to be started: one that was given up must not wait for it for ever
-            return "PASSED", f"attempt {newest_ended} of this worker has ended here already"
+        if assignment.attempt < newest_ended:
+            return _passed(newest_ended)
         if self.draining:
             return "DRAINING", "the node takes no new work"
         unfit = self._unfit(assignment)
@@ -204,11 +202,18 @@ class RuntimeCore:
     def _cancel_asked(self, event: on.CancelAsked) -> None:
         for task_id, epoch in event.tasks:
             refusal = self._fence(task_id.run, epoch, event.owner)
-            if refusal is None and task_id in self.tasks:
-                self.stopping.stop(self.tasks[task_id], Ending.CANCELLED)
-            elif refusal is None and task_id.attempt > self.past.newest_ended(task_id):
-                self._never_start(task_id, epoch, event.owner)
-            self._answer(event.token, task_id, refusal or ("OK", ""))
+            self._answer(event.token, task_id, refusal or self._stop(task_id, epoch, event.owner))
+
+    def _stop(self, task_id: TaskId, epoch: int, owner: str) -> tuple[str, str]:
+        if task_id in self.tasks:
+            self.stopping.stop(self.tasks[task_id], Ending.CANCELLED)
+            return "OK", ""
+        newest_ended = self.past.newest_ended(task_id)
+        if task_id.attempt < newest_ended:
+            return _passed(newest_ended)
+        if task_id.attempt > newest_ended:
+            self._never_start(task_id, epoch, owner)
+        return "OK", ""
 
     def _never_start(self, task_id: TaskId, epoch: int, owner: str) -> None:
         """An order to end a task has overtaken its assignment: the task is over before it is known."""
@@ -394,3 +399,11 @@ class RuntimeCore:
         task.held = held
         self.save(task)
         return True
+
+
+def _passed(newest_ended: int) -> tuple[str, str]:
+    """What is said of an attempt before the newest that has ended: it ended then, or never came, and will never be started.
+
+    Whoever has it open must not wait for its end for ever.
+    """
+    return "PASSED", f"attempt {newest_ended} of this worker has ended here already"
