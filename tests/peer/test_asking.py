@@ -70,6 +70,7 @@ def test_seconds() -> None:
         (b'{"a": "\\ud800"}', "no JSON"),
         (b'{"a":' * 1000 + b"1" + b"}" * 1000, "no JSON"),
         (b'{"a": 1' + b"0" * 5000 + b"}", "no JSON"),
+        *((b'{"' + b"x" * n + b'": ' + b"9" * 299 + b"e10}", "no JSON") for n in range(20)),
     ],
 )
 def test_payloads_that_are_no_object(payload: bytes | None, says: str) -> None:
