@@ -20,7 +20,7 @@ from wattle.client import steps
 from wattle.client.answers import Health, WorkerChange
 from wattle.coordinator import agent as coordinator_agent
 from wattle.coordinator import journal, long_polls
-from wattle.core import ahead, lineup, recall, replication
+from wattle.core import ahead, lineup, numbering, replication
 from wattle.core.model import RunStatus, TaskStatus, WorkerStatus
 from wattle.core.placement import NodeStatus
 from wattle.core.runtime import RuntimeOptions
@@ -357,7 +357,7 @@ def numbers() -> list[tuple[str, str]]:
         ("operations", f"The spawner ends at most {launching.LINGER:g} s after its last task"),
         ("performance", f"the last {journal.REMEMBERED_MOST:,} rows"),
         ("replication", f"collected for {replication.LINGER * 1e3:g} ms"),
-        ("replication", f"({recall.ATTEMPTS_PER_EPOCH:,} per epoch)"),
+        ("replication", f"({numbering.ATTEMPTS_PER_EPOCH:,} per epoch)"),
         ("replication", f"removed after {copies.PRUNED_REMEMBERED / 86400:g} days"),
         ("replication", f"every {request.MOMENT:g} s for up to {gateway_agent.REQUEST_TIMEOUT:g} s"),
         ("troubleshooting", f"not used again for {copies.PRUNED_REMEMBERED / 86400:g} days"),

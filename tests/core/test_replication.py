@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from wattle.core.model import (
     WorkerRecord,
     WorkerStatus,
 )
-from wattle.core.recall import ATTEMPTS_PER_EPOCH, first_attempt, is_anothers
+from wattle.core.numbering import first_attempt
 from wattle.core.replication import LINGER
 
 T = TypeVar("T")
@@ -41,8 +41,9 @@ FLOW = workflow(worker("a"), worker("b", "a"))
 class Told:
     """A core that is told events one batch after another, and what came of the last one."""
 
-    def __init__(self, name: str = "c1", **options: object) -> None:
-        self.core = CoordinatorCore(name, CoordinatorOptions(**options), lambda: 0.5, store=f"{name}-store")  # type: ignore[arg-type]
+    def __init__(self, name: str = "c1", store: str = "", **options: object) -> None:
+        made = CoordinatorOptions(**options)  # type: ignore[arg-type]
+        self.core = CoordinatorCore(name, made, lambda: 0.5, store=store or f"{name}-store")
         self.now = 100.0
         self.effects: list[do.CoordinatorEffect] = []
 
@@ -432,30 +433,63 @@ def test_an_attempt_that_failed_may_be_heard_of_before_the_success_of_what_its_w
     assert [e.run.status for e in told.all(do.SaveRun)] == [RunStatus.FAILED]
 
 
-def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
-    told = Told()
+def _adopting(told: Told, status: RunStatus, workers: Mapping[str, WorkerRecord]) -> None:
+    """Have a run taken over from c2, in epoch 2."""
     told(coordinator("c2"), node("n1"))
-    orphaned(told, ("n1", HEAD))
-    lost = TaskRecord("r", "a", 1, "n9", TaskStatus.LOST, 91.0)
-    ready = replace(snapshot(lost), workers={"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
-    told(on.Gathered(HEAD, 2, ready))
-    told(on.RunsClaimed("n1", frozenset({"r"})))
-    assert [e.assignment.attempt for e in told.all(do.Assign)] == [first_attempt(2, told.core.name)]
+    head = replace(HEAD, final=status.final, completed_at=95.0 if status.final else 0.0)
+    orphaned(told, ("n1", head))
+    kept = snapshot(TaskRecord("r", "a", 1, "n9", TaskStatus.LOST, 91.0), status=status)
+    run = replace(kept.run, completed_at=95.0 if status.final else None)
+    told(on.Gathered(head, 2, replace(kept, run=run, workers=workers)))
 
 
-@pytest.mark.parametrize("other", ["x1", "x2", "x3", "y"])  # with blocks on either side of its own
-def test_an_owner_that_learns_of_anothers_attempts_goes_on_in_a_block_of_its_own(other: str) -> None:
+FOLDERS = [("c1", "x"), ("c1", "y"), ("c3", "z")]
+"""Coordinators that take over the same run in the same epoch, none knowing of the others; one was set up anew on an empty folder."""
+
+
+def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
+    numbers = []
+    for name, store in FOLDERS:
+        told = Told(name, store)
+        _adopting(told, RunStatus.RUNNING, {"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
+        told(on.RunsClaimed("n1", frozenset({"r"})))
+        numbers += [e.assignment.attempt for e in told.all(do.Assign)]
+    assert len(set(numbers)) == 3
+    assert min(numbers) > 1000, "the one that submitted it may have given that out meanwhile"
+
+
+def test_a_run_that_is_retried_by_who_took_it_over_when_it_had_ended_has_numbers_of_its_own_too() -> None:
+    """The one that submitted it may have it go on as well, beyond a cut."""
+    numbers = []
+    for name, store in FOLDERS:
+        told = Told(name, store)
+        workers = {worker: WorkerRecord("r", worker, WorkerStatus.CANCELLED, attempts=1) for worker in ("a", "b")}
+        _adopting(told, RunStatus.CANCELLED, workers)
+        (adopted,) = told.all(do.AdoptRun)
+        told(on.RetryRun(adopted.snapshot))
+        told(on.RunsClaimed("n1", frozenset({"r"})))
+        numbers += [e.assignment.attempt for e in told.all(do.Assign)]
+    assert len(set(numbers)) == 3
+    assert min(numbers) > 1000
+
+
+@pytest.mark.parametrize("other", ["x1", "x2", "x3", "y"])  # with places on either side of its own
+def test_an_owner_that_learns_of_anothers_attempts_goes_on_in_a_place_of_its_own(other: str) -> None:
     """It had the run go on by a retry, beyond a cut, in the same epoch in which another took it over."""
     told = Told()
-    told(node("n1"), on.Submit("r", FLOW))
-    run = told.core.runs["r"]
-    run.epoch, worker = 2, run.workers["b"]
-    worker.attempts = known = first_attempt(2, other) + 3
-    assert is_anothers(known, "c1")
-    attempt = told.core._next_attempt(run, worker)
-    assert attempt > known
-    assert attempt in (first_attempt(2, "c1"), first_attempt(3, "c1"))
-    assert run.epoch * ATTEMPTS_PER_EPOCH >= attempt, "or its facts would be of a later owner's"
+    told(node("n1"))
+    workers = {name: WorkerRecord("r", name, WorkerStatus.CANCELLED) for name in ("a", "b")}
+    run = RunRecord("r", "w", RunStatus.CANCELLED, "c1", 1, 90.0, completed_at=95.0, cancel_requested=True)
+    told(on.RetryRun(Snapshot(run, FLOW, workers, ())))
+    (mine,) = told.all(do.Assign)
+    known = first_attempt(2, other) + 3
+    returned = Fact(FactKind.FINISHED, "r", "a", 1, at=99.0, status=TaskStatus.RETURNED)
+    told(on.FactsLearned("n1", "n1-store", 1, (replace(returned, attempt=known), returned)), after=60.0)
+    told(after=60.0)
+    (given,) = told.all(do.Assign)
+    assert (mine.assignment.attempt, mine.assignment.epoch) == (1, 2)
+    assert given.assignment.attempt > known
+    assert given.assignment.attempt in (first_attempt(2, "c1-store"), first_attempt(3, "c1-store"))
 
 
 def test_an_adopted_run_that_is_retried_waits_until_its_nodes_have_told_what_they_know() -> None:
@@ -473,7 +507,7 @@ def test_an_adopted_run_that_is_retried_waits_until_its_nodes_have_told_what_the
     assert told.all(do.Assign) == []
     assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(hidden, "n2")]
     told(on.FactsLearned("n2", "n2-store", 1, (Fact(FactKind.FINISHED, *hidden, at=99.0, status=TaskStatus.RETURNED),)))
-    assert [e.assignment.attempt for e in told.all(do.Assign)] == [first_attempt(2, "c1")]
+    assert [(e.assignment.worker, e.node) for e in told.all(do.Assign)] == [("a", "n1")]
 
 
 def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.namespaces.events import Events
-from tests.namespaces.gates import Gates
+from tests.namespaces.gates import ADOPTED, Gates
 from tests.namespaces.site import Site, owner, run_of
 from tests.network.processes import wait_until
-from wattle.core.recall import first_attempt
 
 PATIENCE = 60.0
-ADOPTED = first_attempt(2, "two")  # the first attempt that an adopter in epoch 2 gives out
 
 Figures = dict[str, float]
 """Seconds by what they are of."""

@@ -9,18 +9,24 @@ from pathlib import Path
 
 PATIENCE = 30.0  # seconds after which a test that waits has failed
 
+ADOPTED = "adopted"
+"""Stands in the names of gates for the number of an attempt that somebody gave out who took its run over: it is high, and not foreseen."""
+
 
 class Gates:
-    """One gate per attempt of each worker; ``script`` is the shell text that stops at it."""
+    """One gate per attempt of each worker; ``script`` is the shell text that stops at it. ``numbers``: the attempts that have arrived."""
 
-    def __init__(self, folder: Path, *workers: str, attempts: Iterable[int] = (1, 2)) -> None:
+    def __init__(self, folder: Path, *workers: str, attempts: Iterable[int | str] = (1, 2)) -> None:
         folder.mkdir()
         self._gates = {f"{worker}.{n}": _fifo(folder / f"{worker}.{n}") for n in attempts for worker in workers}
         self._arrivals = _fifo(folder / "arrivals")
         self._unread = ""
+        self.numbers: dict[str, int] = {}
         self.script = (
-            f'echo "$WATTLE_WORKER.$WATTLE_ATTEMPT" > {folder}/arrivals\n'
-            f'read -r _ < "{folder}/$WATTLE_WORKER.$WATTLE_ATTEMPT"\n'
+            "gate=$WATTLE_WORKER.$WATTLE_ATTEMPT\n"
+            f'test "$WATTLE_ATTEMPT" -lt 1000 || gate=$WATTLE_WORKER.{ADOPTED}\n'
+            f'echo "$gate $WATTLE_ATTEMPT" > {folder}/arrivals\n'
+            f'read -r _ < "{folder}/$gate"\n'
         )
 
     def arrived(self, *expected: str) -> None:
@@ -30,8 +36,10 @@ class Gates:
             readable, _, _ = select.select([self._arrivals], [], [], PATIENCE)
             assert readable, f"{missing} did not arrive"
             *lines, self._unread = (self._unread + os.read(self._arrivals, 4096).decode()).split("\n")
-            assert missing.issuperset(lines), f"{lines} arrived, {missing} were expected"
-            missing.difference_update(lines)
+            for gate, number in map(str.split, lines):
+                self.numbers[gate] = int(number)
+                assert gate in missing, f"{gate} arrived, {missing} were expected"
+                missing.remove(gate)
 
     def open(self, attempt: str) -> None:
         """Let an attempt (``worker.attempt``) go on, now or as soon as it arrives."""

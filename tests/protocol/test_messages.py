@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattle.core.model import Assignment, Fact, FactKind, Input, NodeInfo, Output, RunHead, TaskStatus, Usage
-from wattle.core.recall import ATTEMPTS_PER_EPOCH
+from wattle.core.numbering import ATTEMPTS_PER_EPOCH
 from wattle.errors import InvalidRequest
 from wattle.protocol.keys import Keys
 from wattle.protocol.messages import (
@@ -117,4 +117,4 @@ def test_epochs_that_attempts_cannot_be_numbered_for_are_refused() -> None:
         for message in (HeldQuestion("c", (("r", epoch),)), RunHead("r", "c", "s", epoch), TaskRef("r", "w", 1, epoch)):
             with pytest.raises(InvalidRequest):
                 decode(type(message), encode(message))
-    assert MOST_EPOCH * ATTEMPTS_PER_EPOCH < 2**63
+    assert MOST_EPOCH * ATTEMPTS_PER_EPOCH <= MOST

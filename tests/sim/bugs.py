@@ -238,5 +238,5 @@ BUGS = {
     "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 40, 3),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60, 2),
     "copies are dropped while the adopter's state has none": Bug(Succession, "_spread", _drops_at_once, 500, 243),
-    "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 500, 407),
+    "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 1000, 818),
 }

@@ -12,7 +12,7 @@ from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.invariants import History, InvariantBroken, check_coordinator, check_runtime
 from wattle.core.model import FactKind, RunRecord, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
-from wattle.core.recall import ATTEMPTS_PER_EPOCH
+from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.runtime import RuntimeCore
 from wattle.core.states import Phase
 
@@ -53,6 +53,7 @@ class Checks:
         self.calm = True  # nothing was cut, nobody was wrongly missed
         self.starts: Counter[tuple[str, str]] = Counter()
         self.hinted: set[tuple[str, str, int]] = set()  # (coordinator, runtime's store, entry) whose hint has arrived
+        self.taken_ended: set[tuple[str, str, int]] = set()  # (run, store, epoch): taken over when it had ended
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
         self._given: set[tuple[TaskId, str]] = set()
@@ -98,6 +99,8 @@ class Checks:
                     self._cursors[peer.store.id, save.node, save.store] = save.number
                 case do.AdoptRun():
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
+                    if save.snapshot.run.status.final:
+                        self.taken_ended.add((save.snapshot.run.id, peer.store.id, save.snapshot.run.adopted))
                 case do.CreateRun():
                     run = save.run.id
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
@@ -448,10 +451,10 @@ class Checks:
                         continue
                     row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
                     run_row: RunRecord = rows["run"]
-                    # Each retry counts an epoch, too; the rest is adoptions, the last of them of a run that had ended. A retry since
-                    # then excuses attempts of other adopters alone: the first owner's are in every copy.
-                    unheard = run_row.epoch - run_row.retried > max(run_row.adopted, 1)
-                    if row is None and unheard and (not run_row.retried or fact.attempt > ATTEMPTS_PER_EPOCH):
+                    # It was taken over last when it had ended. A retry since then excuses attempts of other adopters alone: the first
+                    # owner's are in every copy.
+                    unheard = (run, owner.store.id, run_row.adopted) in self.taken_ended
+                    if row is None and unheard and (not run_row.retried or is_of_a_later_epoch(fact.attempt, 1)):
                         self.world.faults["attempt unknown to who adopted an ended run"] += 1
                         continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from wattle.core import effects as do
 from wattle.core.model import Fact, FactKind, TaskId, TaskRecord, TaskStatus, Usage
+from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.placement import Node
-from wattle.core.recall import ATTEMPTS_PER_EPOCH
 from wattle.core.retry import retry_delay
 from wattle.core.run import Run, Worker
 from wattle.core.states import TASK_TABLE, TaskEvent, WorkerEvent, next_state
@@ -115,7 +115,7 @@ class Attempts:
         """
         run = self.core.runs.get(fact.run)
         worker = run.workers.get(fact.worker) if run is not None else None
-        if run is None or worker is None or fact.attempt > run.epoch * ATTEMPTS_PER_EPOCH:
+        if run is None or worker is None or is_of_a_later_epoch(fact.attempt, run.epoch):
             return  # it has ended, or is a later owner's
         if fact.attempt > worker.attempts:
             worker.attempts = fact.attempt

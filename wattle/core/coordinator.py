@@ -24,8 +24,9 @@ from wattle.core.effects import CoordinatorEffect
 from wattle.core.files import Files
 from wattle.core.membership import Membership
 from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.numbering import next_attempt
 from wattle.core.placement import ANYTHING, Node, ReadyQueue
-from wattle.core.recall import Recall, first_attempt, is_anothers
+from wattle.core.recall import Recall
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.states import WORKER_TABLE, TaskEvent, WorkerEvent, next_state
@@ -541,16 +542,11 @@ class CoordinatorCore:
             self.ahead.given(run, worker, node)
 
     def _next_attempt(self, run: Run, worker: Worker) -> int:
-        """A number above all known ones, of no block of another owner's, who may give it out beyond a cut; in a new epoch if need be."""
-        attempt = worker.attempts + 1
-        if run.adopted:
-            attempt = max(attempt, first_attempt(run.adopted, self.name))
-        if is_anothers(attempt, self.name):
-            attempt = first_attempt(run.epoch, self.name)
-            if attempt <= worker.attempts:
-                run.epoch += 1
-                self.touch(run)
-                attempt = first_attempt(run.epoch, self.name)
+        """The number of a worker's next attempt, perhaps in a new epoch."""
+        attempt, epoch = next_attempt(worker.attempts, run.adopted, run.epoch, self.store)
+        if epoch > run.epoch:
+            run.epoch = epoch
+            self.touch(run)
         return attempt
 
 

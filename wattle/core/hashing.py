@@ -1,4 +1,4 @@
-"""Rendezvous hashing: who of several peers something falls to, the same for all who see the same peers."""
+"""Rendezvous hashing: who of several peers something falls to, the same for all who see the same peers. And places for many."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable
 
 
-def place_of(peer: str, places: int) -> int:
+def place_of(name: str, places: int) -> int:
     """One of so many places, from 0: the same for a name at all times, and seldom the same for two."""
-    return int.from_bytes(hashlib.sha256(peer.encode(errors="replace")).digest()[:8], "big") % places
+    return int.from_bytes(hashlib.sha256(name.encode(errors="replace")).digest()[:8], "big") % places
 
 
 def ranked(peers: Iterable[str], thing: str) -> list[str]:

@@ -273,7 +273,7 @@ class RunRecord:
     """One row of the coordinator's ``runs``; ``counts`` are workers by status.
 
     ``retried`` counts how often the user had it go on after its end. ``adopted`` is the epoch in which it was taken over from another
-    owner last, 0 when it never was: attempts are numbered from a block of that epoch's own (core/recall.py).
+    owner last, 0 when it never was: attempts are numbered by that (core/numbering.py).
     """
 
     id: str

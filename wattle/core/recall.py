@@ -2,8 +2,8 @@
 
 A copy may lag behind what its owner had sent out: there may be attempts that it does not tell of. The nodes know them. So an adopted run
 is claimed at every node in sight before any of its workers is placed, and whatever the nodes tell is taken into its history. So is one that
-is retried: of what nodes held that were met after its end, nothing is known any more. Its new attempts are numbered from a block of the
-new epoch's and its own, so that none shares a number with one that nobody could tell of yet.
+is retried: of what nodes held that were met after its end, nothing is known any more. Its new attempts have numbers that nobody else gives
+out (core/numbering.py), so that none shares its number with one that nobody could tell of yet.
 """
 
 from __future__ import annotations
@@ -14,34 +14,14 @@ from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.hashing import place_of
 from wattle.core.model import RunStatus, Snapshot, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.placement import Node
 from wattle.core.run import Run, Worker
 from wattle.core.states import WorkerEvent
 
 if TYPE_CHECKING:
     from wattle.core.coordinator import CoordinatorCore
-
-ATTEMPTS_PER_EPOCH = 100_000
-"""Attempt numbers that each epoch in which a run was adopted has for itself."""
-
-ATTEMPTS_PER_OWNER = 1_000
-"""Of these, the ones from which an adopter takes its own: two on either side of a cut may adopt a run in the same epoch."""
-
-
-def first_attempt(adopted: int, owner: str) -> int:
-    """The least number that an attempt may have which ``owner`` gives out; ``adopted`` is the epoch in which it adopted the run, or 0."""
-    if not adopted:
-        return 1
-    block = place_of(owner, ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER)
-    return (adopted - 1) * ATTEMPTS_PER_EPOCH + block * ATTEMPTS_PER_OWNER + 1
-
-
-def is_anothers(attempt: int, owner: str) -> bool:
-    """Whether a number is of a block from which not ``owner`` but another adopter takes its own."""
-    block = attempt % ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER
-    return attempt > ATTEMPTS_PER_EPOCH and block != place_of(owner, ATTEMPTS_PER_EPOCH // ATTEMPTS_PER_OWNER)
 
 
 def _agreeing(kept: Snapshot) -> Snapshot:
@@ -113,7 +93,7 @@ class Recall:
             kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch, cancel_requested=cancelled
         )
         if record.status.final:
-            record = replace(record, adopted=kept.run.adopted, cancel_requested=kept.run.cancel_requested)
+            record = replace(record, cancel_requested=kept.run.cancel_requested)
             self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
             self.core.members.read_again({task.node for task in kept.tasks if _unended(task)})
             self.core.acts.append(do.AnnounceRun(record))
@@ -208,7 +188,7 @@ class Recall:
         worker = run.workers.get(task.worker) if run is not None else None
         if run is None or worker is None or worker.known is None or task.attempt in worker.known:
             return False
-        if task.attempt > run.epoch * ATTEMPTS_PER_EPOCH:
+        if is_of_a_later_epoch(task.attempt, run.epoch):
             return False  # a later owner gave it: this one will hear of that
         worker.known.add(task.attempt)
         record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)

@@ -28,7 +28,7 @@ NOT_HERE = "NOT_HERE"
 MOST = 2**62
 """Numbers in messages lie between plus and minus this."""
 
-MOST_EPOCH = 2**40
+MOST_EPOCH = 2**32
 """The highest epoch: numbers of attempts are made by multiplication with it."""
 
 FIRST_TIME, LAST_TIME = -62_135_596_800.0, 253_402_300_799.0
