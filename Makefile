@@ -25,7 +25,7 @@ MACHINE := $(shell uname -m)
 # What Python has compiled is kept, also where the surroundings say otherwise: tests start hundreds of processes, and each compiled everything.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test sim torture cuts soak bench fuzz check format reference image wheels cluster clean
+.PHONY: help run test sim torture cuts soak groups bench fuzz check format reference image wheels cluster clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,9 @@ cuts: $(VENV)/installed-dev ## machines cut off from each other (network namespa
 
 soak: $(VENV)/installed ## half an hour under load: does anything leak? MINUTES=5 says otherwise
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
+groups: $(VENV)/installed-dev ## limits under control groups of version 2, on a kernel that runs as a process (root; linux.uml: Debian's user-mode-linux)
+	sh tests/runtime/version2.sh $(BIN)/python
 
 bench: $(VENV)/installed-bench ## measure Wattle beside xargs, make and other schedulers; BENCH="fan --rounds 3" for less
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,16 @@ def started(entering: list[str], script: str) -> subprocess.Popen[str]:
     return process
 
 
+@contextmanager
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does nothing, and ends with the block however that ends."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_all_that_a_task_starts_is_in_its_group_and_is_killed_with_it(base: Path, tmp_path: Path) -> None:
     group = Group("t", {"": str(base)}, [["", "memory.max?", "1000000000"]])
     with started(group.make(str(tmp_path)), SPRAY) as process:
@@ -105,10 +116,10 @@ def test_a_delegated_group_is_emptied_and_then_has_groups_with_limits(
     proc.mkdir()
     (proc / "cgroup").write_text(f"0::/{base.name}\n")
     (proc / "mountinfo").write_text(f"1 1 0:1 / {base.parent} rw - cgroup2 none rw\n")
-    with subprocess.Popen(["sleep", "1000"]) as runtime:
+    with sleeper() as runtime:
         procs.write_text(str(runtime.pid))
-        with pytest.raises(OSError, match="busy"):
-            enabling.write_text(f"+{min(controllers)}")
+        with pytest.raises(OSError, match="busy"):  # all at once: cpu and pids alone could be had
+            enabling.write_text(" ".join(f"+{name}" for name in controllers))
         os.setxattr(base, "user.delegate", b"1")
         found = find_groups(proc)
         assert (found.unified, dict(found.folders)) == (True, dict.fromkeys(controllers, str(base)))
@@ -121,4 +132,3 @@ def test_a_delegated_group_is_emptied_and_then_has_groups_with_limits(
             wait_until(group.end, "the group is gone")
             assert task.wait(20) == -9
         assert runtime.poll() is None
-        runtime.kill()
