@@ -45,7 +45,7 @@ workers:
   timeout: 1h30m
   kill_after: 500ms
   resources: {cpus: 0.5, memory: 1.5GiB, gpus: 1, licence: 2}
-  limits: {memory: 1GiB, cpu: 1.5, processes: 64, open_files: 100, file_size: 10MB, time: 1m}
+  limits: {memory: 1GiB, cpu: 1.5, processes: 64, open_files: 100, file_size: 10MB, disk: 1GB, time: 1m}
   sandbox: strict
   run_as: nobody
   place: {labels: {disk: ssd, rack: 4}, node: n1}
@@ -143,7 +143,7 @@ def test_every_key() -> None:
     assert first.kill_after == 0.5
     assert first.resources.model_dump() == {"cpus": 0.5, "memory": 1.5 * 2**30, "gpus": 1, "licence": 2}
     assert first.limits.model_dump() == {
-        "memory": 2**30, "cpu": 1.5, "processes": 64, "open_files": 100, "file_size": 1e7, "time": 60
+        "memory": 2**30, "cpu": 1.5, "processes": 64, "open_files": 100, "file_size": 1e7, "disk": 1e9, "time": 60
     }  # fmt: skip
     assert (first.sandbox, first.run_as) == ("strict", "nobody")
     assert first.place.labels == {"disk": "ssd", "rack": "4"}

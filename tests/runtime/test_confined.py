@@ -66,6 +66,18 @@ def test_of_what_was_told_to_end_no_reason_is_given(tmp_path: Path) -> None:
     assert end(tmp_path, confined, "kill -XCPU $$", told=True) == ([None, 24], "")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("kill -KILL $$", ([None, 9], "too much")), ("exit 0", ([0, None], "")), ("exit 3", ([3, None], ""))],
+)
+def test_what_was_killed_for_its_disk_says_so_and_what_ended_before_that_does_not(
+    tmp_path: Path, command: str, said: tuple[list[int | None], str]
+) -> None:
+    confined = Confined([], None, None, False, REASONS, [])
+    confined.over = "too much"
+    assert end(tmp_path, confined, command) == said
+
+
 def test_a_command_that_is_not_there_is_not_started(tmp_path: Path) -> None:
     confined = Confined(TELLS, None, None, True, {}, [])
     before = os.listdir("/proc/self/fd")

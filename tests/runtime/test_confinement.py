@@ -34,7 +34,15 @@ V1 = Support(
 V2 = replace(V1, groups=dict.fromkeys(("memory", "pids", "cpu"), "/cg/own"), unified=True)
 BARE = Support(user="me", programs={"prlimit": "/usr/bin/prlimit"}, no_sandbox="bwrap is not installed")
 NOBODY = User("nobody", 65534, 65534, (65534, 7), "/nonexistent")
-ALL = {"memory": 64 << 20, "cpu": 1.5, "processes": 8, "open_files": 20, "file_size": 1000, "time": 1.2}
+ALL = {
+    "memory": 64 << 20,
+    "cpu": 1.5,
+    "processes": 8,
+    "open_files": 20,
+    "file_size": 1000,
+    "disk": 1 << 20,
+    "time": 1.2,
+}
 
 
 def task(**fields: Any) -> Assignment:
@@ -72,6 +80,7 @@ def test_limits_alone_take_a_group_and_prlimit(tmp_path: Path) -> None:
         ["pids", "pids.max", "8"],
     ]
     assert request["reasons"]["memory"] == "out of memory: limits.memory is 64 MiB"
+    assert request["reasons"]["disk"] == "used up its disk space: limits.disk is 1 MiB"
 
 
 def test_version_2_has_one_group_for_all(tmp_path: Path) -> None:
@@ -84,6 +93,24 @@ def test_version_2_has_one_group_for_all(tmp_path: Path) -> None:
         ["", "cpu.max", "150000 100000"],
         ["", "pids.max", "8"],
     ]
+
+
+def test_disk_is_of_the_folder_and_the_output_and_needs_nothing(tmp_path: Path) -> None:
+    logs = [f"{tmp_path}/logs/r/w.3.{stream}" for stream in ("stdout", "stderr")]
+    for folder, measured in (
+        (None, f"{tmp_path}/work/r/w.3"),
+        ("sub", f"{tmp_path}/work/r/w.3"),
+        ("/data/x", "/data/x"),
+    ):
+        request = made(tmp_path, task(limits={"disk": 1 << 20}, working_dir=folder), BARE).request
+        assert request["disk"] == {"most": 1 << 20, "paths": [measured, *logs]}
+        assert (request["wrap"], request["group"]) == ([], None)
+    request = made(tmp_path, task(), policy=Policy(default_limits={"disk": 1 << 16})).request
+    assert request["disk"]["most"] == 1 << 16
+    assert list(request["group"]["bases"]) == ["pids"]  # by which all that it started is ended
+    assert made(tmp_path, task(limits={"time": 5})).request["disk"] is None
+    with pytest.raises(InvalidRequest, match=r"limits.disk is 2 GiB; this node allows 1 GiB"):
+        made(tmp_path, task(limits={"disk": 2 << 30}), policy=Policy(max_limits={"disk": 1 << 30}))
 
 
 def test_each_folder_of_a_limit_stands_alone(tmp_path: Path) -> None:

@@ -213,6 +213,10 @@ class Limits(_Part):
     file_size: Annotated[Bytes, Field(ge=1)] | None = Field(
         None, description="Bytes of any file it writes, its output included, or a text such as '1GB'."
     )
+    disk: Annotated[Bytes, Field(ge=2**16)] | None = Field(
+        None,
+        description="Bytes on the disk of its folder and its output together, or a text such as '10GB'; 64 KiB or more.",
+    )
     time: Annotated[Duration, Field(gt=0)] | None = Field(
         None, description="CPU time of one process: seconds, or a text such as '10m'; rounded up to whole seconds."
     )

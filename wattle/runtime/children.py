@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from wattle.runtime.waiting import Waiting
 if TYPE_CHECKING:
     from wattle.runtime.cgroups import Group
     from wattle.runtime.confined import Confined
+    from wattle.runtime.disks import Disks
 
 SWEEP = (
     0.01  # seconds between two looks at adopted processes, at least: with many short tasks it would cost more than they
@@ -41,15 +43,20 @@ class _Task:
 
 
 class Children:
-    """See the module's docstring. ``environ`` is the base of every task's environment."""
+    """See the module's docstring. ``environ`` is the base of every task's environment.
 
-    def __init__(self, folder: str, outcomes: Outcomes) -> None:
+    ``wake`` may be called in any thread: it has ``end_over`` called soon.
+    """
+
+    def __init__(self, folder: str, outcomes: Outcomes, wake: Callable[[], None]) -> None:
         self.folder = folder
         self.outcomes = outcomes
+        self.wake = wake
         self.environ = dict(os.environ)
         self.tasks: dict[str, _Task] = {}
         self.leaders: dict[int, _Task] = {}
         self.waiting: Waiting[str, list[Any]] = Waiting()
+        self.disks: Disks | None = None
         self.leaving: list[Group] = []  # control groups of ended tasks that are not gone yet
         self.swept_at = 0.0
         self.sweep_due = False
@@ -140,8 +147,21 @@ class Children:
             self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
             return
         self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined)
+        if confined is not None and confined.disk is not None:
+            self.disks = self.disks or _disks(self.wake)
+            self.disks.watch(id, **confined.disk)
         self.outcomes.started.append([id, pid, at])
         self.outcomes.tell(LINGER)
+
+    def end_over(self) -> None:
+        """Kill the tasks that were found to take up too much of the disk."""
+        while self.disks is not None and self.disks.over:
+            id, problem = self.disks.over.popleft()
+            task = self.tasks.get(id)
+            if task is not None and task.confined is not None:
+                unknown = f"limits.disk cannot be enforced: {problem}" if problem else ""
+                task.confined.over = unknown or task.confined.reasons["disk"]
+                kill_group(task.pid, signal.SIGKILL)
 
     def stop_all(self) -> None:
         """Have every task end, with SIGTERM, and no other start."""
@@ -188,6 +208,8 @@ class Children:
     def leave(self, confined: Confined, record: list[Any]) -> None:
         """A confined task has ended: say in its record what is known of why, and end its group."""
         record[1:3], record[10] = confined.ended(record[1], record[2], told=record[6] or record[7])
+        if self.disks is not None:
+            self.disks.forget(record[0])
         if confined.group is not None and not confined.group.end():
             self.leaving.append(confined.group)
 
@@ -237,6 +259,12 @@ def _confined(how: dict[str, Any]) -> Confined:
     from wattle.runtime.confined import Confined  # few have such tasks, and all start this program
 
     return Confined(**how)
+
+
+def _disks(wake: Callable[[], None]) -> Disks:
+    from wattle.runtime.disks import Disks
+
+    return Disks(wake)
 
 
 def _zombie() -> int | None:

@@ -21,7 +21,8 @@ class Confined:
 
     ``environ`` names what it has of the node's environment (``LC_*``: all that begin so), None is all; ``sandboxed`` says that bwrap is in
     ``wrap`` and reports on descriptor 3; ``given`` names the variables that are the command's alone (wattle/runtime/launch.py).
-    wattle/runtime/confinement.py makes all of it.
+    ``disk`` says what it may take up at most, and where that is (disks.py), or is None. wattle/runtime/confinement.py makes all
+    of it. ``over`` is set once it was killed for having taken up too much.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Confined:
         sandboxed: bool,
         reasons: dict[str, str],
         given: list[str],
+        disk: Mapping[str, Any] | None = None,
     ) -> None:
         self.wrap = wrap
         self.group = None if group is None else Group(**group)
@@ -39,6 +41,8 @@ class Confined:
         self.sandboxed = sandboxed
         self.reasons = reasons
         self.given = frozenset(given)
+        self.disk = disk
+        self.over = ""
         self.problem = ""  # why it could not be started, where that is due to its being confined
         self._status: int | None = None
 
@@ -82,6 +86,8 @@ class Confined:
             number, code = code - _SHELL, None
         if code == 0 or told:
             return [code, number], ""
+        if self.over and number == signal.SIGKILL:
+            return [code, number], self.over
         if self.group is not None and self.group.out_of_memory():
             return [code, number], self.reasons.get("memory", "out of memory")
         if code is not None and not started:

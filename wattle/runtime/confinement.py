@@ -112,6 +112,7 @@ def confine(
         "sandboxed": sandboxed,
         "reasons": _reasons(limits),
         "given": given,
+        "disk": _disk(assignment, at, folders, limits),
     }
     return Confinement(request, _env(level, at, user), user)
 
@@ -211,10 +212,10 @@ def _group(
 ) -> dict[str, Any] | None:
     """What cgroups.py is told; None where no limit needs a group."""
     wanted = [GROUPED[n] for n in limits if n in GROUPED and GROUPED[n] in support.groups]
+    if "pids" in support.groups and (wanted or "disk" in limits):  # by a group all of a task is ended
+        wanted = ["pids", *wanted]  # the first: nothing new starts meanwhile
     if not wanted:
         return None
-    if "pids" in support.groups:
-        wanted = ["pids", *wanted]  # the first: nothing new starts while a group is ended
     files = _unified(limits, sandboxed=sandboxed) if support.unified else _by_controller(limits, sandboxed=sandboxed)
     base = base_name(folders.data)
     bases = {"" if support.unified else name: f"{support.groups[name].rstrip('/')}/{base}" for name in wanted}
@@ -247,6 +248,15 @@ def _by_controller(limits: Mapping[str, float], *, sandboxed: bool) -> list[list
     return files
 
 
+def _disk(assignment: Assignment, at: Layout, folders: Folders, limits: Mapping[str, float]) -> dict[str, Any] | None:
+    """What disks.py is told; None where there is no such limit."""
+    if "disk" not in limits:
+        return None
+    private = str(folders.work(assignment.id))
+    folder = private if Path(at.cwd).is_relative_to(private) else at.cwd
+    return {"most": int(limits["disk"]), "paths": [folder, at.stdout, at.stderr]}
+
+
 def _quota(cpus: float) -> int:
     return max(1000, int(cpus * _PERIOD))
 
@@ -265,19 +275,21 @@ def _env(level: str, at: Layout, user: User | None) -> dict[str, str]:
 
 
 def _reasons(limits: Mapping[str, float]) -> dict[str, str]:
-    """What to say of a failure, by what is known of it: that memory was lacking, or a signal's number."""
+    """What to say of a failure, by what is known of it: that memory or disk was lacking, or a signal's number."""
     reasons = {}
     if "memory" in limits:
         reasons["memory"] = f"out of memory: limits.memory is {_amount('memory', limits['memory'])}"
     if "time" in limits:
         reasons["24"] = f"used up its CPU time: limits.time is {_amount('time', limits['time'])}"
+    if "disk" in limits:
+        reasons["disk"] = f"used up its disk space: limits.disk is {_amount('disk', limits['disk'])}"
     if "file_size" in limits:
         reasons["25"] = f"wrote too large a file: limits.file_size is {_amount('file_size', limits['file_size'])}"
     return reasons
 
 
 def _amount(name: str, amount: float) -> str:
-    if name in ("memory", "file_size"):
+    if name in ("memory", "file_size", "disk"):
         for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
             if amount >= size:
                 return f"{amount / size:.4g} {unit}"

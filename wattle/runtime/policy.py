@@ -9,7 +9,7 @@ from pathlib import Path
 LEVELS = ("none", "standard", "strict")
 """Sandboxes, each tighter than the one before."""
 
-LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "time")
+LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "disk", "time")
 """What may be limited."""
 
 GROUPED = {"memory": "memory", "cpu": "cpu", "processes": "pids"}
@@ -67,6 +67,8 @@ class Support:
 
     def lacks(self, limit: str) -> str:
         """Why a limit cannot be set here; empty where it can. Of memory that of each process will do, if need be."""
+        if limit == "disk":
+            return ""  # the spawner measures
         controller = GROUPED.get(limit)
         if controller in self.groups:
             return ""

@@ -1,9 +1,9 @@
 """The spawner: a small process that starts tasks, outlives the runtime, and keeps exit statuses until they are acknowledged.
 
 ``main FOLDER [--linger SECONDS] [--grace SECONDS]``, started by wattle/runtime/processes.py without site packages: it imports the
-standard library and its neighbours channel, children, launch, outcomes, procfs and waiting, with the first confined task confined and
-cgroups, and nothing else. It prints ``ready`` once ``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time; a
-newer connection replaces an older one.
+standard library and its neighbours channel, children, launch, outcomes, procfs and waiting, with the first confined task confined,
+cgroups and disks, and nothing else. It prints ``ready`` once ``FOLDER/spawner.sock`` (mode 0600) listens. It serves one runtime at a time;
+a newer connection replaces an older one.
 
 Messages are JSON objects, one a line. From the runtime, with any of these keys, which take effect in this order::
 
@@ -22,7 +22,7 @@ To the runtime: the answer to ``open``, and then at most one line per turn of th
 here by itself, are told at most ``LINGER`` seconds (outcomes.py) later, all others at once. All but starts are kept until they are
 acknowledged::
 
-    {"held": {"version": 5, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"held": {"version": 6, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
     started = [id, pid, at]
     exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason]
@@ -76,7 +76,6 @@ class _Spawner:
         self.linger = max(linger, _FIRST_LINGER)  # until the first connection: whoever started this needs a moment
         self.grace = grace
         self.outcomes = Outcomes(f"{folder}/exits.json", _log)
-        self.children = Children(folder, self.outcomes)
         self.pending: deque[tuple[str, list[Any]]] = deque()
         self.connection: Connection | None = None
         self.die_with_runtime = False
@@ -84,7 +83,8 @@ class _Spawner:
         self.kill_at: float | None = None  # set once everything is being ended: when SIGKILL follows SIGTERM
         self.idle_since: float | None = None
         self.selector = selectors.DefaultSelector()
-        self.wakeup = _wake_on_signals(self.on_term)
+        self.wakeup, self.waker = _wake_on_signals(self.on_term)
+        self.children = Children(folder, self.outcomes, self.wake)
         self.selector.register(self.wakeup, selectors.EVENT_READ, self.drain_wakeups)
         self.listener = listen(f"{folder}/spawner.sock")
         self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
@@ -97,6 +97,7 @@ class _Spawner:
             if self.asked_to_stop:
                 self.stop_all()
             self.work()
+            self.children.end_over()
             self.children.reap()
             if self.children.sweep_due and time.monotonic() >= self.children.swept_at + SWEEP:
                 self.children.sweep()
@@ -250,6 +251,11 @@ class _Spawner:
     def on_term(self) -> None:
         self.asked_to_stop = True
 
+    def wake(self) -> None:
+        """Have the loop take a turn; may be called in any thread."""
+        with suppress(BlockingIOError):  # it is full of wake-ups
+            os.write(self.waker, b"\0")
+
     def drain_wakeups(self) -> None:
         with suppress(BlockingIOError):
             self.wakeup.recv(4096)
@@ -265,17 +271,18 @@ def _end_groups(folder: str) -> None:
             _log(f"control groups of tasks cannot be removed: {left}")
 
 
-def _wake_on_signals(on_term: Any) -> socket.socket:
-    """A socket that becomes readable with every SIGCHLD and SIGTERM."""
+def _wake_on_signals(on_term: Any) -> tuple[socket.socket, int]:
+    """A socket that becomes readable with every SIGCHLD and SIGTERM, and what to write to for that."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    waker = writer.detach()
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.signal(signal.SIGTERM, lambda number, frame: on_term())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    return reader
+    return reader, waker
 
 
 def _become_the_only_one(folder: str) -> int:

@@ -77,7 +77,7 @@ def _limit_names(limits: dict[str, float]) -> dict[str, float]:
     return limits
 
 
-LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "time")
+LIMITS = ("memory", "cpu", "processes", "open_files", "file_size", "disk", "time")
 Limits = Annotated[dict[str, Amount], BeforeValidator(as_pairs), AfterValidator(_limit_names)]
 Folders = Annotated[tuple[AbsolutePath, ...], BeforeValidator(as_list)]
 
@@ -291,7 +291,7 @@ class RuntimeSettings(AgentSettings):
         "none", description="The sandbox that every task has here at least: none, standard or strict."
     )
     default_limits: Limits = Field(
-        {}, description="Limits of workers that give none: memory, cpu, processes, open_files, file_size, time."
+        {}, description="Limits of workers that give none: memory, cpu, processes, open_files, file_size, disk, time."
     )
     max_limits: Limits = Field(
         {}, description="Limits that no worker may ask to exceed; those of workers that give none and have no default."
