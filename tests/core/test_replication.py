@@ -473,6 +473,22 @@ def test_a_run_that_is_retried_by_who_took_it_over_when_it_had_ended_has_numbers
     assert min(numbers) > 1000
 
 
+@pytest.mark.parametrize(("left", "epoch"), [(0, 2), (1, 2), (3, 4)])
+def test_a_run_that_was_let_go_of_for_an_earlier_epochs_end_is_taken_over_in_a_later_one(left: int, epoch: int) -> None:
+    """Its numbers would else be given twice, and nodes would refuse what is commanded."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    orphaned(told, ("n1", HEAD))
+    told(on.Gathered(HEAD, 2, snapshot(), left))
+    assert [(e.snapshot.run.epoch, e.snapshot.run.adopted) for e in told.all(do.AdoptRun)] == [(epoch, epoch)]
+    assert [c.runs for c in told.all(do.Claim)] == [(("r", epoch),)]
+    ended = replace(HEAD, final=True, completed_at=95.0)
+    told(on.CoordinatorGone("c2", "c2-1"), on.Gathered(ended, 2, snapshot()))
+    assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [
+        epoch + 1
+    ]  # it goes on from a state that counts more
+
+
 @pytest.mark.parametrize("other", ["x1", "x2", "x3", "y"])  # with places on either side of its own
 def test_an_owner_that_learns_of_anothers_attempts_goes_on_in_a_place_of_its_own(other: str) -> None:
     """It had the run go on by a retry, beyond a cut, in the same epoch in which another took it over."""

@@ -538,7 +538,7 @@ class Coordinator(Keeper):
                 self.post(on.NotGathered(head))
             else:
                 self.world.faults["adoption"] += 1
-                self.post(on.Gathered(head, effect.epoch, snapshot))
+                self.post(on.Gathered(head, effect.epoch, snapshot, self.store.left.get(head.run, 0)))
 
         key = (head.owner, head.store, head.run)
         if effect.peer == self.name:

@@ -293,6 +293,33 @@ def test_a_run_that_is_handed_over_stays_ones_own_beside_the_copy(tmp_path: Path
     assert (kept.owner, kept.epoch, kept.cancelled) == ("c2", 2, True)
 
 
+def test_the_epoch_of_a_run_let_go_of_for_an_earlier_ones_end_is_remembered_until_it_is_taken_over_again(
+    tmp_path: Path,
+) -> None:
+    owner = Owner(tmp_path / "c.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    found = recover(owner.store.owned.all("r"))
+    ended = head("c2", 2, 9, final=True)
+
+    def adopt(epoch: int) -> None:
+        run = replace(found.run, owner="c1", epoch=epoch, adopted=epoch)
+        snapshot = Snapshot(run, WORKFLOW, found.workers, found.tasks, found.holders, found.submission)
+        owner.store.save([do.AdoptRun(snapshot)], 100)
+
+    with owner.store.transaction():
+        adopt(2)
+        owner.store.save([do.ReleaseRun(ended)], 101)
+    assert owner.store.forgotten.left("r") == 0
+    with owner.store.transaction():
+        adopt(3)
+        owner.store.save([do.ReleaseRun(ended)], 102)
+    assert owner.store.forgotten.left("r") == 3
+    assert owner.store.owned.head("r") is owner.store.forgotten.pruned("r") is None
+    with owner.store.transaction():
+        adopt(4)
+    assert owner.store.forgotten.left("r") == 0
+
+
 def test_an_adopted_run_is_the_adopters_and_a_released_one_stays_as_a_copy(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "c.db", 1)
     owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))

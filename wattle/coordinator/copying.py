@@ -166,7 +166,7 @@ class Copying:
             return
         log.info("run adopted", run=head.run, owner=head.owner, epoch=effect.epoch, source=effect.peer)
         snapshot = Snapshot(found.run, workflow, found.workers, found.tasks, found.holders, found.submission)
-        self._post(on.Gathered(head, effect.epoch, snapshot))
+        self._post(on.Gathered(head, effect.epoch, snapshot, self._store.forgotten.left(head.run)))
 
     def _define(self, head: RunHead, rows: list[tuple[str, str]]) -> None:
         definition = recover_definition(rows)

@@ -226,11 +226,15 @@ class CopiesUntold:
 
 @value(frozen=True, slots=True)
 class Gathered:
-    """The copy of a run that was asked for; ``snapshot`` has all its attempts."""
+    """The copy of a run that was asked for, to be adopted in ``epoch``; ``snapshot`` has all its attempts.
+
+    ``left`` is the epoch in which the run was this coordinator's before, where it let go of it for a state of an earlier one; else 0.
+    """
 
     head: RunHead
     epoch: int
     snapshot: Snapshot
+    left: int = 0
 
 
 @value(frozen=True, slots=True)

@@ -82,16 +82,16 @@ class Recall:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
         kept = _agreeing(event.snapshot)
         own = self.core.runs.get(kept.run.id)
+        epoch = max(event.epoch, 1 + event.left)  # no epoch is gone through here twice
         cancelled = kept.run.cancel_requested or event.head.cancelled  # that copy may not tell of it, another does
         cancelled |= self.core.handing.pop(kept.run.id, -1) == kept.run.retried
         if own is not None:
             if event.head.rank <= own.head(self.core.store).rank:
                 return
             cancelled |= own.cancel_requested and own.retried == kept.run.retried
+            epoch = max(epoch, 1 + own.epoch)
             self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
-        record = replace(
-            kept.run, owner=self.core.name, epoch=event.epoch, adopted=event.epoch, cancel_requested=cancelled
-        )
+        record = replace(kept.run, owner=self.core.name, epoch=epoch, adopted=epoch, cancel_requested=cancelled)
         if record.status.final:
             record = replace(record, cancel_requested=kept.run.cancel_requested)
             self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
@@ -100,7 +100,7 @@ class Recall:
             self.core.replication.hasten()
             return
         self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
-        run = self._recalled(replace(kept, run=record), event.epoch)
+        run = self._recalled(replace(kept, run=record), epoch)
         run.awaiting = set(self.core.members.names_in_sight())
         self.core.touch(run)
         self.core.acts.append(do.AnnounceRun(run.record()))

@@ -40,14 +40,19 @@ class ForgottenRuns:
     def release(self, head: RunHead, number: int, *, handing: bool) -> None:
         """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here.
 
-        While it is being handed over it stays one's own as well, so that whoever keeps copies of it hears of its cancel.
+        While it is being handed over it stays one's own as well, so that whoever keeps copies of it hears of its cancel. Where that owner's
+        state is of an earlier epoch, the last one here is remembered.
         """
+        left = None
         if head.run.startswith(DEFINITION):
             definition = self._store.owned.definition(head.run.removeprefix(DEFINITION))
             rows = () if definition is None else definition_copy(definition, head.owner, head.store, 0).rows
             self._store.execute("DELETE FROM workflows WHERE name = ?", (head.run.removeprefix(DEFINITION),))
         else:
             rows = tuple(self._store.owned.all(head.run))
+            own = self._store.run(head.run)
+            if own is not None and own.epoch > head.epoch:
+                left = text(self._store.owned.head(head.run))
             if not handing:
                 self._store.remove(head.run)
         of = (head.owner, head.store)
@@ -59,7 +64,7 @@ class ForgottenRuns:
             copied = CopiedRun(head.run, 0, rows, replace(head, number=0, cancelled=head.cancelled or handing))
             self._store.copies.put(head.owner, head.store, copied)
         if not handing:
-            self._store.execute(_FORGOTTEN, (head.run, number, time.time(), None))
+            self._store.execute(_FORGOTTEN, (head.run, number, time.time(), left))
 
     def forget(self, head: RunHead, number: int) -> None:
         """Remove a final run for good, and what only it has brought here."""
@@ -90,6 +95,11 @@ class ForgottenRuns:
             for (run,) in self._store.query(_PRUNABLE, (before, self._store.owner, settled, limit))
         ]
         return [head for head in found if head is not None]
+
+    def left(self, run: str) -> int:
+        """The epoch in which a run was let go of for another owner's state of an earlier one; 0 where it was not, or is here."""
+        last = self._store.owned.last(run)
+        return 0 if last is None or last.pruned_at else last.epoch
 
     def pruned(self, run: str) -> RunHead | None:
         """The last state of a run that is known to have been pruned; None when it is not known, or somebody has gone on with it."""
