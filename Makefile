@@ -33,8 +33,8 @@ help: ## list the targets
 run: $(VENV)/installed ## run the example on a network of its own
 	WATTLE_DATA=$(CURDIR)/.wattle $(BIN)/wattle run $(EXAMPLE)/wordcount.yaml --param texts=$(CURDIR)/$(EXAMPLE)/texts
 
-test: $(VENV)/installed-dev ## run all tests; TESTS="tests/core -x" for some of them
-	$(BIN)/python -m pytest $(TESTS)
+test: $(VENV)/installed-dev ## run all tests, in lanes (tests/lanes.py); TESTS="tests/core -x" for some of them, one after the other
+	$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests.lanes)
 
 sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)

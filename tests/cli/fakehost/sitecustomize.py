@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,8 +27,7 @@ def run_agents(
     runtime = settings["runtime"]
     if (runtime.data / "broken").exists():
         raise StoreError(f"the store {runtime.data} is damaged", code="STORE_DAMAGED")
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in Zenoh's threads too: one of them may take it, and wakes nobody
     with FakeGateway(runtime.data) as gateway:
 
         def submitted(run: str) -> None:
@@ -52,7 +50,7 @@ def run_agents(
         gateway.on_submit = submitted
         gateway.before = answers
         ready([gateway.endpoint])
-        ended.wait()
+        signal.sigwait({signal.SIGTERM})
     (runtime.data / "stopped").write_text(f"{runtime.die_with_runtime} {runtime.stop_timeout}")
 
 
