@@ -222,6 +222,7 @@ def ways(random: Random) -> list[Way]:
         Way("alive", "alive/runtime/stranger/i1"), Way("alive", "alive/coordinator/c3/i1"), Way("alive", "alive/gateway/g1/i2"),
         *(Way("get", f"cmd/{peer}/probe", PROBES) for peer in ("c1", "g1", "node2", "*")),
         Way("alive", "alive/runtime/node1/i2"), Way("alive", "alive/**"), Way("alive", "duty/stranger/i1"),
+        Way("alive", "alive/coordinator/c1/0"), Way("alive", "alive/runtime/node2/0"), Way("alive", "alive/gateway/node2/z"),
     ]  # fmt: skip
     return [*found, *others, *others]
 
