@@ -249,7 +249,7 @@ def test_no_task_of_a_killed_spawner_succeeds_or_goes_on_beside_another_attempt(
         firsts = {
             "a": f"{gates.script} echo ended >> {net.folder}/a.ledger; exit 0",
             "b": f"(setsid sh -c 'echo $$ > {net.folder}/child.pid; exec sleep 1000' &)\n{gates.script}",
-            "c": 'echo "$WATTLE_WORKER.1" > "$ARRIVALS"; exec env -i "$(command -v sleep)" 1000',
+            "c": 'echo "$WATTLE_WORKER.1 1" > "$ARRIVALS"; exec env -i "$(command -v sleep)" 1000',
         }
         workers = [
             {"name": name, "script": ORPHAN.format(folder=net.folder, first=first), "env_vars": gates_at(gates)}
