@@ -35,6 +35,7 @@ run: $(VENV)/installed ## run the example on a network of its own
 
 test: $(VENV)/installed-dev ## run all tests, in lanes (tests/lanes.py); TESTS="tests/core -x" for some of them, one after the other
 	$(BIN)/python -m $(if $(TESTS),pytest $(TESTS),tests.lanes)
+	$(if $(TESTS),,$(BIN)/python -m pytest -rs tests/cluster)
 
 sim: $(VENV)/installed-dev ## run the simulator on SEEDS seeds from FROM on, in JOBS processes
 	$(BIN)/python -m tests.sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)

@@ -1,4 +1,4 @@
-"""All tests, in lanes beside each other, for ``make test``: ``python -m tests.lanes [OPTION OF PYTEST...]``.
+"""All tests but those of the cluster, in lanes beside each other: ``python -m tests.lanes [OPTION OF PYTEST...]``, for ``make test``.
 
 Most of the time of tests with processes goes into waiting. Each lane is one run of pytest and shares nothing with the others. What only
 computes leaves the processors to whoever wants them, since a busy machine looks like a cut where a second of silence ends a link.
@@ -20,19 +20,32 @@ FOLDER = Path(__file__).parent
 COMPUTING = ("sim", "core", "fuzz", "store", "document", "protocol", "coordinator", "gateway", "peer")
 """Folders of tests that start no agents and open no sessions of Zenoh."""
 
-NETWORKS = ("network",)
-"""Folders of tests with networks of agents. All others are in the lane that is seen at work."""
+NETWORK, ELSEWHERE = "network", "network/test_kills.py"
+"""The folder of tests with networks of agents, and the one of them that the other lane has time for."""
+
+CLUSTER = "cluster"
+"""Asks how soon ten containers are up, so nothing runs beside it: ``make cluster``."""
 
 
 def main(options: Sequence[str]) -> int:
     """Run all lanes, and show what those beside have said once all are over; the exit status is that of a lane that failed."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored where a script started this in the background; tests send it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "pytest", *options]
-    others = [f"--ignore={path}" for path in _paths(*NETWORKS, *COMPUTING)]
     with ExitStack() as stack:
-        networks = stack.enter_context(_beside([*command, *_paths(*NETWORKS)]))
+        networks = stack.enter_context(
+            _beside([*command, *_paths(NETWORK), *(f"--ignore={p}" for p in _paths(ELSEWHERE))])
+        )
         computing = stack.enter_context(_beside([*command, *_paths(*COMPUTING)], _step_back))
-        return max(subprocess.call([*command, *others]), networks(), computing())
+        return max(subprocess.call([*command, *_paths(*others(), ELSEWHERE)]), networks(), computing())
+
+
+def others() -> list[str]:
+    """All that stands in this folder and in no lane by name."""
+    known = {*COMPUTING, NETWORK, CLUSTER}
+    return sorted({file.relative_to(FOLDER).parts[0] for file in FOLDER.rglob("test_*.py")} - known)
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import pytest
 from tests import lanes
 
 
-def test_every_folder_of_a_lane_is_there() -> None:
-    assert all((lanes.FOLDER / name).is_dir() for name in (*lanes.COMPUTING, *lanes.NETWORKS))
+def test_every_test_is_in_a_lane() -> None:
+    named = {*lanes.COMPUTING, lanes.NETWORK, lanes.ELSEWHERE, lanes.CLUSTER}
+    assert all((lanes.FOLDER / name).exists() for name in named)
+    assert {*lanes.others(), *named} >= {file.name for file in lanes.FOLDER.glob("test_*.py")} | {"cli", "namespaces"}
 
 
 def test_a_lane_shows_what_it_has_said_and_how_it_ended(capfd: pytest.CaptureFixture[str]) -> None:

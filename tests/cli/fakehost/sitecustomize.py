@@ -27,7 +27,8 @@ def run_agents(
     runtime = settings["runtime"]
     if (runtime.data / "broken").exists():
         raise StoreError(f"the store {runtime.data} is damaged", code="STORE_DAMAGED")
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in Zenoh's threads too: one of them may take it, and wakes nobody
+    # In Zenoh's threads too: one of those that come and go may take the signal, and then nothing wakes this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with FakeGateway(runtime.data) as gateway:
 
         def submitted(run: str) -> None:
