@@ -35,6 +35,7 @@ from wattle.names import peer_name
 from wattle.peer.claiming import claim_name, keep_name
 from wattle.peer.presence import Presence, new_incarnation
 from wattle.peer.probing import probing
+from wattle.peer.reunion import Reunion
 from wattle.protocol.keys import Alive, Keys
 from wattle.protocol.messages import PROTOCOL
 from wattle.protocol.records import timestamp
@@ -107,6 +108,8 @@ class Host:
             nursery.start_soon(give_back_free_memory)
             if self._first.bundle is not None:
                 self._stay_member(bus, self._first.bundle, nursery)
+            if bus.gossips:
+                nursery.start_soon(Reunion(bus, keys, {self.name(role) for role in self._settings}).run)
             for role in self._settings:
                 await nursery.start(self._live, self._life(role, bus), nursery.cancel_scope)
             gc.freeze()  # what is loaded stays: looking through it again took a full collection 15 ms

@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from tests.bus.networks import PATIENCE, Inbox, opened
+from tests.links import shut_down
 from wattle.bus.base import Query, Reply
 from wattle.bus.config import ZenohOptions
 from wattle.bus.zenoh import ZenohBus, open_zenoh_bus
@@ -205,3 +206,38 @@ async def test_zenohs_own_words_stay_off_the_terminal(sockets: Path, capfd: pyte
     with pytest.raises(Unavailable):
         await open_zenoh_bus(options)
     assert capfd.readouterr() == ("", "")
+
+
+async def test_peers_that_gossip_linked_and_that_lost_their_link_are_linked_again_by_an_introduction(
+    sockets: Path,
+) -> None:
+    at = {name: f"unixsock-stream/{sockets}/{name}" for name in "abc"}
+    seen = Inbox()
+    async with (
+        opened(listen=(at["a"],)) as a,
+        opened(listen=(at["b"],), connect=(at["a"],)) as b,
+        opened(listen=(at["c"],), connect=(at["a"],)) as c,
+    ):
+        assert a.gossips
+        assert b.gossips
+        b.watch_alive("alive/c", seen)
+        c.declare_alive("alive/c")
+        await seen.size(1)
+        assert shut_down(os.getpid(), sockets / "b", sockets / "c") > 0
+        await seen.size(2)
+        async with b.introducing():
+            await seen.size(3)
+        assert seen == [("alive/c", True), ("alive/c", False), ("alive/c", True)]
+
+
+async def test_clients_are_linked_by_nobody_s_gossip(sockets: Path) -> None:
+    at = f"unixsock-stream/{sockets}/s"
+    async with opened(listen=(at,)):
+        client = await open_zenoh_bus(ZenohOptions(mode="client", connect=(at,)))
+        try:
+            assert not client.gossips
+            with pytest.raises(Unavailable):
+                async with client.introducing():
+                    pass
+        finally:
+            await client.close()

@@ -112,7 +112,9 @@ class Way(NamedTuple):
 
 
 PROBES = tuple(
-    json.dumps({"peers": peers}) for peers in ([], [["runtime", "node1"], ["coordinator", "c1"]], [["gateway", "gone"]])
+    json.dumps({"peers": peers, **more})
+    for peers in ([], [["runtime", "node1"], ["coordinator", "c1"]], [["gateway", "gone"]])
+    for more in ({}, {"ask": False})
 )
 VIEW = {
     "role": "runtime",

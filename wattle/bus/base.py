@@ -20,6 +20,7 @@ Promises:
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 from typing import Protocol
 
@@ -182,6 +183,17 @@ class Bus(Protocol):
 
     def links(self) -> list[Link]:
         """The sessions that this one is directly linked with."""
+
+    @property
+    def gossips(self) -> bool:
+        """Whether peers are linked with this one because others told them of each other."""
+
+    def introducing(self) -> AbstractAsyncContextManager[None]:
+        """Have all peers around told of each other during the block, so that those link which can and are not linked.
+
+        Peers that have lost their link stay apart otherwise, as long as both keep theirs to those that could tell them of each other.
+        Raises Unavailable where that cannot be begun, and where gossip links nobody with this one.
+        """
 
     async def close(self) -> None:
         """Undeclare everything and leave the network, within a few seconds and also in a task that is cancelled."""

@@ -84,7 +84,7 @@ def open_ways(options: ZenohOptions) -> list[str]:
     is found by it is connected to, whatever it is.
     """
     config = _config(options)  # unchecked: a socket's folder may still have to be made
-    ends = [*_endpoints(config, "listen"), *_endpoints(config, "connect")]
+    ends = [*endpoints(config, "listen"), *endpoints(config, "connect")]
     certified = json.loads(config.get_json("transport/link/tls/enable_mtls")) is True
     ways = [end for end in dict.fromkeys(ends) if not _is_closed(end, certified)]
     rules = json.loads(config.get_json("access_control"))
@@ -111,7 +111,11 @@ def open_session(options: ZenohOptions) -> zenoh.Session:
     """
     # What goes wrong reaches people through Wattle; RUST_LOG=debug brings Zenoh's own words back.
     zenoh.init_log_from_env_or("off")
-    config = zenoh_config(options)
+    return open_configured(zenoh_config(options))
+
+
+def open_configured(config: zenoh.Config) -> zenoh.Session:
+    """The same for a configuration that is made already."""
     try:
         return zenoh.open(config)
     except zenoh.ZError as error:
@@ -247,7 +251,7 @@ def _host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def _open_error(config: zenoh.Config, why: str) -> WattleError:
-    connect, listen = _endpoints(config, "connect"), _endpoints(config, "listen")
+    connect, listen = endpoints(config, "connect"), endpoints(config, "listen")
     if "Unable to connect" in why and connect:
         causes = "; ".join(f"{endpoint}: {_why_unreachable(endpoint)}" for endpoint in connect)
         return Unavailable(f"no network: cannot connect to {causes}", code="NO_NETWORK", detail=connect)
@@ -268,7 +272,7 @@ def _open_error(config: zenoh.Config, why: str) -> WattleError:
     return SettingsError(f"cannot open a Zenoh session ({places or 'no endpoints'}): {why}")
 
 
-def _endpoints(config: zenoh.Config, what: str) -> list[str]:
+def endpoints(config: zenoh.Config, what: str) -> list[str]:
     """The endpoints of a configuration, in whichever of its forms a file wrote them (a list, or lists by mode or by group)."""
     found: list[str] = []
 

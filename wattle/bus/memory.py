@@ -6,7 +6,8 @@ is trio's, so a mock clock works.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
@@ -29,8 +30,10 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self.lose: Callable[[Kind, MemoryBus, MemoryBus, str], bool] | None = None
+        self.introductions = 0  # begun
         self._buses: list[MemoryBus] = []
         self._cut: set[frozenset[MemoryBus]] = set()
+        self._lost: set[frozenset[MemoryBus]] = set()
 
     def bus(self, name: str = "", *, samples: int = SAMPLES, queries: int = QUERIES) -> MemoryBus:
         """A new bus on this network, to be made inside trio; ``name`` is for people. The bounds are as for ``open_zenoh_bus``."""
@@ -41,6 +44,17 @@ class MemoryNetwork:
     def cut(self, *buses: MemoryBus) -> None:
         """Cut the links between any two of ``buses``: tokens go, questions under way end, puts are lost."""
         self._cut |= {frozenset((a, b)) for a in buses for b in buses if a is not b}
+        self.changed()
+
+    def part(self, *buses: MemoryBus) -> None:
+        """The same, but the next introduction brings them together again."""
+        self._lost |= {frozenset((a, b)) for a in buses for b in buses if a is not b}
+        self.changed()
+
+    def introduce(self) -> None:
+        """Tell all of each other."""
+        self.introductions += 1
+        self._lost.clear()
         self.changed()
 
     def isolate(self, bus: MemoryBus) -> None:
@@ -55,7 +69,7 @@ class MemoryNetwork:
 
     def linked(self, a: MemoryBus, b: MemoryBus) -> bool:
         """Whether ``a`` and ``b`` reach each other."""
-        return not a.closed and not b.closed and (a is b or frozenset((a, b)) not in self._cut)
+        return not a.closed and not b.closed and (a is b or frozenset((a, b)) not in self._cut | self._lost)
 
     def reached(self, bus: MemoryBus) -> list[MemoryBus]:
         """The other buses that ``bus`` reaches."""
@@ -166,6 +180,16 @@ class MemoryBus:
         """The buses that this one reaches."""
         self.check_open()
         return [Link(other.name, "peer", "memory") for other in self.network.reached(self)]
+
+    gossips = True
+
+    @asynccontextmanager
+    async def introducing(self) -> AsyncIterator[None]:
+        """Have all buses told of each other."""
+        self.check_open()
+        self.network.introduce()
+        await trio.lowlevel.checkpoint()
+        yield
 
     async def close(self) -> None:
         """Undeclare everything and leave the network."""

@@ -8,7 +8,8 @@ declarations are few and small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 from typing import Any, Protocol
@@ -17,8 +18,9 @@ import trio
 import zenoh
 
 from wattle.bus.base import Declaration, Link, Priority, Publisher, Query, Reply, Sample
-from wattle.bus.config import ZenohOptions, more_threads, open_session, reason
+from wattle.bus.config import ZenohOptions, more_threads, open_configured, open_session, reason
 from wattle.bus.exchange import Call, ZenohQuery
+from wattle.bus.introducer import introducer
 from wattle.bus.lanes import QUERIES, SAMPLES, ChangeLane, Lane, QueryLane, SampleLane
 from wattle.bus.senders import Outlets
 from wattle.bus.translate import (
@@ -30,7 +32,7 @@ from wattle.bus.translate import (
     target,
     tokens,
 )
-from wattle.errors import InvalidRequest
+from wattle.errors import InvalidRequest, Unavailable
 from wattle.logs import get_logger
 
 FLUSH = 1.0
@@ -51,14 +53,25 @@ async def open_zenoh_bus(options: ZenohOptions, *, samples: int = SAMPLES, queri
     """
     with more_threads():
         session = await trio.to_thread.run_sync(open_session, options)
-    return ZenohBus(session, samples=samples, queries=queries)
+    return ZenohBus(session, samples=samples, queries=queries, options=options)
 
 
 class ZenohBus:
-    """``wattle.bus.base.Bus`` over an open session, which is closed with it; made and used on the trio thread."""
+    """``wattle.bus.base.Bus`` over an open session, which is closed with it; made and used on the trio thread.
 
-    def __init__(self, session: zenoh.Session, *, samples: int = SAMPLES, queries: int = QUERIES) -> None:
+    ``options`` are what the session was opened with, where it is to find peers again that it has lost.
+    """
+
+    def __init__(
+        self,
+        session: zenoh.Session,
+        *,
+        samples: int = SAMPLES,
+        queries: int = QUERIES,
+        options: ZenohOptions | None = None,
+    ) -> None:
         self.session = session
+        self._options = options
         self._token = trio.lowlevel.current_trio_token()
         self._samples = samples
         self._queries = queries
@@ -193,6 +206,25 @@ class ZenohBus:
         info: Any = self.session.info  # its annotations lack what follows
         seen = {str(link.zid): (str(link.dst), link.auth_identifier or "") for link in info.links()}
         return [Link(str(t.zid), str(t.whatami), *seen.get(str(t.zid), ("", ""))) for t in info.transports()]
+
+    @property
+    def gossips(self) -> bool:
+        """Whether peers are linked with this one because others told them of each other."""
+        return self._options is not None and introducer(self._options) is not None
+
+    @asynccontextmanager
+    async def introducing(self) -> AsyncIterator[None]:
+        """Have all peers around told of each other: see wattle/bus/introducer.py."""
+        self._check_open()
+        config = introducer(self._options) if self._options is not None else None
+        if config is None:
+            raise Unavailable("gossip links nobody with this session", code="NO_NETWORK")
+        session = await trio.to_thread.run_sync(open_configured, config)
+        try:
+            yield
+        finally:
+            with trio.move_on_after(CLOSE_DEADLINE, shield=True):
+                await trio.to_thread.run_sync(session.close, abandon_on_cancel=True)
 
     async def close(self) -> None:
         """Undeclare everything, let the last answers leave and close the session; takes at most ``CLOSE_DEADLINE`` seconds."""

@@ -1,7 +1,8 @@
 """What a peer sees of every other one, for ``wattle doctor``: whom it hears, whose answers it gets, how its clock compares, its links.
 
 A gateway asks ``cmd/<peer>/probe`` with the peers that it sees itself. Each peer then asks each of them for its state, as peers do, and
-says what came of it: what works for the one who asks may not work for another.
+says what came of it: what works for the one who asks may not work for another. With ``"ask": false`` it says of those alone that are
+named whether it hears them, and asks nobody (wattle/peer/reunion.py).
 """
 
 from __future__ import annotations
@@ -56,22 +57,22 @@ class Probe:
     async def answer(self, query: Query) -> None:
         """Answer one question."""
         try:
-            wanted = _peers(query.payload)
+            wanted, ask = _question(query.payload)
         except InvalidRequest as error:
             query.reply_error(error_payload(error))
         else:
-            view = await self._view(wanted)
+            view = await self._view(wanted, ask)
             query.reply(to_json(view), key=self._keys.cmd(self._me.peer, PROBE))
         finally:
             query.finish()
 
-    async def _view(self, wanted: set[tuple[str, str]]) -> dict[str, Any]:
+    async def _view(self, wanted: set[tuple[str, str]], ask: bool) -> dict[str, Any]:
         heard = {(peer.role, peer.peer) for peer in self._presence.peers()}
-        others = sorted((wanted | heard) - {(self._me.role, self._me.peer)})
+        others = sorted((wanted | heard if ask else wanted) - {(self._me.role, self._me.peer)})
         asked: dict[tuple[str, str], dict[str, Any]] = {}
         limit = trio.CapacityLimiter(AT_A_TIME)
         async with trio.open_nursery() as nursery:
-            for other in others:
+            for other in others if ask else ():
                 nursery.start_soon(partial(self._ask, other, asked, limit))
         return {
             "role": self._me.role,
@@ -81,7 +82,7 @@ class Probe:
             "session": self._bus.id,
             "links": [{"session": link.id, "kind": link.kind, "address": link.address} for link in self._bus.links()],
             "others": [
-                {"role": role, "name": name, "heard": (role, name) in heard, **asked[role, name]}
+                {"role": role, "name": name, "heard": (role, name) in heard, **asked.get((role, name), _NOT_ASKED)}
                 for role, name in others
             ],
         }
@@ -120,8 +121,15 @@ def read_view(payload: bytes) -> dict[str, Any]:
     return view
 
 
-def _peers(payload: bytes | None) -> set[tuple[str, str]]:
-    named = parse_object(payload).get("peers")
+_NOT_ASKED = {"answered": False, "problem": "not asked"}
+
+
+def _question(payload: bytes | None) -> tuple[set[tuple[str, str]], bool]:
+    """The peers that are named, and whether they and others are to be asked."""
+    question = parse_object(payload)
+    named, ask = question.get("peers"), question.get("ask", True)
+    if not isinstance(ask, bool):
+        raise InvalidRequest("'ask' is true or false")
     if not isinstance(named, list) or len(named) > MOST:
         raise InvalidRequest(f"a probe names its peers in a list of up to {MOST}")
     found = set()
@@ -129,7 +137,7 @@ def _peers(payload: bytes | None) -> set[tuple[str, str]]:
         if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, str) for part in item):
             raise InvalidRequest("each peer of a probe is a list of its role and its name")
         found.add((check_name(item[0], "role"), check_name(item[1], "peer")))
-    return found
+    return found, ask
 
 
 def _told(payload: bytes, now: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ PRUNED = "pruned"
 """Runtimes ask coordinators which runs are gone."""
 
 PROBE = "probe"
-"""Gateways ask everybody what they see of each other (wattle/peer/probing.py)."""
+"""Gateways ask everybody what they see of each other (wattle/peer/probing.py), and who misses another asks whether others see it."""
 
 OF_RUNTIMES = (*ORDERS, KEEP, *COPIES, *NODE_CARE)
 """What a runtime serves."""

@@ -51,6 +51,7 @@ def grants(role: str, names: Sequence[str], keys: Keys) -> list[Grant]:
         Grant(BE_ALIVE, tuple(keys.alive(role, name) for name in names)),
         Grant(WATCH, (keys.alive(),)),
         Grant(ASK, (keys.state(),)),
+        Grant(ASK, (keys.cmd("*", PROBE),)),
         Grant(SERVE, tuple(keys.cmd(name, PROBE) for name in names)),
         # An error is answered on the very key that was asked for, which is everybody's.
         Grant(REPLY, (keys.cmd("*", PROBE),)),
@@ -70,7 +71,7 @@ def _of_gateways(names: Sequence[str], keys: Keys) -> Iterator[Grant]:
     yield from _of_clients(keys)  # those at its sockets, for whom it speaks
     yield Grant((*SERVE, *SUBSCRIBE), (keys.api(),))
     yield Grant(PUBLISH, (keys.event_rejected,))
-    yield Grant(ASK, tuple(keys.cmd("*", verb) for verb in (*READS, *CHANGES, *NODE_CARE, PROBE)))
+    yield Grant(ASK, tuple(keys.cmd("*", verb) for verb in (*READS, *CHANGES, *NODE_CARE)))
     yield Grant(BE_ALIVE, tuple(keys.duty(name) for name in names))
     yield Grant(WATCH, (keys.duty(),))
 
