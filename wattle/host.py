@@ -197,7 +197,7 @@ class Host:
         from wattle.security.membership import join
 
         membership = join(bundle, self._first.data)
-        log.info("member of a cluster", as_=membership.bundle.common_name, until=membership.bundle.expires_at)
+        log.info("member of a cluster", certificate=membership.bundle.common_name, until=membership.bundle.expires_at)
         self._secured = self._of_membership(membership)
         rosters = Rosters(bus, membership, lambda newer: self._learned(newer, nursery))
         nursery.start_soon(rosters.run)
