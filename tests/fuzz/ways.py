@@ -221,7 +221,7 @@ def ways(random: Random) -> list[Way]:
         Way("get", "log/done/a/1/stdout?offset=1;limit=5;tail=3;wait=0.01"), Way("get", "log/**"),
         Way("put", "log/done/a/1/stdout", ("{}",)),
         Way("put", "event/rejected", ("{}",)), Way("put", "event/runs/good", ("{}",)), Way("put", "event/runs/good/workers/a", ("{}",)),
-        Way("alive", "alive/runtime/stranger/i1"), Way("alive", "alive/coordinator/c3/i1"), Way("alive", "alive/router/c1/0"), Way("alive", "alive/gateway/g1/i2"),
+        Way("alive", "alive/runtime/stranger/i1"), Way("alive", "alive/coordinator/c3/i1"), Way("alive", "alive/gateway/g1/i2"),
         *(Way("get", f"cmd/{peer}/probe", PROBES) for peer in ("c1", "g1", "node2", "*")),
         Way("alive", "alive/runtime/node1/i2"), Way("alive", "alive/**"), Way("alive", "duty/stranger/i1"),
         Way("alive", "alive/coordinator/c1/0"), Way("alive", "alive/runtime/node2/0"), Way("alive", "alive/gateway/node2/z"),
