@@ -29,7 +29,8 @@ class Scene:
         here, self.there = network.bus(), network.bus()
         self.events = Inbox()
         self.queries = Inbox()
-        self.dispatch = Dispatch(here, KEYS, "me", nursery, self.events, timeout=5.0)
+        self.cancelled: list[str] = []
+        self.dispatch = Dispatch(here, KEYS, "me", nursery, self.events, self.cancelled.append, timeout=5.0)
         self.there.serve(KEYS.cmd("n", "*"), self.queries)
 
     def assign(self, *workers: str, node: str = "n") -> None:
@@ -101,7 +102,10 @@ async def test_cancels_follow_the_assignments_before_them(scene: Scene) -> None:
     assert await scene.batch(2) == ["a"]
     assert scene.queries[1].key == KEYS.cmd("n", "cancel")
     scene.answer()
+    assert scene.cancelled == []
     assert (await scene.events.size(2))[1] == on.CancelAnswered("n", (task("a"),))
+    await trio.testing.wait_all_tasks_blocked()
+    assert scene.cancelled == ["n"], "its end may have been told in a hint that was lost"
 
 
 async def test_refusals_are_told_one_by_one(scene: Scene) -> None:
@@ -115,13 +119,14 @@ async def test_refusals_are_told_one_by_one(scene: Scene) -> None:
     ]
 
 
-async def test_who_cancels_what_a_node_has_passed_is_told_so(scene: Scene) -> None:
+async def test_who_orders_an_end_is_told_where_there_is_none_to_come(scene: Scene) -> None:
     for name in ("a", "b", "c"):
         scene.dispatch.cancel(Cancel("n", task(name), 7))
     await scene.batch()
     scene.answer(a="FENCED", b="PASSED")
-    assert await scene.events.size(2) == [
-        on.CancelAnswered("n", (task("a"), task("b"), task("c"))),
+    assert await scene.events.size(3) == [
+        on.CancelAnswered("n", (task("c"),)),
+        on.Refused("n", task("a"), "FENCED", "so", 9, "x"),
         on.Refused("n", task("b"), "PASSED", "so", 9, "x"),
     ]
 

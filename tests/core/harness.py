@@ -267,10 +267,9 @@ class Cluster:
             facts = tuple(fact for entry in runtime.store.feed for fact in entry if fact.run in answers)
             return [on.RunsClaimed(runtime.name, answers, {t: e for t, e in held.items() if t.run in answers}, facts)]
         taken = tuple(a.task for a in answers if a.code == "OK")
-        every = tuple(a.task for a in answers)
-        refused = [a for a in answers if a.code == "PASSED" or (a.code != "OK" and kind == "assign")]
+        refused = [a for a in answers if a.code != "OK"]
         return [
-            on.Delivered(runtime.name, taken) if kind == "assign" else on.CancelAnswered(runtime.name, every),
+            on.Delivered(runtime.name, taken) if kind == "assign" else on.CancelAnswered(runtime.name, taken),
             *(on.Refused(runtime.name, a.task, a.code, a.reason, a.epoch, a.owner) for a in refused),
         ]
 

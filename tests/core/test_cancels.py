@@ -7,7 +7,8 @@ from dataclasses import replace
 from tests.core.test_replication import FLOW, HEAD, Told, coordinator, node, orphaned, snapshot
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.model import CopiedRun, CopyPage, RunHead, TaskId
+from wattle.core.membership import RESEND_FIRST
+from wattle.core.model import CopiedRun, CopyPage, Fact, FactKind, RunHead, TaskId, TaskStatus
 
 LATER = RunHead("r", "c2", "c2-store", 2, number=9)
 """Of another owner that has taken the run over."""
@@ -73,12 +74,43 @@ def test_a_cancelled_run_ends_though_its_attempt_never_came_to_its_node_and_late
     told = running()
     told(on.CancelRun("r"))
     passed = on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 155001 of this worker has ended here already")
-    told(on.CancelAnswered("n1", (TaskId("r", "a", 1),)), passed)
+    told(on.CancelAnswered("n1", ()), passed)
     assert [(claim.node, claim.runs) for claim in told.all(do.Claim)] == [("n1", (("r", 1),))]
     assert told.all(do.SaveTask) == [], "it may have ended there before"
     told(on.RunsClaimed("n1", frozenset({"r"}), {}))
     assert [e.task.status for e in told.all(do.SaveTask)] == ["returned"]
     assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]
+
+
+def test_a_node_is_asked_for_the_end_of_what_it_was_ordered_to_end_until_it_tells() -> None:
+    """Its hint may be lost, and the run have ended without it."""
+    task = TaskId("r", "a", 1)
+    ended = on.FactsLearned(
+        "n1", "n1-store", 1, (Fact(FactKind.FINISHED, *task, at=99.0, status=TaskStatus.CANCELLED),)
+    )
+    told = running()
+    told(on.CancelRun("r"), on.CancelAnswered("n1", (task,)))
+    assert told.core.nodes["n1"].ending == {task}
+    told(ended)
+    assert told.core.nodes["n1"].ending == set()
+    told = running()
+    told(on.CancelRun("r"), ended, on.CancelAnswered("n1", (task,)))
+    assert told.core.nodes["n1"].ending == set(), "it was told before the answer came"
+    told = running()
+    told(on.CancelRun("r"), on.CancelAnswered("n1", (task,)), on.NodeUnreachable("n1", "n1-1"))
+    assert told.core.nodes["n1"].ending == set(), "once it is back it tells what it holds"
+
+
+def test_an_order_that_is_refused_for_its_epoch_is_given_again_in_the_later_one_of_the_same_owner() -> None:
+    task = TaskId("r", "a", 1)
+    told = running()
+    told(on.CancelRun("r"))
+    told(on.Refused("n1", task, "FENCED", "run r belongs to c1 in epoch 3", 3, "c1"))
+    told(after=RESEND_FIRST)
+    assert told.all(do.Cancel) == [do.Cancel("n1", task, 3)]
+    told(on.Refused("n1", task, "FENCED", "run r belongs to c2 in epoch 4", 4, "c2"))
+    assert [e.head.owner for e in told.all(do.ReleaseRun)] == ["c2"]
+    assert told.core.nodes["n1"].cancels == {}
 
 
 def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:

@@ -206,7 +206,7 @@ def test_what_is_refused() -> None:
     driver(on.ProcessStarted(task("b", 5).id, 7, 0.0), exited(0, of_task=task("b", 5).id))
     assert codes(driver.assign(task("b", attempt=4))) == ["PASSED"], "an older attempt must not be waited for"
     cancelled = driver(on.CancelAsked(1, "c1", tuple((task("b", attempt).id, 1) for attempt in (4, 5, 6))))
-    assert codes(cancelled) == ["PASSED", "OK", "OK"], "of which the last is never to start"
+    assert codes(cancelled) == ["PASSED", "OVER", "OK"], "of which the last is never to start"
     assert [save.fact.attempt for save in of(do.Append, cancelled)] == [6]
     driver(on.Drain())
     assert codes(driver.assign(task("c"))) == ["DRAINING"]
@@ -381,7 +381,7 @@ def test_a_cancel_told_twice_answers_and_does_nothing() -> None:
     assert (codes(again), of(do.Kill, again)) == (["OK"], [])
     driver(exited(None, SIGTERM))
     again = driver(order)
-    assert (codes(again), of(do.Append, again)) == (["OK"], [])
+    assert (codes(again), of(do.Append, again)) == (["OVER"], [])
 
 
 def test_leaving_hands_back_what_waits_and_stops_what_runs_at_its_time() -> None:

@@ -155,6 +155,23 @@ async def test_hints_while_it_reads_are_not_lost(autojump_clock: trio.testing.Mo
         assert w.follower.numbers == [1, 2, 3, 4]
 
 
+async def test_what_is_new_when_it_is_checked_is_found_though_an_answer_is_on_its_way() -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(tell=False)
+
+        def answered(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+            if kind == "reply" and w.node.head == 1:
+                w.node.add(tell=False)
+                w.follower.feeds.check("n")
+            return False
+
+        w.network.lose = answered
+        w.follower.feeds.check("n")
+        await settled()
+        assert w.follower.numbers == [1, 2]
+
+
 async def test_joining_fails_when_nobody_answers_and_works_later(autojump_clock: trio.testing.MockClock) -> None:
     async with world() as w:
         w.node.add(2)

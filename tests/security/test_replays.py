@@ -63,7 +63,7 @@ async def test_an_old_command_after_its_task_has_ended(node: Node) -> None:
     assert await node.codes("assign", once) == ["OK"]
     end = await node.end("a")
     assert await node.codes("assign", once) == ["OVER"]
-    assert await node.codes("cancel", cancel("a", 1)) == ["OK"]
+    assert await node.codes("cancel", cancel("a", 1)) == ["OVER"]
     assert await node.codes("assign", assign(task("b"))) == [
         "OK"
     ]  # what is new is carried out, and so would have been the other

@@ -52,7 +52,6 @@ class Checks:
         self.quorum = False
         self.calm = True  # nothing was cut, nobody was wrongly missed
         self.starts: Counter[tuple[str, str]] = Counter()
-        self.hinted: set[tuple[str, str, int]] = set()  # (coordinator, runtime's store, entry) whose hint has arrived
         self.taken_ended: set[tuple[str, str, int]] = set()  # (run, store, epoch): taken over when it had ended
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
@@ -445,7 +444,7 @@ class Checks:
             if runtime.role != "runtime" or not runtime.up:
                 continue
             peer_disk = runtime.store.id  # type: ignore[attr-defined]
-            for number, entry in enumerate(runtime.store.feed, 1):  # type: ignore[attr-defined]
+            for entry in runtime.store.feed:  # type: ignore[attr-defined]
                 for fact in entry:
                     if fact.run != run:
                         continue
@@ -466,9 +465,6 @@ class Checks:
                             same = same or row.status is TaskStatus.RETURNED
                         # or it ran there on an earlier disk, and was given once more by an owner that did not know
                         same = same or any(task == fact.id and disk != peer_disk for task, disk in self._finished)
-                        if not same and self._end_not_heard(owner, runtime, number, row):
-                            self.world.faults["end of an attempt given up not heard"] += 1
-                            continue
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)
         tasks = [row for key, row in rows.items() if key[:2] == "t/"]
         for name in self.workflows[run].workers:
@@ -478,20 +474,6 @@ class Checks:
             self.require(good <= 1 + worker.reproduced, "worker", name, "succeeded", good, "times:", mine)
             still = [task for task in mine if not task.status.final]
             self.require(not still, "the history of", name, "has not ended:", still)
-
-    def _end_not_heard(self, owner: Coordinator, runtime: Any, number: int, row: TaskRecord) -> bool:
-        """Whether the end of an attempt that was given up is told in an entry of which the hint was lost, with none following it.
-
-        Nobody asks for that entry: a node's feed is read when it is met, when a hint shows a gap, and every few seconds while attempts
-        are open there. One that was given up is not: the worker has ended without it, and nothing depends on how it ended. The owner
-        reads of it once the node has anything more to tell, or is met again; until then it says what is so: that it gave it up.
-        """
-        given_up = row.status is TaskStatus.LOST and row.completed_at is None
-        store: str = runtime.store.id
-        of, read = owner.store.cursors.get(runtime.name, ("", 0))
-        missed = range(read + 1, len(runtime.store.feed) + 1)
-        hinted = any((owner.name, store, entry) in self.hinted for entry in missed)
-        return given_up and of == store and number in missed and not hinted
 
     def _check_rest(self, peer: Coordinator) -> None:
         core = peer.core

@@ -300,17 +300,17 @@ class Coordinator(Keeper):
         if answers is None:
             self.post(on.Undelivered(node))
         else:
-            self.post(on.CancelAnswered(node, tuple(a.task for a in answers)))
+            self.post(on.CancelAnswered(node, tuple(a.task for a in answers if a.code == "OK")))
             for a in answers:
-                if a.code == "PASSED":
+                if a.code != "OK":
                     self.post(on.Refused(node, a.task, a.code, a.reason, a.epoch, a.owner))
+            self._check_feed(node)
         self._send(node, self.life)
 
     # --- feeds ----------------------------------------------------------------------------------------------------------
 
     def hint(self, node: str, store: str, head: int, facts: tuple[Fact, ...]) -> None:
         """A node says that its feed has a new entry."""
-        self.world.checks.hinted.add((self.name, store, head))
         state = self._followed.get(node)
         if state is None or not state.joined or state.store != store:
             return
@@ -352,10 +352,18 @@ class Coordinator(Keeper):
         for name, node in core.nodes.items():
             if node.status is NodeStatus.DRAINING:
                 self.ask(name, "state", None, self._still_draining)
-            state = self._followed.get(name)
-            if node.tasks and state is not None and state.joined and not state.reading:
-                self._read(name, state, lambda _: None)
+            if node.tasks or node.ending:
+                self._check_feed(name)
         self.world.later(FEED_CHECK, self._check_feeds, life)
+
+    def _check_feed(self, name: str) -> None:
+        state = self._followed.get(name)
+        if state is None or not state.joined:
+            return
+        if state.reading:
+            state.behind = True
+        else:
+            self._read(name, state, lambda _: None)
 
     def _still_draining(self, info: NodeInfo | None) -> None:
         if info is not None:

@@ -137,9 +137,10 @@ class CoordinatorAgent:
                 timeout=self._timeout,
             )
             self._requests = Requests(self, nursery)
-            self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, timeout=self._timeout)
             cursors = self.store.cursors()
             self._follower = FeedFollower(self.bus, self.keys, nursery, cursors, self._learn, timeout=self._timeout)
+            heard = self._follower.check
+            self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, heard, timeout=self._timeout)
             self._desk = CopyDesk(
                 self.store.copies, self.store.transaction, self._sees, self.core.copies, self._own_heads
             )
@@ -371,7 +372,7 @@ class CoordinatorAgent:
         while True:
             await trio.sleep(FEED_CHECK)
             for name, node in self.core.nodes.items():
-                if node.tasks:
+                if node.tasks or node.ending:
                     self._follower.check(name)
                 if node.status is NodeStatus.DRAINING:  # that it takes work again may have been lost on the way
                     self._nursery.start_soon(self._neighbours.look, name)

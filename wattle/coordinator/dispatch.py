@@ -33,7 +33,10 @@ class _Outbox:
 
 
 class Dispatch:
-    """Sends Assign and Cancel effects; what the runtimes answer comes back as events through ``post``."""
+    """Sends Assign and Cancel effects; what the runtimes answer comes back as events through ``post``.
+
+    ``cancelled`` gets the name of a node that has answered orders to end tasks: it may have told their ends in hints that were lost.
+    """
 
     def __init__(
         self,
@@ -42,10 +45,12 @@ class Dispatch:
         owner: str,
         nursery: trio.Nursery,
         post: Callable[[CoordinatorEvent], None],
+        cancelled: Callable[[str], None],
         *,
         timeout: float,
     ) -> None:
         self._bus, self._keys, self._owner, self._nursery, self._post = bus, keys, owner, nursery, post
+        self._cancelled = cancelled
         self._timeout = timeout
         self._outboxes: dict[str, _Outbox] = {}
 
@@ -89,19 +94,18 @@ class Dispatch:
             self._post(on.Undelivered(node))
             return
         taken = tuple(a.id for a in answers.tasks if a.code == "OK")
-        self._post(
-            on.Delivered(node, taken)
-            if verb == "assign"
-            else on.CancelAnswered(node, tuple(a.id for a in answers.tasks))
-        )
+        self._post(on.Delivered(node, taken) if verb == "assign" else on.CancelAnswered(node, taken))
         for answer in answers.tasks:
-            if answer.code == "PASSED" or (answer.code != "OK" and verb == "assign"):
+            if answer.code != "OK":
                 log.info(
-                    "task refused",
+                    "command refused",
                     node=node,
+                    verb=verb,
                     run=answer.run,
                     worker=answer.worker,
                     attempt=answer.attempt,
                     reason=answer.reason,
                 )
                 self._post(on.Refused(node, answer.id, answer.code, answer.reason, answer.epoch, answer.owner))
+        if verb == "cancel":
+            self._cancelled(node)

@@ -96,6 +96,7 @@ class Attempts:
         if fact.kind is FactKind.FINISHED:
             node.release(task)
             node.cancels.pop(task, None)
+            node.ending.discard(task)
         found = self.find(task)
         if found is None:
             self._pass_over(fact)

@@ -111,7 +111,7 @@ class Delivered:
 
 @value(frozen=True, slots=True)
 class CancelAnswered:
-    """A runtime has taken note that these tasks are to end."""
+    """A runtime has taken note that these tasks, which it has, are to end."""
 
     node: str
     tasks: tuple[TaskId, ...]
@@ -119,7 +119,10 @@ class CancelAnswered:
 
 @value(frozen=True, slots=True)
 class Refused:
-    """A runtime did not take a task; the codes are those of effects.Answer. With FENCED, ``epoch`` and ``owner`` are the current ones."""
+    """A runtime did not take a task, or an order to end one; the codes are those of effects.Answer.
+
+    With FENCED, ``epoch`` and ``owner`` are the current ones.
+    """
 
     node: str
     task: TaskId

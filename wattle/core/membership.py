@@ -162,6 +162,7 @@ class Membership:
             return
         node.status = NodeStatus.UNREACHABLE
         node.resend_at = None
+        node.ending.clear()  # should it come back, it tells what it holds
         if node.claims:
             for run_id in list(node.claims):
                 self.core.recall.heard(run_id, event.node)
@@ -200,6 +201,7 @@ class Membership:
         name = node.info.name
         self.core.acts = [act for act in self.core.acts if not (isinstance(act, do.Assign) and act.node == name)]
         node.cancels.clear()  # should it come back, it tells what it holds
+        node.ending.clear()
         for task in list(node.tasks):
             node.release(task)
             found = self.core.attempts.find(task)
@@ -271,11 +273,12 @@ class Membership:
                 self.core.attempts.accepted(found[1], found[2])
 
     def cancel_answered(self, event: on.CancelAnswered) -> None:
-        """A node has taken note of orders to end tasks."""
+        """A node has taken note of orders to end tasks that it has: until it has told their ends, it is asked for them."""
         node = self.expect(event.node)
         node.resend_delay = 0.0
         for task in event.tasks:
-            node.cancels.pop(task, None)
+            if node.cancels.pop(task, None) is not None and node.status in IN_SIGHT:
+                node.ending.add(task)
 
     def undelivered(self, event: on.Undelivered) -> None:
         """A command got no answer."""
@@ -291,9 +294,12 @@ class Membership:
         """A node did not take a task, or an order to end one."""
         node = self.expect(event.node)
         node.again.discard(event.task)
+        order = node.cancels.pop(event.task, None)
         run = self.core.runs.get(event.task.run)
         if event.code == "FENCED":
             if run is None or not self.core.overruled(run, event.owner, event.epoch):
+                if order is not None and event.owner == self.core.name:
+                    node.cancels[event.task] = event.epoch
                 self._resend_later(node)  # it was sent in an earlier epoch of our own
             return
         found = self.core.attempts.find(event.task)
@@ -301,9 +307,8 @@ class Membership:
             return
         run, worker, record = found
         if event.code == "OVER":
-            self.claim(
-                event.node, run
-            )  # have its end told again, should it have been no concern of this coordinator's then
+            if run.id not in node.claims:  # have its end told again, should it have been no concern here then
+                self.claim(event.node, run)
             return
         if event.code == "PASSED":
             self._passed(node, run, record, event.reason)

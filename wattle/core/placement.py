@@ -44,6 +44,7 @@ class Node:
     cancels: dict[TaskId, int] = field(
         default_factory=dict
     )  # orders to end a task, not answered yet, with their epochs
+    ending: set[TaskId] = field(default_factory=set)  # ordered to end there, until it tells the end
     claims: dict[str, int] = field(
         default_factory=dict
     )  # runs to be claimed there, not answered yet, with their epochs

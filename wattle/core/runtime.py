@@ -154,10 +154,8 @@ class RuntimeCore:
         newest_ended = self.past.newest_ended(assignment.id)
         if assignment.id in self.tasks:
             return "OK", ""  # told twice
-        if assignment.attempt == newest_ended:
-            return "OVER", "it has ended here already"
-        if assignment.attempt < newest_ended:
-            return _passed(newest_ended)
+        if assignment.attempt <= newest_ended:
+            return _over(assignment.id, newest_ended)
         if self.draining:
             return "DRAINING", "the node takes no new work"
         unfit = self._unfit(assignment)
@@ -209,10 +207,9 @@ class RuntimeCore:
             self.stopping.stop(self.tasks[task_id], Ending.CANCELLED)
             return "OK", ""
         newest_ended = self.past.newest_ended(task_id)
-        if task_id.attempt < newest_ended:
-            return _passed(newest_ended)
-        if task_id.attempt > newest_ended:
-            self._never_start(task_id, epoch, owner)
+        if task_id.attempt <= newest_ended:
+            return _over(task_id, newest_ended)
+        self._never_start(task_id, epoch, owner)
         return "OK", ""
 
     def _never_start(self, task_id: TaskId, epoch: int, owner: str) -> None:
@@ -401,9 +398,11 @@ class RuntimeCore:
         return True
 
 
-def _passed(newest_ended: int) -> tuple[str, str]:
-    """What is said of an attempt before the newest that has ended: it ended then, or never came, and will never be started.
+def _over(task_id: TaskId, newest_ended: int) -> tuple[str, str]:
+    """What is said of an attempt that is not here and will never be started.
 
-    Whoever has it open must not wait for its end for ever.
+    One before the newest that has ended may have ended, too, or never have come: whoever has it open must not wait for its end for ever.
     """
+    if task_id.attempt == newest_ended:
+        return "OVER", "it has ended here already"
     return "PASSED", f"attempt {newest_ended} of this worker has ended here already"

@@ -132,7 +132,11 @@ class FeedFollower:
 
     def check(self, peer: str) -> None:
         """Ask a peer whether its feed has gone on: for hints that were lost with none following them."""
-        if peer in self._joined and not self._followed[peer].catching_up:
+        if peer not in self._joined:
+            return
+        if self._followed[peer].catching_up:
+            self._followed[peer].behind = True
+        else:
             self._nursery.start_soon(self._catch_up, peer)
 
     async def join(self, peer: str, store: str) -> bool:
