@@ -126,7 +126,9 @@ def _gates(folder: Path) -> Gates:
 def _two_steps(site: Site, gates: Gates) -> str:
     """A run of two tasks, one after the other, of which the first stands at its gate; coordinator ``one`` owns it."""
     run = run_of("one")
-    _submit(site, run, _worker("first", gates.script), _worker("second", gates.script, "first"))
+    first = _worker("first", gates.script, node="near")
+    second = _worker("second", gates.script, "first", node="far")  # elsewhere: nobody is told of it ahead of its time
+    _submit(site, run, first, second)
     gates.arrived("first.1")
     return run
 
