@@ -192,16 +192,49 @@ async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(
         await trio.sleep(1)
         peer.die()
 
-    async def ask() -> None:
-        with pytest.raises(Unavailable) as caught:
-            await backend.log(KEYS.log(TASK, "stdout"), {"offset": 0}, backend.patience(20), "n1")
-        assert caught.value.code == "NODE_UNREACHABLE"
+    async def ask() -> object:
+        return await backend.log(KEYS.log(TASK, "stdout"), {"offset": 0}, backend.patience(20), "n1")
 
     began = trio.current_time()
-    await ask()
+    with pytest.raises(Unavailable) as caught:
+        await ask()
+    assert caught.value.code == "NODE_UNREACHABLE"
     assert 20 < trio.current_time() - began < 20 + LATE + 1
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(die)
-        await ask()
+        assert await ask() is None
     assert trio.current_time() - began < LATE
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"), [("ready", True), ("draining", True), ("unreachable", False), ("lost", False)]
+)
+async def test_a_node_that_a_coordinator_sees_is_waited_for(
+    network: MemoryNetwork, autojump_clock: Jump, status: str, waits: bool
+) -> None:
+    Peer(network.bus(), "coordinator", "c1", lambda _: {"nodes": [{"name": "n1", "status": status}]})
+    backend = await backend_on(network)
+
+    async def come() -> None:
+        await trio.sleep(3)
+        Peer(network.bus(), "runtime", "n1")
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come)
+        assert await backend.comes_back("n1", backend.patience()) is waits
+        assert (3 <= trio.current_time() - began < 4) is waits
+        assert not await backend.comes_back("n2", backend.patience())
+
+
+async def test_a_node_that_only_coordinators_see_is_waited_for_no_longer_than_anything(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
+    backend = await backend_on(network)
+    assert not await backend.comes_back("n1", backend.patience())
+    Peer(network.bus(), "coordinator", "c1", lambda _: {"nodes": [{"name": "n1", "status": "ready"}]})
+    await trio.testing.wait_all_tasks_blocked()
+    began = trio.current_time()
+    assert not await backend.comes_back("n1", backend.patience())
+    assert backend.timeout - 1 < trio.current_time() - began <= backend.timeout

@@ -24,6 +24,10 @@ COMEBACK = 2.0
 """Seconds that a submission waits for a coordinator where one was in sight before."""
 
 
+AWAY = ("unreachable", "lost")
+"""What coordinators say of nodes that they do not see."""
+
+
 class Backend:
     """Questions with one meaning of failure: an error somebody gave is raised; silence is NOT_FOUND or NO_COORDINATOR."""
 
@@ -243,19 +247,32 @@ class Backend:
         raise Unavailable(f"node {node!r} did not answer", code="NODE_UNREACHABLE")
 
     async def log(self, key: str, place: dict[str, int], patience: Patience, node: str | None = None) -> Reply | None:
-        """What the node that has a log answers; None when all say that they do not have it. ``node`` is the one that should."""
+        """What the node that has a log answers; None when all say that they do not have it, or ``node``, which should, goes."""
         parameters = ";".join(f"{name}={value}" for name, value in {**place, "wait": patience.wait}.items())
         answerers = self._presence.newest("runtime", node) if node is not None else ()
         replies = await self._get(
             key, parameters=parameters, answerers=answerers, timeout=patience.timeout, everyone=True
         )
-        if replies is None:
-            raise Unavailable(f"node {node!r} went out of sight before it answered", code="NODE_UNREACHABLE")
-        for reply in replies:
+        for reply in replies or ():
             if reply.ok:
                 return reply
-        self._raise_for_node(replies, node)
+        self._raise_for_node(replies or (), node)
         return None
+
+    async def comes_back(self, node: str, patience: Patience) -> bool:
+        """Whether a node that coordinators see, and this gateway does not, is back in time: a link between two is made again."""
+        try:
+            told = await self.everyone("nodes", {})
+        except Unavailable:
+            return False
+        if not any(one["name"] == node and one["status"] not in AWAY for _, answer in told for one in answer["nodes"]):
+            return False
+        with trio.move_on_after(min(patience.timeout, self.timeout)):
+            while True:
+                await trio.sleep(MOMENT)
+                if self._presence.newest("runtime", node):
+                    return True
+        return False
 
     async def reaches(self, node: str) -> bool:
         """Whether a runtime answers: one that is cut off may not be missed yet."""

@@ -93,11 +93,14 @@ class Logs:
     async def _read(
         self, task: TaskId, stream: str, place: dict[str, int], node: str, worker: Any, patience: Patience
     ) -> Answer:
-        reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, node)
-        if reply is not None:
-            return _log_answer(reply, task, node)
-        if not await self._backend.reaches(node):
-            raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
+        while True:
+            reply = await self._backend.log(self._backend.keys.log(task, stream), place, patience, node)
+            if reply is not None:
+                return _log_answer(reply, task, node)
+            if await self._backend.reaches(node):
+                break
+            if patience.over or not await self._backend.comes_back(node, patience):
+                raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
         status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
         if status in ("assigned", "accepted"):
             return _no_log_yet(worker)
