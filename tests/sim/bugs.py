@@ -228,13 +228,13 @@ BUGS = {
     "a cancel is not handed over to a later owner": Bug(RunHead, "heeds", _hands_no_cancel_over, 60, 29),
     "late facts are dropped": Bug(CoordinatorStore, "_late", _no_late_facts, 300, 15),
     "a gap in a feed is skipped": Bug(shell.Coordinator, "_take", _leaps, 100, 1),
-    "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 150, 2),
+    "a second finish is accepted": Bug(Attempts, "advance", _second_finish, 150, 6),
     "a restarted runtime does not ask for its processes": Bug(
         runtime_shell.Runtime, "started", _forgets_processes, 100, 78
     ),
     "a worker starts before the last of what it needs": Bug(Run, "unmet", _starts_early, 40, 1),
     "acknowledged before it is replicated": Bug(Replication, "settled", _settles_at_once, 20, 1),
-    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 600, 326),
+    "an adopter asks no node": Bug(Recall, "adopt", _asks_no_node, 600, 446),
     "runs of the living are adopted": Bug(Succession, "lives", _adopts_from_the_living, 40, 3),
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60, 2),
     "copies are dropped while the adopter's state has none": Bug(Succession, "_spread", _drops_at_once, 500, 243),
