@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from tests.sim.coordinator import Located
 from tests.sim.peer import Peer
 from tests.sim.world import World
 from wattle.core.hashing import ranked
-from wattle.core.model import RunRecord, Workflow
+from wattle.core.model import Workflow
 
 POLL = 3.0
 """Seconds between questions whether a run has ended."""
@@ -26,6 +25,7 @@ class Client(Peer):
         self.wanted: dict[str, Workflow] = {}
         self.orders = 0
         self.ended: set[str] = set()
+        self.known: set[str] = set()  # coordinators that were ever in sight
 
     def submit(self, run: str, workflow: Workflow) -> None:
         """Submit a run, again until it is acknowledged."""
@@ -45,22 +45,30 @@ class Client(Peer):
             return
         seen = sorted(name for name in self.tokens if self.world.peers[name].role == "coordinator")
         waiting, having = set(seen), set()
+        unheard = set(seen)  # these may know the run, and those whom the others name, as in wattle/gateway/backend.py
+        heard: set[tuple[str, str]] = set()
+        named: set[tuple[str, str]] = set()
+        self.known |= unheard
 
         def again() -> None:
             self.world.later(0.3 + self.world.rng.random(), self._try, verb, run, tries + 1)
 
-        def located(name: str, answer: tuple[bool, RunRecord | None] | None) -> None:
+        def located(name: str, answer: Located | None) -> None:
             waiting.discard(name)
-            if answer is not None and answer[0]:
+            if answer is not None and answer.here:
                 having.add(name)
+            elif answer is not None and answer.peer is not None:
+                unheard.discard(name)
+                heard.add(answer.peer)
+                named.update(answer.others)
             if waiting:
                 return
             if having:
                 send(min(having))
-            elif verb == "submit":
+            elif verb == "submit" and not (tries and len(self.known) > 1 and (unheard or named - heard)):
                 send(ranked(seen, run)[0])
             else:
-                again()
+                again()  # what was submitted before must not be created beside itself
 
         def send(name: str) -> None:
             self.ask(name, verb, (run, self.wanted[run]) if verb == "submit" else run, answered)
@@ -87,6 +95,6 @@ class Client(Peer):
                 self.ask(name, "locate", run, lambda answer: self._located(run, answer))
         self.world.later(POLL, self._poll, run)
 
-    def _located(self, run: str, answer: Any) -> None:
-        if answer is not None and answer[1] is not None:
+    def _located(self, run: str, answer: Located | None) -> None:
+        if answer is not None and answer.end is not None:
             self.ended.add(run)

@@ -40,6 +40,16 @@ Change = tuple[Rows | None, RunHead | None]
 """What a commit changed of a run: its rows (None: tell it whole), and the state that it then had."""
 
 
+@dataclass(frozen=True)
+class Located:
+    """What a coordinator says of a run. ``peer`` is itself (name and data folder) where it has no state of it; ``others`` may have one."""
+
+    here: bool
+    end: RunRecord | None = None
+    peer: tuple[str, str] | None = None
+    others: frozenset[tuple[str, str]] = frozenset()
+
+
 @dataclass
 class Followed:
     """How far a node's feed has been read."""
@@ -199,17 +209,19 @@ class Coordinator(Keeper):
     # --- requests of clients --------------------------------------------------------------------------------------------
 
     def on_locate(self, run: str, reply: Answer) -> None:
-        """Whether the run is here; once it has ended and that is settled, how."""
+        """Whether the run is here, and how it ended once that is settled; else who may know it, as wattle/coordinator/requests.py says."""
         rows = self.store.runs.get(run)
         core = self.core
         assert core is not None
         if rows is None or run in core.handing:
-            reply((False, None))
+            known = bool(self.store.copies.heads_of([run]))
+            others = {*core.succession.coordinators.items(), *core.succession.may_own(run)}
+            reply(Located(False, None, None if known else (self.name, self.store.id), frozenset(others)))
             return
         final = rows["run"].status.final and core.settled >= self.store.touched[run]
         if final:
             self.world.checks.told(self, rows["run"])
-        reply((True, rows["run"] if final else None))
+        reply(Located(True, rows["run"] if final else None))
 
     def on_submit(self, body: tuple[str, Workflow], reply: Answer) -> None:
         """Take a run, once."""
