@@ -152,6 +152,38 @@ async def test_a_finish_of_which_every_hint_was_lost_is_found_by_asking(
     assert (await net.final("r1"))["status"] == "succeeded"
 
 
+async def test_an_ordered_end_of_which_the_only_hint_was_lost_is_found_by_asking(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has ended without it: another node's attempt was quicker."""
+    monkeypatch.setattr(coordinator_agent, "FEED_CHECK", 0.05)
+    await net.coordinator(lost_after=0.05)
+    node = net.runtime()
+    await net.submit("r1")
+    lost = (await node.next()).id
+    net.network.cut(net.buses["c1"], net.buses["node1"])
+    other = net.runtime("node2")
+    other.finish((await other.next()).id)
+    await net.final("r1")
+    answers = Inbox()
+
+    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind == "reply" and key == KEYS.feed("node1"):
+            answers(key)
+        return False
+
+    net.network.lose = lose
+    node.ends = False
+    net.network.heal()
+    await node.cancelled.size(1)
+    await answers.size(2)  # as it is met, and once it has taken the order
+    node.finish(lost, TaskStatus.CANCELLED, tell=False)
+    await answers.size(len(answers) + 1)
+    await trio.testing.wait_all_tasks_blocked()
+    attempts = (await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["superseded", "succeeded"]
+
+
 async def test_a_node_that_does_not_answer_at_first_joins_later(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "JOIN_RETRY", 0.05)
     deaf = Inbox()

@@ -80,6 +80,7 @@ class Runtime:
         self.kept: list[CopyPage] = []  # pages of coordinators' changes
         self.better: tuple[RunHead, ...] = ()  # states of other owners of which it tells whoever sends a page
         self.answer = True  # whether assignments are answered
+        self.ends = True  # whether what is cancelled ends at once
         self.incarnation = new_incarnation()
         self.feed = FeedPublisher(bus, KEYS, name, store, lambda: len(self.entries), self._read)
         bus.serve(KEYS.state("runtime", name), self._state)
@@ -133,7 +134,7 @@ class Runtime:
                 answer = TaskAnswers(tuple(TaskAnswer(*ref.id) for ref in refs))
                 for ref in refs:
                     self.cancelled(ref.id)
-                    if ref.id in self.held:
+                    if ref.id in self.held and self.ends:
                         self.finish(ref.id, TaskStatus.CANCELLED)
         if answer is not None and (self.answer or not isinstance(answer, TaskAnswers)):
             query.reply(encode(answer), key=query.key)
