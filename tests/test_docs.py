@@ -251,7 +251,7 @@ def told_of(title: str) -> list[str]:
 
 
 def test_every_reason_for_waiting_is_explained() -> None:
-    reasons = [reason.strip(" :") for reason in answers_of(ROOT / "wattle/core/membership.py", "why_waiting")]
+    reasons = [reason.strip(" :") for reason in answers_of(ROOT / "wattle/core/waiting.py", "why_waiting")]
     told = set(told_of("A worker does not start")) - {"created"}
     assert len(reasons) > 4
     assert {next((one for one in told if reason.startswith(one)), reason) for reason in reasons} == told

@@ -10,10 +10,11 @@ from tests.core.harness import Cluster, worker, workflow
 from tests.core.outcomes import Outcome
 from wattle.core import effects as do
 from wattle.core import events as on
-from wattle.core.membership import HOLD_FIRST, why_waiting
+from wattle.core.membership import HOLD_FIRST
 from wattle.core.model import Fact, FactKind, NodeInfo, TaskId, TaskStatus
 from wattle.core.placement import Node, NodeStatus, Pool, Requirement, has_room
 from wattle.core.runtime import RuntimeOptions
+from wattle.core.waiting import why_waiting
 
 
 def long(cluster: Cluster, seconds: float = 100.0) -> Cluster:

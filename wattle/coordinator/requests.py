@@ -23,8 +23,8 @@ from wattle.coordinator.long_polls import LongPolls
 from wattle.coordinator.submission import SubmissionRequest, parse_submission
 from wattle.coordinator.views import run_view, worker_view, workflow_view
 from wattle.core import events as on
-from wattle.core.membership import why_waiting
 from wattle.core.placement import NodeStatus
+from wattle.core.waiting import why_waiting
 from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.names import new_run_id

@@ -90,10 +90,19 @@ class Past:
 
     # --- tasks ----------------------------------------------------------------------------------------------------------
 
-    def newest_ended(self, task: TaskId) -> int:
-        """The newest attempt of a task's worker that has ended here; 0 when none has."""
+    def over(self, task: TaskId) -> tuple[str, str] | None:
+        """The answer for a task that is not here and will never be started, OVER or PASSED, and why; None for one that may be.
+
+        One before the newest of its worker that has ended may have ended, too, or never have come: whoever has it open must not wait for
+        its end for ever.
+        """
         record = self._runs.get(task.run)
-        return 0 if record is None else record.ended.get(task.worker, 0)
+        newest = 0 if record is None else record.ended.get(task.worker, 0)
+        if task.attempt > newest:
+            return None
+        if task.attempt == newest:
+            return "OVER", "it has ended here already"
+        return "PASSED", f"attempt {newest} of this worker has ended here already"
 
     def succeeded(self, task: TaskId) -> bool:
         """Whether a task is known to have succeeded here, in this life of the runtime."""

@@ -151,11 +151,11 @@ class RuntimeCore:
         refusal = self._fence(assignment.run, assignment.epoch, owner)
         if refusal is not None:
             return refusal
-        newest_ended = self.past.newest_ended(assignment.id)
         if assignment.id in self.tasks:
             return "OK", ""  # told twice
-        if assignment.attempt <= newest_ended:
-            return _over(assignment.id, newest_ended)
+        over = self.past.over(assignment.id)
+        if over is not None:
+            return over
         if self.draining:
             return "DRAINING", "the node takes no new work"
         unfit = self._unfit(assignment)
@@ -206,11 +206,10 @@ class RuntimeCore:
         if task_id in self.tasks:
             self.stopping.stop(self.tasks[task_id], Ending.CANCELLED)
             return "OK", ""
-        newest_ended = self.past.newest_ended(task_id)
-        if task_id.attempt <= newest_ended:
-            return _over(task_id, newest_ended)
-        self._never_start(task_id, epoch, owner)
-        return "OK", ""
+        over = self.past.over(task_id)
+        if over is None:
+            self._never_start(task_id, epoch, owner)
+        return over or ("OK", "")
 
     def _never_start(self, task_id: TaskId, epoch: int, owner: str) -> None:
         """An order to end a task has overtaken its assignment: the task is over before it is known."""
@@ -396,13 +395,3 @@ class RuntimeCore:
         task.held = held
         self.save(task)
         return True
-
-
-def _over(task_id: TaskId, newest_ended: int) -> tuple[str, str]:
-    """What is said of an attempt that is not here and will never be started.
-
-    One before the newest that has ended may have ended, too, or never have come: whoever has it open must not wait for its end for ever.
-    """
-    if task_id.attempt == newest_ended:
-        return "OVER", "it has ended here already"
-    return "PASSED", f"attempt {newest_ended} of this worker has ended here already"
