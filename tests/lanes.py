@@ -20,8 +20,8 @@ FOLDER = Path(__file__).parent
 COMPUTING = ("sim", "core", "fuzz", "store", "document", "protocol", "coordinator", "gateway", "peer")
 """Folders of tests that start no agents and open no sessions of Zenoh."""
 
-NETWORK, ELSEWHERE = "network", "network/test_kills.py"
-"""The folder of tests with networks of agents, and the one of them that the other lane has time for."""
+NETWORKS = "network"
+"""The folder of tests with networks of agents. What no lane names is in the one that is seen at work."""
 
 CLUSTER = "cluster"
 """Asks how soon ten containers are up, so nothing runs beside it: ``make cluster``."""
@@ -29,22 +29,19 @@ CLUSTER = "cluster"
 
 def main(options: Sequence[str]) -> int:
     """Run all lanes, and show what those beside have said once all are over; the exit status is that of a lane that failed."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where a script started this in the background; tests send it
+    # SIGINT is ignored in what a script starts in the background, and so in whatever tests send it to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     command = [sys.executable, "-m", "pytest", *options]
     with ExitStack() as stack:
-        networks = stack.enter_context(
-            _beside([*command, *_paths(NETWORK), *(f"--ignore={p}" for p in _paths(ELSEWHERE))])
-        )
+        networks = stack.enter_context(_beside([*command, *_paths(NETWORKS)]))
         computing = stack.enter_context(_beside([*command, *_paths(*COMPUTING)], _step_back))
-        return max(subprocess.call([*command, *_paths(*others(), ELSEWHERE)]), networks(), computing())
+        return max(subprocess.call([*command, *_paths(*others())]), networks(), computing())
 
 
 def others() -> list[str]:
     """All that stands in this folder and in no lane by name."""
-    known = {*COMPUTING, NETWORK, CLUSTER}
+    known = {*COMPUTING, NETWORKS, CLUSTER}
     return sorted({file.relative_to(FOLDER).parts[0] for file in FOLDER.rglob("test_*.py")} - known)
 
 

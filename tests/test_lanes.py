@@ -12,7 +12,7 @@ from tests import lanes
 
 
 def test_every_test_is_in_a_lane() -> None:
-    named = {*lanes.COMPUTING, lanes.NETWORK, lanes.ELSEWHERE, lanes.CLUSTER}
+    named = {*lanes.COMPUTING, lanes.NETWORKS, lanes.CLUSTER}
     assert all((lanes.FOLDER / name).exists() for name in named)
     assert {*lanes.others(), *named} >= {file.name for file in lanes.FOLDER.glob("test_*.py")} | {"cli", "namespaces"}
 
