@@ -113,6 +113,24 @@ def test_an_order_that_is_refused_for_its_epoch_is_given_again_in_the_later_one_
     assert told.core.nodes["n1"].cancels == {}
 
 
+def test_what_a_node_did_not_tell_before_an_adopted_run_ended_is_read_in_its_feed() -> None:
+    """It answers the claim too late, and may have had an attempt that no copy told of."""
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    orphaned(told, ("n1", HEAD))
+    (gather,) = told.all(do.Gather)
+    told(on.Gathered(gather.head, gather.epoch, snapshot()))
+    told(on.RunsClaimed("n1", frozenset({"r"}), {}), on.Undelivered("n2"))
+    task = TaskId("r", "a", 7)
+    told(on.FactsLearned("n2", "n2-store", 6, (Fact(FactKind.STARTED, *task, at=98.0, pid=1),)), on.CancelRun("r"))
+    assert (told.all(do.ReadAgain), len(told.all(do.SaveCursor))) == ([], 1)
+    told(on.FactsLearned("n2", "n2-store", 7, (Fact(FactKind.FINISHED, *task, at=99.0, status=TaskStatus.CANCELLED),)))
+    assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]
+    assert told.all(do.ReadAgain) == [do.ReadAgain(frozenset({"n1"}))]
+    assert told.all(do.SaveCursor) == [], "or it would not be read from its start"
+    assert told.core.nodes["n2"].claims == {}
+
+
 def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), node("n2"))

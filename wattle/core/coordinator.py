@@ -270,6 +270,8 @@ class CoordinatorCore:
         self.replication.hasten()
         self.acts.append(do.AnnounceRun(run.record()))
         del self.runs[run.id]
+        if run.taken_up:
+            self.members.claim_no_more(run)
 
     def _close_attempts(self, run: Run) -> None:
         """Note of attempts still open that others were faster: whether their ends will ever be told, nobody knows."""

@@ -98,6 +98,12 @@ class Membership:
         node.claims[run.id] = run.epoch
         self.core.acts.append(do.Claim(name, ((run.id, run.epoch),)))
 
+    def claim_no_more(self, run: Run) -> None:
+        """A run has ended. What nodes in sight know of it and have not told yet is read in their feeds, where it was adopted."""
+        unheard = [name for name, node in self.pool.nodes.items() if node.claims.pop(run.id, None) is not None]
+        if unheard and run.adopted:
+            self.read_again(unheard)
+
     def _send_claims(self, node: Node) -> None:
         for run_id in [run_id for run_id in node.claims if run_id not in self.core.runs]:
             del node.claims[run_id]
@@ -233,7 +239,8 @@ class Membership:
             self.core.attempts.learn(node, fact)
         if any(fact.status is TaskStatus.SUCCEEDED for fact in event.facts):
             node.hold_delay = 0.0
-        self.core.saves.append(do.SaveCursor(event.node, event.store, event.number))
+        if self._followed is None or event.node in self._followed:  # else one of these facts has it read again
+            self.core.saves.append(do.SaveCursor(event.node, event.store, event.number))
 
     # --- commands and their answers -----------------------------------------------------------------------------------
 
