@@ -98,6 +98,9 @@ class Cluster:
     def up(self, *options: str) -> None:
         """Bring up what is not."""
         self.compose("up", "--detach", "--no-build", *options)
+
+    def fetch_credentials(self) -> None:
+        """Get the client's bundle and token, as its shell has them."""
         for file in (self.bundle, self.token):
             file.touch(mode=0o600)
             place = f"{CREDENTIALS}{file.name}"
@@ -108,10 +111,12 @@ class Cluster:
         return self.compose("ps", "--quiet", service).split()
 
     def unhealthy(self) -> list[str]:
-        """The services that have not shown yet that they answer."""
-        ids = [one for service in SERVICES for one in self.containers(service)]
-        seen = call("docker", "inspect", "--format", "{{.Name}} {{.State.Health.Status}}", *ids).splitlines()
-        return [line for line in seen if not line.endswith(" healthy")]
+        """The services that have not shown yet that they answer. Asked of the engine: compose takes seconds of CPU for ten."""
+        healthy = call(
+            "docker", "ps", "--filter", f"label=com.docker.compose.project={self.project}", "--filter", "health=healthy",
+            "--format", '{{.Label "com.docker.compose.service"}}',
+        )  # fmt: skip
+        return sorted(set(SERVICES) - set(healthy.split()))
 
     def state(self, service: str) -> dict[str, Any]:
         """What an agent says of itself to its health check."""

@@ -67,6 +67,7 @@ def site(table: Table, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clu
         variables.setenv("WATTLE_TOKEN_FILE", str(made.token))
         wait_until(lambda: not made.unhealthy(), "every container is healthy", PATIENCE)
         table.add("ten containers up and healthy", time.monotonic() - start)
+        made.fetch_credentials()
         yield made
 
 
