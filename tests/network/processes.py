@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,10 +231,12 @@ class StockClient:
             after = f";after={page['next']}"
 
     def nodes(self, count: int, timeout: float = 20.0) -> list[str]:
-        """The names of nodes that are ready, once there are ``count``."""
+        """The names of nodes that are ready, once there are ``count``: the peer asked here may have yet to learn of a gateway."""
         deadline = time.monotonic() + timeout
         while True:
-            ready: list[str] = [n["name"] for n in self.get("nodes")["nodes"] if n["status"] == "ready"]
+            ready: list[str] = []
+            with suppress(LookupError):
+                ready = [n["name"] for n in self.get("nodes")["nodes"] if n["status"] == "ready"]
             if len(ready) >= count:
                 return ready
             assert time.monotonic() < deadline, f"only {ready} are ready"
