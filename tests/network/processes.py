@@ -138,18 +138,24 @@ def _first_line(process: subprocess.Popen[str], timeout: float) -> str:
 
 def processes_under(folder: Path) -> list[int]:
     """Processes whose command line or working folder names a path below ``folder``: what must not be left over."""
-    found = []
+    return list(commands_under(folder))
+
+
+def commands_under(folder: Path) -> dict[int, str]:
+    """The same processes with their command lines, which may be gone by the time they are asked for again."""
+    found = {}
     needle = str(folder)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            text = (entry / "cmdline").read_bytes().decode(errors="replace") + "\0" + os.readlink(entry / "cwd")
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            folders = command + "\0" + os.readlink(entry / "cwd")
             state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        if needle in text and state != "Z":
-            found.append(int(entry.name))
+        if needle in folders and state != "Z":
+            found[int(entry.name)] = command
     return found
 
 

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from tests.namespaces.gates import Gates
-from tests.network.processes import Agent, Network, StockClient, network, processes_under, stock_client, wait_until
+from tests.network.processes import (
+    Agent,
+    Network,
+    StockClient,
+    commands_under,
+    network,
+    processes_under,
+    stock_client,
+    wait_until,
+)
 
 LONG = "300"
 
@@ -225,8 +234,8 @@ def known_to_run(client: StockClient) -> bool:
 
 def tasks_of(agent: Agent) -> list[int]:
     """The processes of tasks on a node."""
-    work = [p for p in processes_under(agent.data / "work") if p != agent.process.pid]
-    return [p for p in work if b"spawner" not in Path(f"/proc/{p}/cmdline").read_bytes()]
+    commands = commands_under(agent.data / "work")
+    return [pid for pid, command in commands.items() if pid != agent.process.pid and "spawner" not in command]
 
 
 ORPHAN = """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.network.processes import WATTLE, Network, network, processes_under, wait_until
+from tests.network.processes import WATTLE, Network, commands_under, network, processes_under, wait_until
 
 FAMILY = """
 sleep 1000 &
@@ -97,4 +97,4 @@ def test_an_up_that_is_told_to_stop_leaves_nothing() -> None:
 
 
 def tasks_under(folder: Path) -> list[int]:
-    return [p for p in processes_under(folder) if b"spawner" not in Path(f"/proc/{p}/cmdline").read_bytes()]
+    return [process for process, command in commands_under(folder).items() if "spawner" not in command]

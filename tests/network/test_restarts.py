@@ -17,8 +17,8 @@ from tests.network.processes import (
     ApiError,
     Network,
     StockClient,
+    commands_under,
     network,
-    processes_under,
     stock_client,
     wait_until,
 )
@@ -103,13 +103,13 @@ def test_tasks_of_a_killed_spawner_are_lost_and_run_again(site: Site, tmp_path: 
     attempts = client.workers(run)["w"]["attempts"]
     assert [a["status"] for a in attempts] == ["lost", "succeeded"]
     assert ledger.read_text() == "1\n2\n"
-    left = [p for p in processes_under(site.net.folder) if "read x" in Path(f"/proc/{p}/cmdline").read_text()]
+    left = [process for process, command in commands_under(site.net.folder).items() if "read x" in command]
     assert left == []
 
 
 def spawner_of(runtime: Agent) -> int:
-    for process in processes_under(runtime.data):
-        if b"wattle.runtime.spawner" in Path(f"/proc/{process}/cmdline").read_bytes():
+    for process, command in commands_under(runtime.data).items():
+        if "wattle.runtime.spawner" in command:
             return process
     raise AssertionError("there is no spawner")
 
