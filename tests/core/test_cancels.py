@@ -151,7 +151,7 @@ def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
     told(after=1.0)
     heard = replace(living, cancelled=True, number=4)
     for _ in range(2):
-        heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,)}
+        heads = {"n1": (replace(HEAD, cancelled=True), heard), "c3": (heard,), "c1": (heard,)}
         told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
     assert told.all(do.Forget) == [do.Forget("n1", replace(HEAD, cancelled=True))]
 

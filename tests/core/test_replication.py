@@ -339,6 +339,24 @@ def test_worse_copies_go_once_a_better_state_is_on_as_many_stores_as_an_acknowle
     assert told.all(do.Forget) == [do.Forget("n1", HEAD)]
 
 
+@pytest.mark.parametrize(
+    ("keepers", "dropped"),
+    [
+        ({"n1"}, False),  # this coordinator will have a copy of its own, and has none yet
+        ({"c1"}, True),  # the runtime may be on the owner's data folder, and then keeps none
+        ({"c1", "n1"}, True),
+    ],
+)
+def test_of_another_owners_state_no_peer_but_a_runtime_may_be_without_a_copy_where_worse_ones_go(
+    keepers: set[str], dropped: bool
+) -> None:
+    told = Told(replicas=2)
+    told(coordinator("c2"), coordinator("c3"), node("n1"))
+    better = RunHead("r", "c3", "c3-store", 2)
+    orphaned(told, ("n1", HEAD), ("c3", better), *((peer, better) for peer in sorted(keepers)))
+    assert told.all(do.Forget) == ([do.Forget("n1", HEAD)] if dropped else [])
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize(
     ("owner", "nodes", "last"),

@@ -310,17 +310,17 @@ class Checks:
             return
         if copy.head.number > effect.head.number:
             return  # it stays
-        have = -1  # the owner's own does not count
-        for store in self._keepers():
-            better = (head for head in self._heads(store, run) if head.standing >= copy.head.standing)
-            have += any((head.owner, head.store) != (owner, data) for head in better)
-        others = 0
-        for name in core.replication.followers:
-            other: Any = self.world.peers[name]
-            others += peer.tokens.get(name) == other.life and self.world.now >= other.new_since + UNNOTICED
-        if run not in peer.store.runs:
-            others -= 1  # the owner's, of which it may have two
-        need = min(core.options.replicas, others)
+        safe = {
+            store.name
+            for store in self._keepers()
+            for head in self._heads(store, run)
+            if head.standing >= copy.head.standing and (head.owner, head.store) != (owner, data)
+        }
+        have = len(safe) - 1  # the owner's own does not count
+        others: list[Any] = [self.world.peers[name] for name in core.replication.followers]
+        others = [o for o in others if peer.tokens.get(o.name) == o.life and self.world.now >= o.new_since + UNNOTICED]
+        excused = run not in peer.store.runs and any(o.role == "runtime" and o.name not in safe for o in others)
+        need = min(core.options.replicas, len(others) - excused)  # a runtime on the owner's disk keeps no copy
         self.require(
             have >= need, peer.name, "has", copy.head, "dropped at", effect.peer, "and better is on", have, "of", need
         )

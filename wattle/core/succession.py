@@ -277,12 +277,16 @@ class Succession:
     def _spread(self, told: Iterable[tuple[str, RunHead]], best: RunHead, peers: set[str]) -> bool:
         """Whether a state is on as many stores beside its owner's as an acknowledgement takes, so that worse ones may go.
 
-        An owner knows which peers may keep copies of its runs; of another's, all may but one: the runtime on that owner's own data folder.
+        An owner knows which peers may keep copies of its runs; of another's, all may but one: the runtime on that owner's own data folder,
+        which only a runtime without the state can be.
         """
         options, others = self.core.options, peers - {best.owner}
-        same = {peer for peer, head in told if head.store == best.store and head.standing == best.standing}
-        most = len(others - options.companions) if best.owner == self.core.name else len(others) - 1
-        return len(same & others) >= max(min(options.replicas, most), options.quorum - 1)
+        same = others & {peer for peer, head in told if head.store == best.store and head.standing == best.standing}
+        if best.owner == self.core.name:
+            most = len(others - options.companions)
+        else:
+            most = len(others) - any(map(self.core.members.in_sight, others - same))
+        return len(same) >= max(min(options.replicas, most), options.quorum - 1)
 
     def _drop_worse(self, told: Iterable[tuple[str, RunHead]], best: RunHead) -> None:
         for peer, head in told:
