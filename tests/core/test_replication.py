@@ -559,6 +559,52 @@ def test_a_final_run_gets_an_owner_and_stays_as_it_is() -> None:
     assert told.core.runs == {}
 
 
+OLD = replace(HEAD, final=True, completed_at=95.0)
+NEW = replace(OLD, store="c2-new", epoch=2, number=2)
+CANCELLED = {name: WorkerRecord("r", name, WorkerStatus.CANCELLED) for name in ("a", "b")}
+ENDED = Snapshot(RunRecord("r", "w", RunStatus.CANCELLED, "c2", 1, 90.0, completed_at=95.0), FLOW, CANCELLED, ())
+
+
+def _two_inquiries(told: Told) -> tuple[list[do.AskCopies], list[do.AskCopies]]:
+    """Which states of the run there are is asked because of two owners: c2, that was set up anew on an empty folder, and c2 before that."""
+    told(coordinator("c2"), node("n1"))
+    told(on.CoordinatorSeen("c2", "c2-2", "c2-new"), on.CoordinatorGone("c2", "c2-2"))
+    told(after=1.0)
+    told(
+        *(
+            on.CopiesTold(q.peer, q.token, (OLD if q.store == OLD.store else NEW,), frozenset())
+            for q in told.all(do.AskCopies)
+        )
+    )
+    asked = told.all(do.AskCopies)
+    first = min(q.token for q in asked)
+    return [q for q in asked if q.token == first], [q for q in asked if q.token != first]
+
+
+def test_a_run_of_two_owners_that_are_gone_is_taken_over_once() -> None:
+    told = Told()
+    before, after = _two_inquiries(told)
+    told(*(on.CopiesTold(q.peer, q.token, (OLD, NEW), frozenset()) for q in (*before, *after)))
+    assert [(g.head, g.epoch) for g in told.all(do.Gather)] == [(NEW, 3)]
+
+
+def test_what_was_told_before_a_run_that_had_ended_was_taken_over_does_not_undo_that() -> None:
+    told = Told()
+    before, after = _two_inquiries(told)
+    told(*(on.CopiesTold(q.peer, q.token, (OLD,), frozenset()) for q in before if q.peer != "n1"))
+    told(*(on.CopiesTold(q.peer, q.token, (OLD, NEW), frozenset()) for q in after))
+    told(on.Gathered(NEW, 3, ENDED))
+    assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [3]
+    told(*(on.CopiesUntold(q.peer, q.token) for q in before if q.peer == "n1"))
+    assert [(g.head, g.epoch) for g in told.all(do.Gather)] == [(OLD, 2)]
+    own = replace(OLD, owner="c1", store="c1-store", epoch=3)
+    told(on.Gathered(OLD, 2, ENDED, own=own))
+    assert not told.all(do.AdoptRun)
+    retried = replace(OLD, retried=1)
+    told(on.Gathered(retried, 2, ENDED, own=own))
+    assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [4]  # that state counts more
+
+
 def test_an_owner_whose_store_forgot_its_epoch_takes_it_on_again() -> None:
     told = Told()
     told(node("n1"))

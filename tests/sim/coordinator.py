@@ -558,7 +558,8 @@ class Coordinator(Keeper):
                 self.post(on.NotGathered(head))
             else:
                 self.world.faults["adoption"] += 1
-                self.post(on.Gathered(head, effect.epoch, snapshot, self.store.left.get(head.run, 0)))
+                left, own = self.store.left.get(head.run, 0), self.store.head(head.run)
+                self.post(on.Gathered(head, effect.epoch, snapshot, left, own))
 
         key = (head.owner, head.store, head.run)
         if effect.peer == self.name:

@@ -166,7 +166,8 @@ class Copying:
             return
         log.info("run adopted", run=head.run, owner=head.owner, epoch=effect.epoch, source=effect.peer)
         snapshot = Snapshot(found.run, workflow, found.workers, found.tasks, found.holders, found.submission)
-        self._post(on.Gathered(head, effect.epoch, snapshot, self._store.forgotten.left(head.run)))
+        left, own = self._store.forgotten.left(head.run), self._store.owned.head(head.run)
+        self._post(on.Gathered(head, effect.epoch, snapshot, left, own))
 
     def _define(self, head: RunHead, rows: list[tuple[str, str]]) -> None:
         definition = recover_definition(rows)

@@ -82,14 +82,14 @@ class Recall:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
         kept = _agreeing(event.snapshot)
         own = self.core.runs.get(kept.run.id)
-        epoch = max(event.epoch, 1 + event.left)  # no epoch is gone through here twice
+        mine = event.own if own is None else own.head(self.core.store)
+        if mine is not None and event.head.rank <= mine.rank:
+            return  # it was taken over meanwhile on what others told, submitted anew, or gone on with
+        epoch = max(event.epoch, 1 + event.left, 1 + (mine.epoch if mine else 0))  # no epoch is gone through here twice
         cancelled = kept.run.cancel_requested or event.head.cancelled  # that copy may not tell of it, another does
         cancelled |= self.core.handing.pop(kept.run.id, -1) == kept.run.retried
         if own is not None:
-            if event.head.rank <= own.head(self.core.store).rank:
-                return
             cancelled |= own.cancel_requested and own.retried == kept.run.retried
-            epoch = max(epoch, 1 + own.epoch)
             self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
         record = replace(kept.run, owner=self.core.name, epoch=epoch, adopted=epoch, cancel_requested=cancelled)
         if record.status.final:

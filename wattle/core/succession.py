@@ -252,6 +252,8 @@ class Succession:
                 self._decided.append((best, told))
             elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
                 continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
+            elif any(run in other.gathering for other in self._inquiries.values()):
+                continue  # it is being taken over on what was told of another of its owners; this may be out of date then
             elif self._falls_here(run, inquiry.rounds):
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)
