@@ -6,9 +6,10 @@ is trio's, so a mock clock works.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, Literal, TypeVar
 
 import trio
@@ -43,12 +44,12 @@ class MemoryNetwork:
 
     def cut(self, *buses: MemoryBus) -> None:
         """Cut the links between any two of ``buses``: tokens go, questions under way end, puts are lost."""
-        self._cut |= {frozenset((a, b)) for a in buses for b in buses if a is not b}
+        self._cut |= _links(buses)
         self.changed()
 
     def part(self, *buses: MemoryBus) -> None:
         """The same, but the next introduction brings them together again."""
-        self._lost |= {frozenset((a, b)) for a in buses for b in buses if a is not b}
+        self._lost |= _links(buses)
         self.changed()
 
     def introduce(self) -> None:
@@ -69,7 +70,10 @@ class MemoryNetwork:
 
     def linked(self, a: MemoryBus, b: MemoryBus) -> bool:
         """Whether ``a`` and ``b`` reach each other."""
-        return not a.closed and not b.closed and (a is b or frozenset((a, b)) not in self._cut | self._lost)
+        if a.closed or b.closed:
+            return False
+        link = frozenset((a, b))
+        return a is b or (link not in self._cut and link not in self._lost)
 
     def reached(self, bus: MemoryBus) -> list[MemoryBus]:
         """The other buses that ``bus`` reaches."""
@@ -88,6 +92,11 @@ class MemoryNetwork:
         self._buses = [bus for bus in self._buses if not bus.closed]
         for bus in self._buses:
             bus.notice()
+
+
+def _links(buses: Iterable[MemoryBus]) -> set[frozenset[MemoryBus]]:
+    """Those between any two."""
+    return {frozenset(pair) for pair in combinations(buses, 2)}
 
 
 class MemoryBus:
