@@ -41,9 +41,10 @@ FLOW = workflow(worker("a"), worker("b", "a"))
 class Told:
     """A core that is told events one batch after another, and what came of the last one."""
 
-    def __init__(self, name: str = "c1", store: str = "", **options: object) -> None:
+    def __init__(self, name: str = "c1", store: str = "", number: int = 0, settled: int = 0, **options: object) -> None:
         made = CoordinatorOptions(**options)  # type: ignore[arg-type]
-        self.core = CoordinatorCore(name, made, lambda: 0.5, store=store or f"{name}-store")
+        store = store or f"{name}-store"
+        self.core = CoordinatorCore(name, made, lambda: 0.5, store=store, number=number, settled=settled)
         self.now = 100.0
         self.effects: list[do.CoordinatorEffect] = []
 
@@ -139,6 +140,60 @@ def test_a_runtime_beside_its_owner_keeps_a_copy_where_the_quorum_takes_it_and_t
     assert set(told.core.replication.followers) == {"c2", "n2"}
 
 
+OVERTAKEN = RunHead("r", "c1", "c1-store", 1, number=4, final=True, completed_at=9.0)
+"""An end of c1's."""
+
+LATER = RunHead("r", "c3", "c3-store", 2, number=7)
+"""A later owner's state that goes on with that run."""
+
+
+def test_with_a_quorum_an_end_is_not_counted_where_a_later_owner_was_before() -> None:
+    told = Told(quorum=2, number=4, settled=3)
+    told(coordinator("c2"))
+    told(on.Kept("c2", 3))
+    told(on.Kept("c2", 4, (LATER,), (OVERTAKEN,)))
+    assert told.core.settled == 3
+    assert told.all(do.ReleaseRun) == [], "the later owner gives way to an end"
+    (timer,) = told.all(do.SetTimer)
+    assert timer.at is not None
+    told(after=timer.at - told.now)
+    told(after=LINGER)
+    assert told.all(do.Ship) == [do.Ship("c2", 3)]
+    told(on.Kept("c2", 4))  # the later owner has given way
+    assert told.core.settled == 4
+
+
+def test_without_a_quorum_such_an_end_counts() -> None:
+    told = Told(number=4)
+    told(coordinator("c2"))
+    told(on.Kept("c2", 3))
+    told(on.Kept("c2", 4, (LATER,), (OVERTAKEN,)))
+    assert told.core.settled == 4
+
+
+def test_with_a_quorum_a_follower_is_told_again_what_is_not_known_to_be_settled() -> None:
+    told = Told(quorum=2, number=4, settled=2)
+    told(coordinator("c2"))
+    told(on.Kept("c2", 4))  # what it answered when it kept these may be lost
+    assert told.core.settled == 2
+    told(after=LINGER)
+    assert told.all(do.Ship) == [do.Ship("c2", 2)]
+    told(on.Kept("c2", 4))
+    assert told.core.settled == 4
+
+
+def test_how_far_commits_were_settled_with_a_quorum_is_stored_with_the_next() -> None:
+    told = Told(quorum=2)
+    told(coordinator("c2"))
+    follow(told, ("c2",))
+    told(on.Submit("r", FLOW))
+    assert told.all(do.SaveSettled) == []
+    told(on.Kept("c2", 1))
+    assert told.all(do.SaveSettled) == [], "not worth a commit of its own"
+    told(on.Submit("s", FLOW))
+    assert told.all(do.SaveSettled) == [do.SaveSettled(1)]
+
+
 def test_what_nobody_waits_for_is_collected_for_a_moment() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"))
@@ -198,6 +253,16 @@ def test_a_follower_tells_of_better_states_of_a_pages_runs_than_the_page_does() 
     assert better(page, [replace(later, store=""), replace(later, run="part")]) == ()
     older = replace(mine, store="s0", number=700)  # commits of another data folder: not to be compared
     assert better(page, [older]) == ()
+
+
+def test_a_follower_tells_of_a_later_owner_that_has_not_heard_of_an_end() -> None:
+    page = CopyPage("c1", "c1-store", 0, 4, (CopiedRun("r", 4, (), OVERTAKEN),))
+    assert better(page, [LATER]) == (LATER,)
+    stands_in, earlier, pruned = replace(LATER, number=0), replace(LATER, epoch=1), replace(LATER, pruned_at=1.0)
+    assert better(page, [stands_in, earlier]) == ()
+    assert better(page, [LATER, pruned]) == (pruned,)
+    going_on = CopyPage("c1", "c1-store", 0, 4, (CopiedRun("r", 4, (), replace(OVERTAKEN, final=False)),))
+    assert better(going_on, [LATER]) == (LATER,)
 
 
 def test_what_a_follower_knows_a_better_state_of_is_let_go_before_it_is_settled() -> None:
@@ -323,6 +388,21 @@ def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:
     assert told.all(do.AskCopies) == []
     told(coordinator("c3"))
     assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("other", "a", 1)]
+
+
+def test_with_a_quorum_a_run_taken_over_ends_once_that_is_settled() -> None:
+    told = Told(quorum=2)
+    told(coordinator("c2"), node("n1"))
+    follow(told, ("n1",))
+    orphaned(told, ("n1", HEAD))
+    told(on.Gathered(HEAD, 2, snapshot(), left=0, own=None))
+    adopted = told.core.number
+    told(on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    done = told.core.runs["r"]
+    assert (done.left, done.status.final) == (0, False)
+    told(on.Kept("n1", adopted))
+    assert told.core.runs == {}
+    assert [run.run.status for run in told.all(do.SaveRun)] == [RunStatus.CANCELLED]
 
 
 @pytest.mark.parametrize("owner", ["c1", "c3"])

@@ -27,6 +27,7 @@ SAVES = (
     do.SaveWorker,
     do.SaveTask,
     do.SaveCursor,
+    do.SaveSettled,
     do.ReadAgain,
     do.SaveHolder,
     do.SaveLateFact,
@@ -89,7 +90,7 @@ class Coordinator(Keeper):
         store = self.store
         self.world.checks.restarted(self)
         core = self.core = CoordinatorCore(
-            self.name, self.options, self.world.rng.random, store=store.id, number=store.number
+            self.name, self.options, self.world.rng.random, store=store.id, number=store.number, settled=store.settled
         )
         core.copies.cursors = dict(store.copies.cursors)
         self._followed = {node: Followed(*cursor) for node, cursor in store.cursors.items()}

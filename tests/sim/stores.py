@@ -105,7 +105,7 @@ class CoordinatorStore:
 
     def __init__(self, id: str, owner: str) -> None:
         self.id, self.owner = id, owner
-        self.number = 0
+        self.number = self.settled = 0
         self.runs: dict[str, Rows] = {}
         self.touched: dict[str, int] = {}  # run -> the commit that changed it last
         self.forgotten: dict[str, int] = {}
@@ -152,6 +152,8 @@ class CoordinatorStore:
                     last = last if store == effect.store else 0
                     assert effect.number <= last + 1, f"cursor of {effect.node} went from {last} to {effect.number}"
                     self.cursors[effect.node] = (effect.store, effect.number)
+                case do.SaveSettled():
+                    self.settled = effect.number
                 case do.ReadAgain():
                     self.cursors = {node: cursor for node, cursor in self.cursors.items() if node in effect.but}
                 case do.SaveLateFact():

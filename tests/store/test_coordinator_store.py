@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,14 @@ def test_unfinished_runs_and_cursors(store: CoordinatorStore) -> None:
     )
     assert list(store.unfinished()) == ["r2"]
     assert store.cursors() == {"n1": ("s1", 4), "n2": ("s2", 1)}
+
+
+def test_how_far_commits_were_settled_is_remembered(tmp_path: Path) -> None:
+    with closing(CoordinatorStore(tmp_path / "c.db")) as store:
+        assert store.settled == 0
+        save(store, do.SaveSettled(3), do.SaveSettled(7))
+    with closing(CoordinatorStore(tmp_path / "c.db")) as store:
+        assert store.settled == 7
 
 
 def test_a_late_finish_supersedes_a_lost_or_open_attempt_on_its_node_and_nothing_else(store: CoordinatorStore) -> None:

@@ -94,7 +94,9 @@ class CoordinatorAgent:
         )
         self.max_runs = settings.max_runs
         store.owner = name
-        self.core = CoordinatorCore(name, options, random.random, store=store.id, number=store.number)
+        self.core = CoordinatorCore(
+            name, options, random.random, store=store.id, number=store.number, settled=store.settled
+        )
         self.core.copies.cursors = store.copies.cursors()
         self._journal = Journal(store, self.core)
         self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores

@@ -35,7 +35,7 @@ from wattle.core.succession import Succession
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
 
-NOT_SHIPPED = (do.SaveCopies, do.SaveCursor, do.ReadAgain)
+NOT_SHIPPED = (do.SaveCopies, do.SaveCursor, do.ReadAgain, do.SaveSettled)
 """What followers need not know: two coordinators that keep each other's copies would else tell each other of that for ever."""
 
 
@@ -60,7 +60,8 @@ class CoordinatorCore:
     """See the module's docstring. ``share`` returns random numbers from [0, 1) for the jitter of retries.
 
     ``store`` is the identity of its data folder, ``number`` the count of commits there that followers are told of: every batch that saves
-    more than copies and cursors is one more. What a batch commits may be acknowledged once ``settled`` has reached the number it got.
+    more than copies and cursors is one more. What a batch commits may be acknowledged once the property ``settled`` has reached the number
+    it got; as an argument it is what the store remembers of that.
 
     ``runs`` are the unfinished ones. ``handing`` are those let go of whose new owners are not known to have heard that they are cancelled,
     with how often each had been retried. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
@@ -68,7 +69,14 @@ class CoordinatorCore:
     """
 
     def __init__(
-        self, name: str, options: CoordinatorOptions, share: Callable[[], float], *, store: str = "", number: int = 0
+        self,
+        name: str,
+        options: CoordinatorOptions,
+        share: Callable[[], float],
+        *,
+        store: str = "",
+        number: int = 0,
+        settled: int = 0,
     ) -> None:
         self.name, self.store = name, store
         self.number = number
@@ -85,13 +93,14 @@ class CoordinatorCore:
         self.ahead = Ahead(self)
         self.recall = Recall(self)
         self.copies = Copies()
-        self.replication = Replication(self)
+        self.replication = Replication(self, settled)
         self.succession = Succession(self)
         self.saves: list[CoordinatorEffect] = []
         self.acts: list[CoordinatorEffect] = []
         self._ready = ReadyQueue()
         self._delayed: list[tuple[float, str, str]] = []  # heap of (not_before, run, worker)
         self._order = 0
+        self._done: dict[str, Run] = {}  # done, and waiting to be ended until what was taken over is settled
         self._new: list[tuple[Run, object]] = []
         self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
         self._workers: dict[Worker, Run] = {}
@@ -149,6 +158,7 @@ class CoordinatorCore:
         self.members.check_clocks()
         self.succession.check_clocks()
         self._release_delayed()
+        self._end_done()
         self._place()
         saves = self._collect_saves()
         if any(not isinstance(effect, NOT_SHIPPED) for effect in saves):
@@ -160,6 +170,8 @@ class CoordinatorCore:
 
     def _collect_saves(self) -> list[CoordinatorEffect]:
         out: list[CoordinatorEffect] = []
+        if self._new or self._runs or self._workers or self._tasks or self.saves:
+            self.replication.remember()
         for run, submission in self._new:
             records = tuple(w.record(run.id) for w in run.workers.values())
             out.append(do.CreateRun(run.record(), run.workflow, records, submission))
@@ -263,6 +275,9 @@ class CoordinatorCore:
         """Give the run its final state once all its workers have theirs; it then leaves the memory."""
         if run.left or run.id not in self.runs:
             return
+        if self.options.quorum and self.settled < run.taken_over:
+            self._done[run.id] = run
+            return
         self._close_attempts(run)
         run.status, run.error = run.outcome()
         run.completed_at = self.now
@@ -272,6 +287,13 @@ class CoordinatorCore:
         del self.runs[run.id]
         if run.taken_up:
             self.members.claim_no_more(run)
+
+    def _end_done(self) -> None:
+        """Look again at the runs that were done before what was taken over was settled."""
+        done, self._done = self._done, {}
+        for run in done.values():
+            if self.runs.get(run.id) is run:
+                self.end_if_done(run)
 
     def _close_attempts(self, run: Run) -> None:
         """Note of attempts still open that others were faster: whether their ends will ever be told, nobody knows."""

@@ -33,13 +33,19 @@ class Copies:
 
 
 def better(page: CopyPage, known: Iterable[RunHead]) -> tuple[RunHead, ...]:
-    """Of the states that a follower knows of a page's runs, those that count more than what the page tells: its owner lets go of these."""
+    """Of the states that a follower knows of a page's runs, those that count more than what the page tells: its owner lets go of these.
+
+    Also those of later owners that have not heard of an end that the page tells: with a quorum, its owner does not count on this follower.
+    """
     told = {copied.run: copied.head for copied in page.runs if copied.head is not None}
     best: dict[str, RunHead] = {}
+    later: dict[str, RunHead] = {}
     for head in known:
         if not head.store or (head.owner, head.store) == (page.owner, page.store):
             continue  # it only stands in for another owner's state, or is an older one of this owner's
         than = best.get(head.run) or told.get(head.run)
         if than is not None and head.standing > than.standing:
             best[head.run] = head
-    return tuple(best.values())
+        elif than is not None and head.overtook(than):
+            later[head.run] = head
+    return tuple((later | best).values())

@@ -63,6 +63,13 @@ class SaveCursor:
 
 
 @value(frozen=True, slots=True)
+class SaveSettled:
+    """Remember up to which commit everything has been on as many stores as a quorum takes."""
+
+    number: int
+
+
+@value(frozen=True, slots=True)
 class ReadAgain:
     """Forget how far the feeds of all nodes but these have been learned: they are to be read from their first entry when next met."""
 
@@ -238,6 +245,7 @@ CoordinatorEffect = (
     | SaveWorker
     | SaveTask
     | SaveCursor
+    | SaveSettled
     | ReadAgain
     | SaveHolder
     | SaveLateFact
@@ -266,6 +274,7 @@ COORDINATOR_SAVES = (
     SaveWorker,
     SaveTask,
     SaveCursor,
+    SaveSettled,
     ReadAgain,
     SaveHolder,
     SaveLateFact,

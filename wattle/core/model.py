@@ -401,6 +401,14 @@ class RunHead:
             self.owner,
         )
 
+    def overtook(self, end: RunHead) -> bool:
+        """Whether this is of a later owner that goes on with a run of which another tells an end, and may end it otherwise.
+
+        With a quorum such an end counts only once that owner has given way to it (docs/replication.md, "Quorum").
+        """
+        goes_on = self.number > 0 and not self.final and not self.pruned_at
+        return goes_on and end.final and not end.pruned_at and self.retried == end.retried and self.epoch > end.epoch
+
     @property
     def rank(self) -> tuple[int, bool, bool, int, float, str, int]:
         """The higher of two stored states counts: of one owner's the newer. Commits are numbered by each data folder for itself."""

@@ -53,7 +53,10 @@ class Recall:
         kept = event.snapshot
         if kept.run.id in self.core.runs or kept.run.status.final:
             return  # told twice
-        self._go_on(self._recalled(kept, kept.run.epoch), kept.tasks)
+        run = self._recalled(kept, kept.run.epoch)
+        if run.adopted:
+            run.taken_over = self.core.number
+        self._go_on(run, kept.tasks)
 
     def retry(self, event: on.RetryRun) -> None:
         """A final run goes on from its failures; what succeeded keeps its results. The new epoch fences off old commands."""
@@ -101,6 +104,7 @@ class Recall:
             return
         self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
         run = self._recalled(replace(kept, run=record), epoch)
+        run.taken_over = self.core.number + 1
         run.awaiting = set(self.core.members.names_in_sight())
         self.core.touch(run)
         self.core.acts.append(do.AnnounceRun(run.record()))

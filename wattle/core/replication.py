@@ -6,6 +6,10 @@ that is far behind.
 
 With a quorum, what may be acknowledged is on the stores of that many peers, this one's included, and an adopter has heard as many
 (core/succession.py). Where a quorum is more than half of all peers, it has heard of it.
+
+It may also have heard too early. So two things hold with a quorum. An adopter ends a run only once the state that it took over is
+settled: as many peers have it, and none of them had an end of its former owner's before. And a former owner does not count on a follower
+that had a later owner's state before such an end. As two quorums share a peer, only one of the two ends is told.
 """
 
 from __future__ import annotations
@@ -42,12 +46,13 @@ class Follower:
 class Replication:
     """The followers of one coordinator core."""
 
-    def __init__(self, core: CoordinatorCore) -> None:
+    def __init__(self, core: CoordinatorCore, settled: int) -> None:
         self.core = core
         self.followers: dict[str, Follower] = {}
         self._urgent = False  # somebody waits for what this batch commits
         self._awaited = 0  # the newest commit that somebody waits for
         self._settled = 0  # as it was when a quorum was last in sight
+        self._ever_settled = self._saved = settled  # the newest that ever was, with a quorum; as the store remembers it
         self._changed = False  # somebody came or went since the followers were chosen
 
     def hasten(self) -> None:
@@ -62,10 +67,20 @@ class Replication:
         """
         if self.core.succession.quorum:
             self._settled = self._on_followers()
+            if self.core.options.quorum:
+                self._ever_settled = max(self._ever_settled, self._settled)
         return self._settled
+
+    def remember(self) -> None:
+        """Store with this batch how far commits have been settled: what came after is told to followers again after a restart."""
+        if self.core.options.quorum and self.settled and self._ever_settled > self._saved:
+            self._saved = self._ever_settled
+            self.core.saves.append(do.SaveSettled(self._saved))
 
     def _on_followers(self) -> int:
         options = self.core.options
+        if len(self.followers) < options.quorum - 1:
+            return self._settled  # they are in sight, and chosen at the end of this batch
         apart = [follower for name, follower in self.followers.items() if name not in options.companions]
         settled = self._reached(apart, min(options.replicas, len(apart)))
         return min(settled, self._reached(self.followers.values(), options.quorum - 1))
@@ -106,17 +121,40 @@ class Replication:
     def kept(self, event: on.Kept) -> None:
         """A follower says how far it has come."""
         follower = self.followers.get(event.peer)
-        if follower is not None:
-            follower.kept, follower.sending, follower.delay, follower.retry_at = event.number, False, 0.0, None
-            follower.behind_since = None
+        if follower is None:
+            return
+        counted = self._counted(follower, event)
+        contested = follower.kept is not None and counted < event.number
+        follower.kept, follower.sending, follower.behind_since = counted, False, None
+        if contested:
+            self._try_later(follower)
+        else:
+            follower.delay, follower.retry_at = 0.0, None
+
+    def _counted(self, follower: Follower, event: on.Kept) -> int:
+        """Up to which commit this owner counts on a follower that has kept ``event.number``.
+
+        With a quorum that ends before the first end that a later owner has not given way to. A follower that is met is sent again what is
+        not known to be settled, for its answer to an earlier page may be lost.
+        """
+        if not self.core.options.quorum:
+            return event.number
+        if follower.kept is None:
+            return min(event.number, self._ever_settled)
+        own = {head.run: head for head in event.own}
+        overtaken = [own[head.run].number for head in event.heads if head.run in own and head.overtook(own[head.run])]
+        return min([event.number, *(number - 1 for number in overtaken if number > self._ever_settled)])
 
     def not_kept(self, event: on.NotKept) -> None:
         """A follower did not answer: it is asked again as long as it is in sight."""
         follower = self.followers.get(event.peer)
         if follower is not None:
             follower.sending = False
-            follower.delay = min(max(2 * follower.delay, RETRY_FIRST), RETRY_MOST)
-            follower.retry_at = self.core.now + follower.delay
+            self._try_later(follower)
+
+    def _try_later(self, follower: Follower) -> None:
+        follower.delay = min(max(2 * follower.delay, RETRY_FIRST), RETRY_MOST)
+        follower.retry_at = self.core.now + follower.delay
 
     def ship(self) -> None:
         """Send every follower what it lacks, unless something is on its way there or it may wait for more."""

@@ -57,9 +57,7 @@ _UPDATE_WORKER = Update(Workers, WORKER_COLUMNS)
 _UPSERT_TASK = Upsert(Tasks, TASK_COLUMNS)
 _INSERT_TASK = Upsert(Tasks, TASK_COLUMNS, ())
 _TOUCH_RUN = "UPDATE runs SET number = ? WHERE id = ?"
-_SAVE_NUMBER = (
-    "INSERT INTO meta (key, value) VALUES ('number', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-)
+_SAVE_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DROP_DOCUMENT = (
     "DELETE FROM documents WHERE digest = ? AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.document = digest) "
     "AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.document = digest)"
@@ -94,8 +92,9 @@ def touched_runs(groups: Mapping[type, list[Any]]) -> set[str]:
 class CoordinatorStore(Store):
     """See the module's docstring. Reads give rows; wattle/coordinator/views.py makes them public.
 
-    ``owner`` is the coordinator's name, ``number`` the count of its commits. ``copies`` are those of other owners' runs, ``owned`` its own
-    as they travel, ``forgotten`` the runs that it does not have any more.
+    ``owner`` is the coordinator's name, ``number`` the count of its commits, ``settled`` how many of them were known to be settled when it
+    was opened. ``copies`` are those of other owners' runs, ``owned`` its own as they travel, ``forgotten`` the runs that it does not have
+    any more.
     """
 
     def __init__(self, path: Path, *, owner: str = "", synchronous: str = "normal") -> None:
@@ -103,8 +102,10 @@ class CoordinatorStore(Store):
         self.owner = owner
         self.copies = CopyTables(self)
         self.owned = OwnedRuns(self)
-        found: dict[str, str] = dict(self.query("SELECT key, value FROM meta WHERE key IN ('number', 'trimmed')"))
-        self.number = int(found.get("number", 0))
+        found: dict[str, str] = dict(
+            self.query("SELECT key, value FROM meta WHERE key IN ('number', 'settled', 'trimmed')")
+        )
+        self.number, self.settled = int(found.get("number", 0)), int(found.get("settled", 0))
         self.forgotten = ForgottenRuns(self, int(found.get("trimmed", 0)))
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -139,6 +140,8 @@ class CoordinatorStore(Store):
                 self.execute("DELETE FROM cursors WHERE node = ?", (node,))
         if groups[do.SaveCursor]:
             self.write(_UPSERT_CURSOR, ((e.node, e.store, e.number) for e in groups[do.SaveCursor]))
+        for settled in groups[do.SaveSettled]:
+            self.execute(_SAVE_META, ("settled", str(settled.number)))
         if groups[do.SaveHolder]:
             self.write(_INSERT_HOLDER, ((e.run, e.digest, e.node) for e in groups[do.SaveHolder]))
         for late in groups[do.SaveLateFact]:
@@ -151,7 +154,7 @@ class CoordinatorStore(Store):
             self.forgotten.forget(forgotten.head, number)
         if number > self.number:
             self.execute_many(_TOUCH_RUN, ((number, run) for run in touched_runs(groups)))
-            self.execute(_SAVE_NUMBER, (str(number),))
+            self.execute(_SAVE_META, ("number", str(number)))
 
     def _create_run(self, created: do.CreateRun) -> None:
         run, submission = created.run, created.submission
