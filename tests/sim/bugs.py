@@ -16,9 +16,10 @@ from tests.sim import runtime as runtime_shell
 from tests.sim.stores import CoordinatorStore
 from wattle.core import effects as do
 from wattle.core.attempts import Attempts
-from wattle.core.coordinator import CoordinatorCore
 from wattle.core.model import RunHead, TaskRecord, WorkerRecord
+from wattle.core.ownership import Ownership
 from wattle.core.past import Past
+from wattle.core.placing import Placing
 from wattle.core.recall import Recall
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
@@ -66,7 +67,7 @@ def _looks_nothing_up(before: Any) -> Any:
 
 
 def _same_number_again(before: Any) -> Any:
-    def assign(self: CoordinatorCore, run: Run, worker: Worker, node: Any, **how: Any) -> Any:
+    def assign(self: Placing, run: Run, worker: Worker, node: Any, **how: Any) -> Any:
         if worker.attempts and worker.known is None:
             worker.attempts -= 1
         return before(self, run, worker, node, **how)
@@ -75,7 +76,7 @@ def _same_number_again(before: Any) -> Any:
 
 
 def _keeps_all(before: Any) -> Any:
-    def let_go(self: CoordinatorCore, run: Run, head: Any) -> None:
+    def let_go(self: Ownership, run: Run, head: Any) -> None:
         pass
 
     return let_go
@@ -219,8 +220,8 @@ def _forgets_one_row(before: Any) -> Any:
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60, 33),
     "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 100, 60),
-    "a worker is given again without a new attempt": Bug(CoordinatorCore, "assign", _same_number_again, 20, 4),
-    "an owner never lets go": Bug(CoordinatorCore, "_let_go", _keeps_all, 60, 16),
+    "a worker is given again without a new attempt": Bug(Placing, "assign", _same_number_again, 20, 4),
+    "an owner never lets go": Bug(Ownership, "_let_go", _keeps_all, 60, 16),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40, 4),
     "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60, 4),
     "a retry's delay is not stored": Bug(Worker, "record", _no_delay, 200, 163),

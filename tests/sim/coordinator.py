@@ -214,7 +214,7 @@ class Coordinator(Keeper):
         rows = self.store.runs.get(run)
         core = self.core
         assert core is not None
-        if rows is None or run in core.handing:
+        if rows is None or run in core.ownership.handing:
             known = bool(self.store.copies.heads_of([run]))
             others = {*core.succession.coordinators.items(), *core.succession.may_own(run)}
             reply(Located(False, None, None if known else (self.name, self.store.id), frozenset(others)))
@@ -257,7 +257,7 @@ class Coordinator(Keeper):
     def on_cancel(self, run: str, reply: Answer) -> None:
         """Cancel a run of one's own."""
         rows = self.store.runs.get(run)
-        if rows is None or run in self.core.handing:  # type: ignore[union-attr]
+        if rows is None or run in self.core.ownership.handing:  # type: ignore[union-attr]
             reply(False)
         elif rows["run"].status.final:
             self._when_settled(run, "read", reply)
@@ -268,7 +268,7 @@ class Coordinator(Keeper):
     def on_retry(self, run: str, reply: Answer) -> None:
         """Retry a final run of one's own."""
         rows = self.store.runs.get(run)
-        if rows is None or run in self.core.handing:  # type: ignore[union-attr]
+        if rows is None or run in self.core.ownership.handing:  # type: ignore[union-attr]
             reply(False)
         elif not rows["run"].status.final or rows["run"].status == "succeeded":
             self._when_settled(run, "read", reply)

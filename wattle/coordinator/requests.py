@@ -163,7 +163,7 @@ class Requests:
     def _mine(self, args: Args) -> Runs | None:
         run_id = str(args.get("run"))
         row = self._store.run(run_id)
-        if row is None or run_id in self._agent.core.handing:
+        if row is None or run_id in self._agent.core.ownership.handing:
             self._check_owner(run_id)
             return None
         return row if row.owner == self._agent.name else None

@@ -65,7 +65,7 @@ class Ahead:
         if not self._may_follow(run, worker, node):
             return
         if self._room(node):
-            self.core.assign(run, worker, node, ahead=True)
+            self.core.placing.assign(run, worker, node, ahead=True)
             worker.ahead = worker.attempts
         else:
             self._later.setdefault(node.info.name, deque()).append((run.id, worker.spec.name))

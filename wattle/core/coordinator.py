@@ -4,15 +4,14 @@
 of the others. All work is O(1) per event and per placed worker, but for what is rare: a node lost, a run cancelled, files lost.
 
 The parts: this file is the life of runs and workers, core/attempts.py that of their attempts, core/files.py knows where outputs are,
-core/membership.py follows nodes coming and going. core/run.py keeps a run's counters, core/placement.py ranks nodes, core/states.py has
-the tables.
+core/membership.py follows nodes coming and going, core/placing.py gives them work, core/ownership.py knows whose runs are whose.
+core/run.py keeps a run's counters, core/placement.py ranks nodes, core/states.py has the tables.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wattle.core import effects as do
@@ -24,16 +23,14 @@ from wattle.core.effects import CoordinatorEffect
 from wattle.core.files import Files
 from wattle.core.membership import Membership
 from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
-from wattle.core.numbering import next_attempt
-from wattle.core.placement import ANYTHING, Node, ReadyQueue
+from wattle.core.ownership import Ownership
+from wattle.core.placement import Node
+from wattle.core.placing import Placing
 from wattle.core.recall import Recall
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.states import WORKER_TABLE, TaskEvent, WorkerEvent, next_state
 from wattle.core.succession import Succession
-
-FEW_HEADS = 4
-"""Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
 
 NOT_SHIPPED = (do.SaveCopies, do.SaveCursor, do.ReadAgain, do.SaveSettled)
 """What followers need not know: two coordinators that keep each other's copies would else tell each other of that for ever."""
@@ -63,8 +60,7 @@ class CoordinatorCore:
     more than copies and cursors is one more. What a batch commits may be acknowledged once the property ``settled`` has reached the number
     it got; as an argument it is what the store remembers of that.
 
-    ``runs`` are the unfinished ones. ``handing`` are those let go of whose new owners are not known to have heard that they are cancelled,
-    with how often each had been retried. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
+    ``runs`` are the unfinished ones. ``saves`` and ``acts`` collect the effects of the batch being handled. A shell that knows that
     nobody listens may set ``announcing`` to False: AnnounceWorker effects, a good part of the work, are then left out.
     """
 
@@ -84,21 +80,20 @@ class CoordinatorCore:
         self.share = share
         self.announcing = True
         self.runs: dict[str, Run] = {}
-        self.handing: dict[str, int] = {}
         self.now = 0.0  # the time of the batch being handled
         self.cause = ""  # the event being handled, for logs
         self.members = Membership(self)
         self.attempts = Attempts(self)
         self.files = Files(self)
         self.ahead = Ahead(self)
+        self.placing = Placing(self)
+        self.ownership = Ownership(self)
         self.recall = Recall(self)
         self.copies = Copies()
         self.replication = Replication(self, settled)
         self.succession = Succession(self)
         self.saves: list[CoordinatorEffect] = []
         self.acts: list[CoordinatorEffect] = []
-        self._ready = ReadyQueue()
-        self._delayed: list[tuple[float, str, str]] = []  # heap of (not_before, run, worker)
         self._order = 0
         self._done: dict[str, Run] = {}  # done, and waiting to be ended until what was taken over is settled
         self._new: list[tuple[Run, object]] = []
@@ -122,9 +117,9 @@ class CoordinatorCore:
             on.RunsClaimed: self.recall.claimed_at,
             on.CoordinatorSeen: self.succession.seen,
             on.CoordinatorGone: self.succession.gone,
-            on.Prune: self._prune,
-            on.Keep: self._keep,
-            on.Kept: self._kept,
+            on.Prune: self.ownership.prune,
+            on.Keep: self.ownership.keep,
+            on.Kept: self.ownership.kept,
             on.NotKept: self.replication.not_kept,
             on.CopiesTold: self.succession.told,
             on.CopiesUntold: self.succession.untold,
@@ -157,9 +152,9 @@ class CoordinatorCore:
         self.cause = "time"
         self.members.check_clocks()
         self.succession.check_clocks()
-        self._release_delayed()
+        self.placing.release_delayed()
         self._end_done()
-        self._place()
+        self.placing.place()
         saves = self._collect_saves()
         if any(not isinstance(effect, NOT_SHIPPED) for effect in saves):
             self.number += 1
@@ -188,8 +183,12 @@ class CoordinatorCore:
         return out
 
     def _next_moment(self) -> float | None:
-        moments = [self._delayed[0][0]] if self._delayed else []
-        moments += [*self.members.moments(), *self.replication.moments(), *self.succession.moments()]
+        moments = [
+            *self.placing.moments(),
+            *self.members.moments(),
+            *self.replication.moments(),
+            *self.succession.moments(),
+        ]
         return min(moments, default=None)
 
     def touch(self, run: Run) -> None:
@@ -302,34 +301,6 @@ class CoordinatorCore:
                 self.attempts.advance(worker, record, TaskEvent.SUPERSEDED)
                 self.nodes[record.node].release(record.id)
 
-    def overruled(self, run: Run, owner: str, epoch: int) -> bool:
-        """A node knows (epoch, owner) of a run: let go of it when that is higher and another's; True when the run has gone.
-
-        One's own higher epoch is of a later state than the store remembers, which was restored from a backup: it is taken on.
-        """
-        if owner == self.name and epoch > run.epoch:
-            run.epoch = epoch
-            self.touch(run)
-        elif (epoch, owner) > (run.epoch, run.owner):
-            self.step_down(run, owner, epoch)
-            return True
-        return False
-
-    def step_down(self, run: Run, owner: str, epoch: int, store: str = "") -> None:
-        """Let go of a run that another coordinator owns now, in a higher epoch."""
-        self._let_go(run, RunHead(run.id, owner, store, epoch, retried=run.retried))
-
-    def _let_go(self, run: Run, head: RunHead) -> None:
-        """Let go of a run in favour of a state that counts more; where that lacks its cancel, it stays stored until its owner has heard."""
-        handing = not head.heeds(run.head(self.store))
-        self.forget(run, head)
-        if handing:
-            self.handing[run.id] = run.retried
-            self.saves.append(do.SaveRun(run.record()))  # it may have been cancelled in this batch
-        self.acts.append(do.AnnounceReleased(run.id, head.owner))
-        self.saves.append(do.ReleaseRun(head, handing))
-        self.succession.suspect((head.owner, head.store))  # it may be gone, and what it had with it
-
     def forget(self, run: Run, head: RunHead) -> None:
         """Have a run in memory no more: ``head`` is the state that counts now."""
         self._runs.pop(run.id, None)
@@ -344,51 +315,6 @@ class CoordinatorCore:
                     node.cancels.pop(record.id, None)
                 self._tasks.pop(record.id, None)
         del self.runs[run.id]
-
-    def _prune(self, event: on.Prune) -> None:
-        for head in event.runs:
-            if head.final and head.run not in self.runs:  # else it was retried meanwhile
-                self.saves.append(do.ForgetRun(replace(head, pruned_at=self.now)))
-        self.replication.hasten()
-
-    def _keep(self, event: on.Keep) -> None:
-        """Another owner wants a page of its changes kept.
-
-        Where it tells of a state of a run of this one's that counts more, that run is let go; where its state counts less and is cancelled,
-        so is the run here.
-        """
-        page = event.page
-        save, number = self.copies.keep(page)
-        own = {head.run: head for head in event.own}
-        if save:
-            self.saves.append(do.SaveCopies(page))
-            if page.runs:
-                self.succession.suspect((page.owner, page.store))  # it may be gone before it was ever seen from here
-            for copied in page.runs:
-                if copied.head is not None:
-                    self._hear(copied.head, own.get(copied.run))
-        self.acts.append(do.AnswerKeep(event.token, number))
-
-    def _kept(self, event: on.Kept) -> None:
-        """A follower has kept a page; runs of which it knows a state that counts more are let go before anything of them is settled."""
-        self.replication.kept(event)
-        own = {head.run: head for head in event.own}
-        for head in event.heads:
-            self._hear(head, own.get(head.run))
-
-    def _hear(self, head: RunHead, stored: RunHead | None) -> None:
-        """Another owner has a state of a run; ``stored`` is the one here, of which nothing is in memory where it has ended."""
-        run = self.runs.get(head.run)
-        if run is not None:
-            mine = run.head(self.store)
-            if head.standing > mine.standing:
-                self._let_go(run, head)
-            elif not mine.heeds(head):
-                self.cancel(run.id)
-        elif stored is not None and head.standing > stored.standing and head.heeds(stored):
-            self.handing.pop(head.run, None)
-            self.saves.append(do.ReleaseRun(head))
-            self.succession.suspect((head.owner, head.store))
 
     def next_order(self) -> int:
         """The place in the order of arrival for one more run."""
@@ -413,7 +339,7 @@ class CoordinatorCore:
             worker.cause = self.cause
             for record in worker.open.values():
                 self.nodes[record.node].turn(record.id)
-            self.enqueue(run, worker)
+            self.placing.enqueue(run, worker)
         elif status is WorkerStatus.SUCCEEDED:
             for name in worker.dependents:
                 dependent = run.workers[name]
@@ -488,90 +414,6 @@ class CoordinatorCore:
             if dependent.status is WorkerStatus.CREATED:
                 self.move(run, dependent, WorkerEvent.SKIPPED, f"needs {failed!r}, which failed")
                 doomed.extend(dependent.dependents)
-
-    # --- placing ------------------------------------------------------------------------------------------------------
-
-    def enqueue(self, run: Run, worker: Worker) -> None:
-        """Let a ready worker wait for its time, or for a node; not while nodes may yet tell of an attempt that it has."""
-        if run.awaiting:
-            return
-        if worker.not_before is not None and worker.not_before > self.now:
-            heapq.heappush(self._delayed, (worker.not_before, run.id, worker.spec.name))
-        elif not worker.open:
-            self._ready.push(worker.requirement, run.entry(worker))
-
-    def _release_delayed(self) -> None:
-        while self._delayed and self._delayed[0][0] <= self.now:
-            _, run_id, name = heapq.heappop(self._delayed)
-            run = self.runs.get(run_id)
-            if run is not None and run.workers[name].status is WorkerStatus.READY:
-                self.enqueue(run, run.workers[name])
-
-    def waiting(self) -> set[tuple[str, str]]:
-        """The (run, worker) pairs in a queue: for a node, or for their time. Some may be out of date."""
-        ready = {(entry[3], entry[4]) for entry in self._ready.entries()}
-        return ready | {(run, worker) for _, run, worker in self._delayed}
-
-    def _place(self) -> None:
-        """Give ready workers to nodes with room, by priority and age, until there is no room or nothing ready."""
-        if not self.succession.quorum:
-            return
-        pool, window = self.members.pool, self.options.prefetch_window
-        heads = self._ready.heads()
-        if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
-            heads.clear()  # no node has room for anything: no need to ask for each kind
-        while heads:
-            entry, requirement = heapq.heappop(heads)
-            found = self._waiting_worker(entry[3], entry[4])
-            if found is not None:
-                run, worker = found
-                node = pool.best(requirement, run.near(worker), window)
-                if node is None:
-                    continue  # no room for its kind: the others of this requirement wait too
-                self.assign(run, worker, node)
-            following = self._ready.drop(requirement)
-            if following is not None:
-                heapq.heappush(heads, (following, requirement))
-        self.ahead.place()
-
-    def _waiting_worker(self, run_id: str, name: str) -> tuple[Run, Worker] | None:
-        run = self.runs.get(run_id)
-        if run is None or run.awaiting:
-            return None
-        worker = run.workers[name]
-        if worker.status is not WorkerStatus.READY or worker.open:
-            return None
-        if (
-            worker.not_before is not None and worker.not_before > self.now
-        ):  # also when the clock was set back since it was due
-            heapq.heappush(self._delayed, (worker.not_before, run_id, name))
-            return None
-        return run, worker
-
-    def assign(self, run: Run, worker: Worker, node: Node, *, ahead: bool = False) -> None:
-        """Give a worker to a node, perhaps ahead of its time (core/ahead.py)."""
-        attempt = worker.attempts = self._next_attempt(run, worker)
-        if worker.known is not None:
-            worker.known.add(attempt)
-        name = node.info.name
-        task = TaskId(run.id, worker.spec.name, attempt)
-        record = TaskRecord(run.id, worker.spec.name, attempt, name, TaskStatus.ASSIGNED, self.now)
-        worker.open[attempt] = record
-        worker.node = name
-        node.take(task, worker.spec.resources, ahead=ahead)
-        self._tasks[task] = record
-        self._workers[worker] = run
-        self.acts.append(do.Assign(name, run.assignment(worker, attempt)))
-        if worker.dependents:
-            self.ahead.given(run, worker, node)
-
-    def _next_attempt(self, run: Run, worker: Worker) -> int:
-        """The number of a worker's next attempt, perhaps in a new epoch."""
-        attempt, epoch = next_attempt(worker.attempts, run.adopted, run.epoch, self.store)
-        if epoch > run.epoch:
-            run.epoch = epoch
-            self.touch(run)
-        return attempt
 
 
 def _unwanted(run: Run, worker: Worker, record: TaskRecord) -> bool:

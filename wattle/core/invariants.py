@@ -31,7 +31,7 @@ def _require(true: bool, *what: object) -> None:
 
 def check_coordinator(core: CoordinatorCore) -> None:
     """The counters agree with the states, nothing that could go on is forgotten, and every open attempt is booked."""
-    waiting = core.waiting()
+    waiting = core.placing.waiting()
     for run in core.runs.values():
         _check_counters(run, waits=core.options.quorum > 0 and core.settled < run.taken_over)
         for name, worker in run.workers.items():

@@ -305,7 +305,7 @@ class Membership:
         run = self.core.runs.get(event.task.run)
         if event.code == "FENCED":
             order = node.cancels.pop(event.task, None)
-            if run is None or not self.core.overruled(run, event.owner, event.epoch):
+            if run is None or not self.core.ownership.overruled(run, event.owner, event.epoch):
                 if order is not None and event.owner == self.core.name:
                     node.cancels[event.task] = event.epoch
                 self._resend_later(node)  # it was sent in an earlier epoch of our own

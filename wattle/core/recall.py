@@ -90,7 +90,7 @@ class Recall:
             return  # it was taken over meanwhile on what others told, submitted anew, or gone on with
         epoch = max(event.epoch, 1 + event.left, 1 + (mine.epoch if mine else 0))  # no epoch is gone through here twice
         cancelled = kept.run.cancel_requested or event.head.cancelled  # that copy may not tell of it, another does
-        cancelled |= self.core.handing.pop(kept.run.id, -1) == kept.run.retried
+        cancelled |= self.core.ownership.handing.pop(kept.run.id, -1) == kept.run.retried
         if own is not None:
             cancelled |= own.cancel_requested and own.retried == kept.run.retried
             self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
@@ -149,7 +149,7 @@ class Recall:
             if worker.status is WorkerStatus.RUNNING and not worker.open:  # only in a copy that lags behind
                 self.core.move(run, worker, WorkerEvent.AGAIN, worker.error)
             elif worker.status is WorkerStatus.READY and not worker.open:
-                self.core.enqueue(run, worker)
+                self.core.placing.enqueue(run, worker)
             self.core.end_unwanted(run, worker)  # the order to end it was not stored
         self.core.settle(run)
 
@@ -217,7 +217,7 @@ class Recall:
             node.claims.pop(run_id, None)
             run = self.core.runs.get(run_id)
             before = None if run is None else run.epoch
-            if run is not None and not self.core.overruled(run, owner, epoch) and run.epoch != before:
+            if run is not None and not self.core.ownership.overruled(run, owner, epoch) and run.epoch != before:
                 self.core.members.claim(event.node, run)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
@@ -237,4 +237,4 @@ class Recall:
         if not run.awaiting:
             for worker in run.workers.values():
                 if worker.status is WorkerStatus.READY and not worker.open:
-                    self.core.enqueue(run, worker)
+                    self.core.placing.enqueue(run, worker)
