@@ -29,18 +29,23 @@ def main(arguments: list[str] | None = None) -> int:
         with ExitStack() as stack:
             shared = cache(lambda: stack.enter_context(network(options.folder, links=options.links)))
             bench = Bench(Sizes().scaled(options.scale), options.folder, shared, options.rounds)
-            found = {}
+            found: dict[str, Any] = {}
             for name in options.cases or CASES:
                 found[name] = _measure(name, bench)
                 print(report.table(name, found[name]["title"], found[name]), flush=True)
+                _write(options, about, found)
     except (WattleError, CalledProcessError) as error:
         print(f"not measured: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _write(options: argparse.Namespace, about: dict[str, Any], found: dict[str, Any]) -> None:
+    """Write what has been measured so far: an hour's work is not lost with its last case."""
     if options.json is not None:
         options.json.write_text(json.dumps({"machine": about, "cases": found}, indent=1) + "\n")
     if options.svg is not None:
         options.svg.write_text(drawing.draw(about, found))
-    return 0
 
 
 def _measure(name: str, bench: Bench) -> dict[str, Any]:

@@ -59,3 +59,32 @@ def test_it_has_its_streams_where_the_parent_had_closed_its_own(tmp_path: Path) 
     said, log = _run(tmp_path, closed=(0, 1, 2))
     assert said[0] == "files 0 1 2 20"
     assert (said[3:], log.splitlines()[0]) == (["read what it is told", "status 1"], "a word")
+
+
+STUCK = """
+import os, signal
+from pathlib import Path
+from wattle.errors import InternalError
+from wattle.network import Child
+
+def serve(data, namespace, lock, at_rest):
+    os.close(1)  # so it seems to be over
+    signal.pause()
+
+lock = os.open(os.devnull, os.O_RDONLY)
+child = Child(Path.cwd(), "default", lock, serve)
+pid = child._process.pid
+try:
+    child.stop(0.1)
+except InternalError as error:
+    print(error.message)
+print("collected", not os.path.exists(f"/proc/{pid}"))
+"""
+
+
+def test_a_network_that_closes_its_output_and_does_not_end_is_killed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        "the embedded network did not stop within 0.1 s and was killed",
+        "collected True",
+    ], done.stderr

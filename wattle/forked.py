@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import sys
 import traceback
@@ -32,6 +33,22 @@ class Forked:
             _do(main, (stdin, stdout, log), keep)
         os.close(stdin)
         os.close(stdout)
+
+    def ended(self, timeout: float) -> bool:
+        """Wait for its end for so many seconds, and collect it; False when it goes on."""
+        process = os.pidfd_open(self.pid)
+        try:
+            if not select.select([process], [], [], timeout)[0]:
+                return False
+        finally:
+            os.close(process)
+        os.waitpid(self.pid, 0)
+        return True
+
+    def kill(self) -> None:
+        """End it, and collect it."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 def _do(main: Callable[[], object], files: Iterable[int], keep: Iterable[int]) -> NoReturn:

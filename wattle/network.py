@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -230,10 +229,8 @@ class Child:
         while line := self._line(max(0.0, ends - time.monotonic())):
             if line == KEPT:
                 return
-        if line is None:
-            os.kill(self._process.pid, signal.SIGKILL)
-        os.waitpid(self._process.pid, 0)
-        if line is None:
+        if not self._process.ended(max(0.0, ends - time.monotonic())):
+            self._process.kill()
             raise InternalError(f"the embedded network did not stop within {timeout:g} s and was killed")
 
     def close_pipe(self) -> None:
