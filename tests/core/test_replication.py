@@ -65,9 +65,14 @@ def node(name: str) -> on.NodeSeen:
     return on.NodeSeen(NodeInfo(name, f"{name}-1", f"{name}-store", slots=4, resources={"cpus": 4.0}))
 
 
+def kept(peer: str, number: int, *better: tuple[RunHead, RunHead], since: int = 0) -> on.Kept:
+    """A follower's answer to all since a commit, with states that it knows better, each with the owner's own."""
+    return on.Kept(peer, number, tuple(head for head, _ in better), tuple(own for _, own in better), since, number)
+
+
 def follow(told: Told, peers: Iterable[str]) -> None:
-    """Let followers say that they have nothing yet."""
-    told(*(on.Kept(peer, told.core.number) for peer in peers))
+    """Let followers say that they have all."""
+    told(*(kept(peer, told.core.number) for peer in peers))
 
 
 # --- copies and acknowledgements ----------------------------------------------------------------------------------------
@@ -120,9 +125,9 @@ def test_with_a_quorum_what_is_acknowledged_is_on_the_stores_of_as_many_peers() 
     follow(told, followers)
     told(on.Submit("r", FLOW))
     number = told.core.number
-    told(*(on.Kept(peer, number) for peer in followers[:2]))
+    told(*(kept(peer, number) for peer in followers[:2]))
     assert told.core.settled < number
-    told(on.Kept(followers[2], number))
+    told(kept(followers[2], number))
     assert told.core.settled == number
 
 
@@ -132,9 +137,9 @@ def test_a_runtime_beside_its_owner_keeps_a_copy_where_the_quorum_takes_it_and_t
     follow(told, ("c2", "n1"))
     told(on.Submit("r", FLOW))
     number = told.core.number
-    told(on.Kept("n1", number))
+    told(kept("n1", number))
     assert told.core.settled < number
-    told(on.Kept("c2", number))
+    told(kept("c2", number))
     assert told.core.settled == number
     told(node("n2"))
     assert set(told.core.replication.followers) == {"c2", "n2"}
@@ -150,36 +155,57 @@ LATER = RunHead("r", "c3", "c3-store", 2, number=7)
 def test_with_a_quorum_an_end_is_not_counted_where_a_later_owner_was_before() -> None:
     told = Told(quorum=2, number=4, settled=3)
     told(coordinator("c2"))
-    told(on.Kept("c2", 3))
-    told(on.Kept("c2", 4, (LATER,), (OVERTAKEN,)))
+    told(kept("c2", 3))
+    told(kept("c2", 4, (LATER, OVERTAKEN), since=3))
     assert told.core.settled == 3
     assert told.all(do.ReleaseRun) == [], "the later owner gives way to an end"
     (timer,) = told.all(do.SetTimer)
     assert timer.at is not None
     told(after=timer.at - told.now)
-    told(after=LINGER)
-    assert told.all(do.Ship) == [do.Ship("c2", 3)]
-    told(on.Kept("c2", 4))  # the later owner has given way
+    assert told.all(do.Ask) == [do.Ask("c2", 3)]
+    told(kept("c2", 4, since=3))  # the later owner has given way
     assert told.core.settled == 4
 
 
 def test_without_a_quorum_such_an_end_counts() -> None:
     told = Told(number=4)
     told(coordinator("c2"))
-    told(on.Kept("c2", 3))
-    told(on.Kept("c2", 4, (LATER,), (OVERTAKEN,)))
+    told(kept("c2", 4, (LATER, OVERTAKEN)))
     assert told.core.settled == 4
 
 
-def test_with_a_quorum_a_follower_is_told_again_what_is_not_known_to_be_settled() -> None:
+def test_nothing_after_a_contested_end_is_counted_either_and_copies_go_on() -> None:
+    told = Told(quorum=2, number=4, settled=3)
+    told(coordinator("c2"))
+    told(kept("c2", 4, (LATER, replace(OVERTAKEN, number=5)), since=3))  # touched again since, by a late fact
+    told(on.Submit("s", FLOW))
+    assert told.all(do.Ship) == [do.Ship("c2", 4)]
+    told(kept("c2", 5, since=4))
+    assert told.core.settled == 3
+    told(after=5.0)
+    assert told.all(do.Ask) == [do.Ask("c2", 3)]
+    told(kept("c2", 5, since=3))
+    assert told.core.settled == 5
+
+
+def test_with_a_quorum_a_follower_is_asked_what_it_knows_of_all_that_is_not_known_to_be_settled() -> None:
     told = Told(quorum=2, number=4, settled=2)
     told(coordinator("c2"))
-    told(on.Kept("c2", 4))  # what it answered when it kept these may be lost
+    assert told.all(do.Ask) == [do.Ask("c2", 2)]
+    told(on.Kept("c2", 4, since=3, heard=4))  # the late answer of a page that was sent before it was met
     assert told.core.settled == 2
-    told(after=LINGER)
-    assert told.all(do.Ship) == [do.Ship("c2", 2)]
-    told(on.Kept("c2", 4))
+    assert told.all(do.Ask) == [do.Ask("c2", 2)]
+    told(kept("c2", 4, since=2))
     assert told.core.settled == 4
+
+
+def test_with_a_quorum_what_a_follower_has_and_was_not_heard_on_is_asked_for_at_once() -> None:
+    told = Told(quorum=2, number=4)
+    told(coordinator("c2"))
+    told(kept("c2", 2))
+    told(on.Kept("c2", 4, since=2, heard=2))  # it had the page already: the first answer was lost
+    assert told.core.settled == 2
+    assert told.all(do.Ask) == [do.Ask("c2", 2)]
 
 
 def test_how_far_commits_were_settled_with_a_quorum_is_stored_with_the_next() -> None:
@@ -188,7 +214,7 @@ def test_how_far_commits_were_settled_with_a_quorum_is_stored_with_the_next() ->
     follow(told, ("c2",))
     told(on.Submit("r", FLOW))
     assert told.all(do.SaveSettled) == []
-    told(on.Kept("c2", 1))
+    told(kept("c2", 1))
     assert told.all(do.SaveSettled) == [], "not worth a commit of its own"
     told(on.Submit("s", FLOW))
     assert told.all(do.SaveSettled) == [do.SaveSettled(1)]
@@ -212,13 +238,13 @@ def test_what_nobody_waits_for_is_collected_for_a_moment() -> None:
 def test_a_follower_that_does_not_answer_is_asked_again_later_and_from_where_it_is() -> None:
     told = Told()
     told(coordinator("c2"))
-    assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", -1)]  # how far are you?
+    assert told.all(do.Ask) == [do.Ask("c2", None)]  # how far are you?
     told(on.NotKept("c2"))
-    assert told.all(do.Ship) == []
+    assert told.all(do.Ask) == []
     (timer,) = told.all(do.SetTimer)
     assert timer.at is not None
     told(after=timer.at - told.now)
-    assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", -1)]
+    assert told.all(do.Ask) == [do.Ask("c2", None)]
     told(on.Kept("c2", 0), on.Submit("r", FLOW))
     assert [(s.peer, s.after) for s in told.all(do.Ship)] == [("c2", 0)]
 
@@ -233,6 +259,10 @@ def test_a_follower_that_does_not_answer_is_asked_again_later_and_from_where_it_
         ({"epoch": 1, "final": True}, {"epoch": 2}),
         ({"epoch": 2, "final": True, "completed_at": 6.0}, {"epoch": 1, "final": True, "completed_at": 5.0}),
         ({"epoch": 2, "final": True, "completed_at": 5.0}, {"epoch": 2, "final": True, "completed_at": 6.0}),
+        (
+            {"epoch": 2, "final": True, "completed_at": 6.0, "owner": "c2"},
+            {"epoch": 2, "final": True, "completed_at": 5.0},
+        ),
         ({"epoch": 3, "retried": 1}, {"epoch": 2, "final": True}),
         ({"epoch": 1, "owner": "c2"}, {"epoch": 1, "owner": "c1"}),
         ({"epoch": 1, "number": 7}, {"epoch": 1, "number": 6}),
@@ -258,8 +288,10 @@ def test_a_follower_tells_of_better_states_of_a_pages_runs_than_the_page_does() 
 def test_a_follower_tells_of_a_later_owner_that_has_not_heard_of_an_end() -> None:
     page = CopyPage("c1", "c1-store", 0, 4, (CopiedRun("r", 4, (), OVERTAKEN),))
     assert better(page, [LATER]) == (LATER,)
-    stands_in, earlier, pruned = replace(LATER, number=0), replace(LATER, epoch=1), replace(LATER, pruned_at=1.0)
-    assert better(page, [stands_in, earlier]) == ()
+    stands_in, pruned = replace(LATER, number=0), replace(LATER, pruned_at=1.0)
+    assert better(page, [stands_in, replace(LATER, owner="c0", epoch=1)]) == ()
+    twin = replace(LATER, epoch=1)  # which took it over in the same epoch
+    assert better(page, [twin]) == (twin,)
     assert better(page, [LATER, pruned]) == (pruned,)
     going_on = CopyPage("c1", "c1-store", 0, 4, (CopiedRun("r", 4, (), replace(OVERTAKEN, final=False)),))
     assert better(going_on, [LATER]) == (LATER,)
@@ -390,19 +422,67 @@ def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:
     assert [e.assignment.id for e in told.all(do.Assign)] == [TaskId("other", "a", 1)]
 
 
-def test_with_a_quorum_a_run_taken_over_ends_once_that_is_settled() -> None:
-    told = Told(quorum=2)
+def adopter() -> tuple[Told, int]:
+    """A core with a quorum that has taken over a run, and the commit with which it did."""
+    told = Told(quorum=2, replicas=1)
     told(coordinator("c2"), node("n1"))
     follow(told, ("n1",))
     orphaned(told, ("n1", HEAD))
-    told(on.Gathered(HEAD, 2, snapshot(), left=0, own=None))
-    adopted = told.core.number
+    told(on.Gathered(HEAD, 2, snapshot()))
+    return told, told.core.number
+
+
+def end(told: Told) -> None:
+    """All that its run needs to end."""
     told(on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+
+
+def test_with_a_quorum_a_run_taken_over_ends_once_that_is_settled() -> None:
+    told, adopted = adopter()
+    end(told)
     done = told.core.runs["r"]
     assert (done.left, done.status.final) == (0, False)
-    told(on.Kept("n1", adopted))
+    told(kept("n1", adopted))
     assert told.core.runs == {}
     assert [run.run.status for run in told.all(do.SaveRun)] == [RunStatus.CANCELLED]
+
+
+def test_a_run_taken_over_does_not_end_out_of_sight_of_a_quorum_and_is_settled_anew_after_it() -> None:
+    told, adopted = adopter()
+    told(kept("n1", adopted))
+    told(on.NodeUnreachable("n1", "n1-1"))
+    end(told)
+    assert "r" in told.core.runs
+    told(node("n1"))
+    number = told.core.number
+    told(kept("n1", adopted))
+    assert number > adopted
+    assert "r" in told.core.runs
+    assert do.Ship("n1", adopted) in told.effects
+    told(kept("n1", number, since=adopted))
+    assert told.core.runs == {}
+
+
+def test_with_a_quorum_a_retry_is_settled_before_its_end() -> None:
+    told = Told(quorum=2)
+    told(coordinator("c2"))
+    follow(told, ("c2",))
+    ended = snapshot(status=RunStatus.FAILED)
+    failed = {name: replace(worker, status=WorkerStatus.FAILED) for name, worker in ended.workers.items()}
+    told(on.RetryRun(replace(ended, workers=failed)))
+    retried = told.core.number
+    told(on.CancelRun("r"))
+    assert "r" in told.core.runs
+    told(kept("c2", retried))
+    assert told.core.runs == {}
+
+
+def test_with_a_quorum_a_later_owner_gives_way_to_an_end_that_any_peer_tells_of() -> None:
+    told, _ = adopter()
+    told(after=told.core.options.adopt_after)
+    (token,) = {question.token for question in told.all(do.AskCopies)}
+    told(on.CopiesTold("n1", token, (replace(HEAD, number=9, final=True, completed_at=99.0),), frozenset({"c2"})))
+    assert told.core.runs == {}
 
 
 @pytest.mark.parametrize("owner", ["c1", "c3"])

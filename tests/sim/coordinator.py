@@ -4,7 +4,7 @@ the store."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +177,8 @@ class Coordinator(Keeper):
                 self._command(act)
             case do.Ship():
                 self._ship(act)
+            case do.Ask():
+                self._ask_follower(act)
             case do.AnswerKeep():
                 self.answer_keep(act.token, act.number)
             case do.AskCopies():
@@ -570,25 +572,17 @@ class Coordinator(Keeper):
 
     def _ship(self, effect: do.Ship) -> None:
         peer, after = effect.peer, effect.after
-        if after < 0:
-            pages: Iterator[CopyPage] = iter((CopyPage(self.name, self.store.id, -1, -1),))
-        else:
-            pages = iter(self.pages(after))
-
+        pages = iter(self.pages(after))
         life = self.tokens.get(peer)
         heads: list[RunHead] = []
 
-        def reached(number: int) -> None:
-            own = self._own_heads(head.run for head in heads)
-            self.post(on.Kept(peer, number, tuple(heads), tuple(own)))
-
-        def send(kept: int) -> None:
+        def send(kept: int, heard: int) -> None:
             if self.tokens.get(peer) != life:
                 self.post(on.NotKept(peer))  # the parts before went to another life of it, perhaps on another disk
                 return
             page = next(pages, None)
             if page is None:
-                reached(kept)
+                self._kept(peer, kept, heads, after, heard)
                 return
 
             def answered(answer: tuple[int, tuple[RunHead, ...]] | None) -> None:
@@ -598,13 +592,30 @@ class Coordinator(Keeper):
                 number, better = answer
                 heads.extend(better)
                 if number != page.number:
-                    reached(number)  # it is not where it was thought to be
+                    self._kept(peer, number, heads, after, heard)  # it is not where it was thought to be
                 else:
-                    send(number)
+                    send(number, page.number)
 
             self.ask(peer, "keep", page, answered)
 
-        send(after)
+        send(after, after)
+
+    def _ask_follower(self, effect: do.Ask) -> None:
+        since, heard = effect.since, self.store.number
+        runs = () if since is None else [run for _, run in self.store.changed_after(since)]
+        asked = tuple(CopiedRun(head.run, head.number, (), head) for head in self._own_heads(runs))
+
+        def answered(answer: tuple[int, tuple[RunHead, ...]] | None) -> None:
+            if answer is None:
+                self.post(on.NotKept(effect.peer))
+            else:
+                self._kept(effect.peer, answer[0], answer[1], since or 0, heard)
+
+        self.ask(effect.peer, "keep", CopyPage(self.name, self.store.id, -1, -1, asked), answered)
+
+    def _kept(self, peer: str, number: int, heads: Sequence[RunHead], since: int, heard: int) -> None:
+        own = self._own_heads(head.run for head in heads)
+        self.post(on.Kept(peer, number, tuple(heads), tuple(own), since, heard))
 
     def pages(self, after: int) -> Iterable[CopyPage]:
         """Pages that bring a follower from ``after`` to what is committed now: from memory for those who are close, else from the store."""

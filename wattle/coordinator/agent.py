@@ -218,6 +218,8 @@ class CoordinatorAgent:
                     self._follower.read_again(effect.but)
                 case do.Ship():
                     self._copying.ship(effect)
+                case do.Ask():
+                    self._copying.ask_follower(effect)
                 case do.AnnounceRun() if effect.run.status.final:
                     self._unsettled.append((self.core.number, partial(self._announce_end, effect.run)))
                 case do.AnnounceRun():

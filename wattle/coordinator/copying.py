@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -61,29 +61,43 @@ class Copying:
 
     def ship(self, effect: do.Ship) -> None:
         """Send a follower what it lacks."""
-        self._nursery.start_soon(self._ship, effect.peer, effect.after)
+        self._nursery.start_soon(self._ship, effect)
 
-    async def _ship(self, peer: str, after: int) -> None:
+    async def _ship(self, effect: do.Ship) -> None:
+        peer, after = effect.peer, effect.after
         try:
-            if after < 0:
-                answer = await self._send(peer, CopyPage(self._name, self._store.id, -1, -1))
-                self._post(on.Kept(peer, answer.number))
-                return
             if after < self._store.forgotten.trimmed:
                 await self._drop_gone(peer)
-            answer, heads = KeepAnswer(after), list[RunHead]()
+            answer, heads, heard = KeepAnswer(after), list[RunHead](), after
             for page in self._journal.pages(after):
-                before, answer = answer.store, await self._send(peer, page)
-                if before not in ("", answer.store):
-                    raise Unavailable(f"{peer} came back on another data folder, which has only a part")
-                heads += [head for head in answer.heads if not head.run.startswith(DEFINITION)]
+                answer = await self._send(peer, page, heads, answer)
                 if answer.number != page.number:
                     break  # it is not where it was thought to be
-            own = (self._store.owned.head(head.run) for head in heads)
-            self._post(on.Kept(peer, answer.number, tuple(heads), tuple(head for head in own if head is not None)))
+                heard = page.number
+            self._kept(peer, answer, heads, after, heard)
         except WattleError as error:
             log.info("copies not taken", peer=peer, after=after, reason=error.message)
             self._post(on.NotKept(peer))
+
+    def ask_follower(self, effect: do.Ask) -> None:
+        """Ask a follower how far it is, and which better states it knows."""
+        self._nursery.start_soon(self._ask_follower, effect)
+
+    async def _ask_follower(self, effect: do.Ask) -> None:
+        peer, since = effect.peer, effect.since
+        try:
+            answer, heads, heard = KeepAnswer(0), list[RunHead](), self._store.number
+            for page in self._journal.questions(since):
+                answer = await self._send(peer, page, heads, answer)
+            self._kept(peer, answer, heads, since or 0, heard)
+        except WattleError as error:
+            log.info("follower does not say how far it is", peer=peer, reason=error.message)
+            self._post(on.NotKept(peer))
+
+    def _kept(self, peer: str, answer: KeepAnswer, heads: Sequence[RunHead], since: int, heard: int) -> None:
+        own = (self._store.owned.head(head.run) for head in heads)
+        known = tuple(head for head in own if head is not None)
+        self._post(on.Kept(peer, answer.number, tuple(heads), known, since, heard))
 
     async def _drop_gone(self, peer: str) -> None:
         """Have a peer that is too far behind to be told what was removed drop the copies of what is not here."""
@@ -95,11 +109,16 @@ class Copying:
             order = encode(ForgetOrder(gone))
             await ask(self._bus, self._keys.cmd(peer, "forget"), order, timeout=self._timeout)
 
-    async def _send(self, peer: str, page: CopyPage) -> KeepAnswer:
+    async def _send(self, peer: str, page: CopyPage, heads: list[RunHead], before: KeepAnswer) -> KeepAnswer:
+        """Send a page; ``heads`` gets the states that the follower knows better. It is to be on the data folder that answered before."""
         payload = encode(page)
         timeout = self._timeout + len(payload) * SECONDS_PER_BYTE
         reply = await ask(self._bus, self._keys.cmd(peer, "keep"), payload, timeout=timeout)
-        return decode(KeepAnswer, reply.payload)
+        answer = decode(KeepAnswer, reply.payload)
+        if before.store not in ("", answer.store):
+            raise Unavailable(f"{peer} came back on another data folder, which has only a part")
+        heads += [head for head in answer.heads if not head.run.startswith(DEFINITION)]
+        return answer
 
     # --- other owners' copies -------------------------------------------------------------------------------------------
 

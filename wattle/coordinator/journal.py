@@ -21,6 +21,9 @@ which takes it longer than its owner takes to change as much of a large run agai
 REMEMBERED_LEAST = 1_000
 """Changed rows kept although every follower has them: for one that was out of sight for a moment."""
 
+ASKED_MOST = 1_000
+"""Runs in one question: a few hundred kilobytes."""
+
 GONE_MOST = 500
 """Runs that are not there any more in one page, unless one commit removed more."""
 
@@ -136,6 +139,24 @@ class Journal:
             del merged[run]
         runs = tuple(self._copied(run, change, number) for run, change in merged.items())
         yield CopyPage(self._core.name, self._store.id, after, number, runs)
+
+    def questions(self, since: int | None) -> Iterator[CopyPage]:
+        """Pages with no rows, which are not kept, but answered with how far a follower is, and what it knows better.
+
+        They have the heads of runs that changed after a commit; with None there is one page without any.
+        """
+        heads: list[CopiedRun] = []
+        for _, run in () if since is None else self._store.owned.changed(since):
+            head = None if run.startswith(DEFINITION) else self._store.owned.head(run)
+            if head is not None:
+                heads.append(CopiedRun(run, head.number, (), head))
+            if len(heads) >= ASKED_MOST:
+                yield self._question(heads)
+                heads = []
+        yield self._question(heads)
+
+    def _question(self, heads: Iterable[CopiedRun]) -> CopyPage:
+        return CopyPage(self._core.name, self._store.id, -1, -1, tuple(heads))
 
     def _copied(self, run: str, change: _Changes, number: int) -> CopiedRun:
         """A run's changes; of one that was let go after them there is none to be told, least of all without what came before."""

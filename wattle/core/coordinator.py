@@ -96,6 +96,7 @@ class CoordinatorCore:
         self.acts: list[CoordinatorEffect] = []
         self._order = 0
         self._done: dict[str, Run] = {}  # done, and waiting to be ended until what was taken over is settled
+        self._had_quorum = False
         self._new: list[tuple[Run, object]] = []
         self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
         self._workers: dict[Worker, Run] = {}
@@ -153,6 +154,8 @@ class CoordinatorCore:
         self.members.check_clocks()
         self.succession.check_clocks()
         self.placing.release_delayed()
+        self.replication.choose()
+        self._look_for_quorum()
         self._end_done()
         self.placing.place()
         saves = self._collect_saves()
@@ -274,7 +277,7 @@ class CoordinatorCore:
         """Give the run its final state once all its workers have theirs; it then leaves the memory."""
         if run.left or run.id not in self.runs:
             return
-        if self.options.quorum and self.settled < run.taken_over:
+        if self.unsettled(run):
             self._done[run.id] = run
             return
         self._close_attempts(run)
@@ -286,6 +289,24 @@ class CoordinatorCore:
         del self.runs[run.id]
         if run.taken_up:
             self.members.claim_no_more(run)
+
+    def unsettled(self, run: Run) -> bool:
+        """Whether a quorum is asked for, and is not known to have the state in which a run was taken over: it does not end before."""
+        if not (run.taken_over and self.options.quorum):
+            return False
+        return not self.succession.quorum or self.settled < run.taken_over
+
+    def _look_for_quorum(self) -> None:
+        """Have what was taken over settled anew once a quorum is back in sight: another owner may have told of an end meanwhile."""
+        if not self.options.quorum:
+            return
+        before, self._had_quorum = self._had_quorum, self.succession.quorum
+        if self._had_quorum and not before:
+            for run in self.runs.values():
+                if run.taken_over:
+                    run.taken_over = self.number + 1
+                    self.touch(run)
+                    self.replication.hasten()
 
     def _end_done(self) -> None:
         """Look again at the runs that were done before what was taken over was settled."""

@@ -178,10 +178,21 @@ class AnnounceWorker:
 
 @value(frozen=True, slots=True)
 class Ship:
-    """Send a follower what was committed after ``after``; -1 asks how far it is. Ends in Kept or NotKept."""
+    """Send a follower what was committed after ``after``. Ends in Kept or NotKept."""
 
     peer: str
     after: int
+
+
+@value(frozen=True, slots=True)
+class Ask:
+    """Ask a follower how far its copies go, and which better states it knows of runs changed after ``since`` (None: of none).
+
+    Ends in Kept or NotKept.
+    """
+
+    peer: str
+    since: int | None
 
 
 @value(frozen=True, slots=True)
@@ -260,6 +271,7 @@ CoordinatorEffect = (
     | AnnounceReleased
     | AnnounceWorker
     | Ship
+    | Ask
     | AnswerKeep
     | AskCopies
     | Gather

@@ -193,13 +193,16 @@ class Keep:
 class Kept:
     """A follower's copies of this coordinator's runs go up to its commit ``number``.
 
-    ``heads`` are the states of these runs that count more there; ``own`` are those that this coordinator's store has of them (see Keep).
+    ``heads`` are the states that count more there of runs changed after commit ``since`` up to ``heard``, and those that a later owner
+    goes on with (RunHead.overtook); ``own`` are the states that this coordinator's store has of them (see Keep).
     """
 
     peer: str
     number: int
     heads: tuple[RunHead, ...] = ()
     own: tuple[RunHead, ...] = ()
+    since: int = 0
+    heard: int = 0
 
 
 @value(frozen=True, slots=True)

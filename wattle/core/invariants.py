@@ -33,7 +33,7 @@ def check_coordinator(core: CoordinatorCore) -> None:
     """The counters agree with the states, nothing that could go on is forgotten, and every open attempt is booked."""
     waiting = core.placing.waiting()
     for run in core.runs.values():
-        _check_counters(run, waits=core.options.quorum > 0 and core.settled < run.taken_over)
+        _check_counters(run, waits=core.unsettled(run))
         for name, worker in run.workers.items():
             _check_dependencies(run, worker)
             if not worker.status.final and not worker.open:

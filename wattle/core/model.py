@@ -385,7 +385,7 @@ class RunHead:
         return not other.cancelled or heard or self.final or self.retried > other.retried
 
     @property
-    def standing(self) -> tuple[int, bool, bool, int, float, str]:
+    def standing(self) -> tuple[int, bool, bool, int, str, float]:
         """Of two owners' states of a run the one of higher standing counts.
 
         A final state beats one that is not, whatever the epochs: somebody may have seen it. Of two final ones the later owner's stands,
@@ -397,8 +397,8 @@ class RunHead:
             self.pruned_at > 0,
             self.final,
             self.epoch,
-            -self.completed_at if self.final else 0.0,
             self.owner,
+            -self.completed_at if self.final else 0.0,
         )
 
     def overtook(self, end: RunHead) -> bool:
@@ -407,10 +407,11 @@ class RunHead:
         With a quorum such an end counts only once that owner has given way to it (docs/replication.md, "Quorum").
         """
         goes_on = self.number > 0 and not self.final and not self.pruned_at
-        return goes_on and end.final and not end.pruned_at and self.retried == end.retried and self.epoch > end.epoch
+        same = end.final and not end.pruned_at and self.retried == end.retried
+        return goes_on and same and (self.epoch, self.owner) > (end.epoch, end.owner)
 
     @property
-    def rank(self) -> tuple[int, bool, bool, int, float, str, int]:
+    def rank(self) -> tuple[int, bool, bool, int, str, float, int]:
         """The higher of two stored states counts: of one owner's the newer. Commits are numbered by each data folder for itself."""
         return (*self.standing, self.number)
 

@@ -49,7 +49,11 @@ class Ownership:
             self.handing[run.id] = run.retried
             self.core.saves.append(do.SaveRun(run.record()))  # it may have been cancelled in this batch
         self.core.acts.append(do.AnnounceReleased(run.id, head.owner))
+        self._release(head, handing=handing)
+
+    def _release(self, head: RunHead, *, handing: bool = False) -> None:
         self.core.saves.append(do.ReleaseRun(head, handing))
+        self.core.succession.let_go(head.run)
         self.core.succession.suspect((head.owner, head.store))  # it may be gone, and what it had with it
 
     def prune(self, event: on.Prune) -> None:
@@ -86,6 +90,12 @@ class Ownership:
         for head in event.heads:
             self._hear(head, own.get(head.run))
 
+    def give_way(self, head: RunHead) -> None:
+        """A peer knows another owner's state of a run: let go of one that goes on where that is an end, which may be waiting for that."""
+        run = self.core.runs.get(head.run)
+        if run is not None and head.store and head.final and head.standing > run.head(self.core.store).standing:
+            self._let_go(run, head)
+
     def _hear(self, head: RunHead, stored: RunHead | None) -> None:
         """Another owner has a state of a run; ``stored`` is the one here, of which nothing is in memory where it has ended."""
         run = self.core.runs.get(head.run)
@@ -97,5 +107,4 @@ class Ownership:
                 self.core.cancel(run.id)
         elif stored is not None and head.standing > stored.standing and head.heeds(stored):
             self.handing.pop(head.run, None)
-            self.core.saves.append(do.ReleaseRun(head))
-            self.core.succession.suspect((head.owner, head.store))
+            self._release(head)

@@ -54,7 +54,7 @@ class Recall:
         if kept.run.id in self.core.runs or kept.run.status.final:
             return  # told twice
         run = self._recalled(kept, kept.run.epoch)
-        if run.adopted:
+        if run.adopted or run.retried:
             run.taken_over = self.core.number
         self._go_on(run, kept.tasks)
 
@@ -67,6 +67,7 @@ class Recall:
         run.owner, run.cancel_requested, run.error, run.completed_at = self.core.name, False, None, None
         run.status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
         run.retried += 1
+        run.taken_over = self.core.number + 1  # another owner may have had it go on as well
         for worker in run.workers.values():
             if worker.status is not WorkerStatus.SUCCEEDED:
                 self.core.move(run, worker, WorkerEvent.REOPENED)

@@ -7,9 +7,13 @@ that is far behind.
 With a quorum, what may be acknowledged is on the stores of that many peers, this one's included, and an adopter has heard as many
 (core/succession.py). Where a quorum is more than half of all peers, it has heard of it.
 
-It may also have heard too early. So two things hold with a quorum. An adopter ends a run only once the state that it took over is
-settled: as many peers have it, and none of them had an end of its former owner's before. And a former owner does not count on a follower
-that had a later owner's state before such an end. As two quorums share a peer, only one of the two ends is told.
+It may also have heard too early. So with a quorum
+
+* an adopter ends a run only once the state that it took over is settled: as many peers have it, and none of them had an end of its former
+  owner's before;
+* an owner does not count on a follower, from there on, where a later owner's state was before an end of its own.
+
+As two quorums share a peer, only one of two ends is told. What counts is what a follower answers: what was not heard is asked for again.
 """
 
 from __future__ import annotations
@@ -34,13 +38,19 @@ RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 
 @dataclass(slots=True)
 class Follower:
-    """``kept`` is how far it has come; None until it has said so."""
+    """``kept`` is how far its copies go; None until it has said so. ``counted`` is how far this owner counts on it.
 
+    The two differ only with a quorum, while it contests an end, or has not been heard on all that it has: then it is asked at ``ask_at``.
+    """
+
+    counted: int
     kept: int | None = None
     sending: bool = False
     behind_since: float | None = None
     retry_at: float | None = None
     delay: float = 0.0
+    ask_at: float | None = None
+    ask_delay: float = 0.0
 
 
 class Replication:
@@ -89,7 +99,7 @@ class Replication:
         """The newest commit that ``need`` of these followers have."""
         if need <= 0:
             return self.core.number
-        return sorted((follower.kept or 0 for follower in followers), reverse=True)[need - 1]
+        return sorted((min(follower.counted, follower.kept or 0) for follower in followers), reverse=True)[need - 1]
 
     def came(self) -> None:
         """A peer is in sight: the followers are chosen anew with this batch, once for all that came."""
@@ -100,11 +110,13 @@ class Replication:
         self.followers.pop(peer, None)
         self._changed = True
 
-    def _choose(self) -> None:
-        """Choose the followers anew: all coordinators, and some runtimes.
+    def choose(self) -> None:
+        """Choose the followers anew where peers came or went: all coordinators, and some runtimes.
 
         A runtime on this coordinator's own disk keeps no copy, unless the quorum takes it: it is a peer that answers an adopter.
         """
+        if not self._changed:
+            return
         self._changed = False
         options, members = self.core.options, self.core.members
         coordinators = self.core.succession.coordinators
@@ -116,54 +128,56 @@ class Replication:
         for name in [name for name in self.followers if name not in chosen]:
             del self.followers[name]
         for name in sorted(chosen - set(self.followers)):
-            self.followers[name] = Follower()
+            self.followers[name] = Follower(self._ever_settled)
 
     def kept(self, event: on.Kept) -> None:
-        """A follower says how far it has come."""
+        """A follower says how far it has come, and what it knows better of what it was sent or asked about."""
         follower = self.followers.get(event.peer)
         if follower is None:
             return
-        counted = self._counted(follower, event)
-        contested = follower.kept is not None and counted < event.number
-        follower.kept, follower.sending, follower.behind_since = counted, False, None
-        if contested:
-            self._try_later(follower)
+        contested = self._count(follower, event)
+        follower.kept, follower.sending, follower.behind_since = event.number, False, None
+        follower.delay, follower.retry_at = 0.0, None
+        if follower.counted >= event.number:
+            follower.ask_at, follower.ask_delay = None, 0.0
+        elif contested or follower.ask_at is not None:
+            follower.ask_delay = _longer(follower.ask_delay)
+            follower.ask_at = self.core.now + follower.ask_delay
         else:
-            follower.delay, follower.retry_at = 0.0, None
+            follower.ask_at = self.core.now
 
-    def _counted(self, follower: Follower, event: on.Kept) -> int:
-        """Up to which commit this owner counts on a follower that has kept ``event.number``.
-
-        With a quorum that ends before the first end that a later owner has not given way to. A follower that is met is sent again what is
-        not known to be settled, for its answer to an earlier page may be lost.
-        """
+    def _count(self, follower: Follower, event: on.Kept) -> bool:
+        """Count on a follower as far as its answers were heard, unless one of them contests an end: True then."""
         if not self.core.options.quorum:
-            return event.number
-        if follower.kept is None:
-            return min(event.number, self._ever_settled)
+            follower.counted = event.number
+            return False
         own = {head.run: head for head in event.own}
-        overtaken = [own[head.run].number for head in event.heads if head.run in own and head.overtook(own[head.run])]
-        return min([event.number, *(number - 1 for number in overtaken if number > self._ever_settled)])
+        contested = any(head.run in own and head.overtook(own[head.run]) for head in event.heads)
+        if not contested and event.since <= follower.counted:
+            follower.counted = max(follower.counted, event.heard)
+        follower.counted = min(follower.counted, event.number)
+        return contested
 
     def not_kept(self, event: on.NotKept) -> None:
         """A follower did not answer: it is asked again as long as it is in sight."""
         follower = self.followers.get(event.peer)
         if follower is not None:
             follower.sending = False
-            self._try_later(follower)
-
-    def _try_later(self, follower: Follower) -> None:
-        follower.delay = min(max(2 * follower.delay, RETRY_FIRST), RETRY_MOST)
-        follower.retry_at = self.core.now + follower.delay
+            follower.delay = _longer(follower.delay)
+            follower.retry_at = self.core.now + follower.delay
+            if follower.ask_at is not None:
+                follower.ask_at = follower.retry_at
 
     def ship(self) -> None:
         """Send every follower what it lacks, unless something is on its way there or it may wait for more."""
-        if self._changed:
-            self._choose()
+        self.choose()
         if self._urgent:
             self._awaited, self._urgent = self.core.number, False
         for name, follower in self.followers.items():
             if follower.sending:
+                continue
+            if follower.ask_at is not None and self.core.now >= follower.ask_at:
+                self._ask(name, follower)
                 continue
             if follower.kept is not None and follower.kept >= self.core.number:
                 follower.retry_at = follower.behind_since = None
@@ -172,23 +186,31 @@ class Replication:
                 continue
             follower.retry_at = None
             if follower.kept is None:
-                self._send(name, follower, -1)
-            else:
-                if follower.behind_since is None:
-                    follower.behind_since = self.core.now
-                if follower.kept < self._awaited or self.core.now >= follower.behind_since + LINGER:
-                    self._send(name, follower, follower.kept)
+                self._ask(name, follower)
+                continue
+            if follower.behind_since is None:
+                follower.behind_since = self.core.now
+            if follower.kept < self._awaited or self.core.now >= follower.behind_since + LINGER:
+                follower.sending, follower.behind_since = True, None
+                self.core.acts.append(do.Ship(name, follower.kept))
 
-    def _send(self, name: str, follower: Follower, after: int) -> None:
+    def _ask(self, name: str, follower: Follower) -> None:
+        """Ask how far a follower is, and with a quorum which better states it knows of what is not counted on yet."""
         follower.sending, follower.retry_at, follower.behind_since = True, None, None
-        self.core.acts.append(do.Ship(name, after))
+        self.core.acts.append(do.Ask(name, follower.counted if self.core.options.quorum else None))
 
     def moments(self) -> Iterable[float]:
         """When ``ship`` has something to do."""
         for follower in self.followers.values():
             if follower.sending:
                 continue
+            if follower.ask_at is not None:
+                yield follower.ask_at
             if follower.retry_at is not None:
                 yield follower.retry_at
             elif follower.behind_since is not None:
                 yield follower.behind_since + LINGER
+
+
+def _longer(delay: float) -> float:
+    return min(max(2 * delay, RETRY_FIRST), RETRY_MOST)

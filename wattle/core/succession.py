@@ -148,6 +148,9 @@ class Succession:
         inquiry.asked.discard(event.peer)
         inquiry.answered.add(event.peer)
         inquiry.told += [(event.peer, head) for head in event.heads]
+        if self.core.options.quorum:
+            for head in event.heads:
+                self.core.ownership.give_way(head)
         known = owner[0] == self.core.name or owner[0] in self.coordinators  # and came back on another data folder
         inquiry.seen = inquiry.seen or (owner[0] in event.sees and not known)
         self._go_on()
@@ -166,6 +169,12 @@ class Succession:
             inquiry.asked.discard(event.peer)
             inquiry.unsure = True
             self._go_on()
+
+    def let_go(self, run: str) -> None:
+        """This coordinator has let go of a run: what was told of its own state of it is out of date."""
+        me = (self.core.name, self.core.store)
+        for inquiry in self._inquiries.values():
+            inquiry.told = [(p, head) for p, head in inquiry.told if head.run != run or (head.owner, head.store) != me]
 
     def check_clocks(self) -> None:
         """Ask about owners that have been gone long enough, and peers that did not say which copies they have. Ends a batch."""
