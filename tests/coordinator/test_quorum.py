@@ -148,18 +148,12 @@ def owner(tmp_path: Path, follower: Follower) -> Iterator[Owner]:
     owner.store.close()
 
 
-def overtaken(owner: Owner) -> int:
-    """Let a run end of which the follower has a later owner's state; the commit with which it ended."""
+def overtaken(owner: Owner, meanwhile: int = 0) -> int:
+    """Let a run end of which the follower has a later owner's state; the commit with which it ended. So many are submitted before."""
     owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
     assert owner.settle() == owner.core.number
-    owner.follower.has(LATER)
-    owner.tell(on.CancelRun("r"))
-    return owner.core.number
-
-
-def overtaken_meanwhile(owner: Owner) -> int:
-    """The same of a run that the follower has not kept yet."""
-    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    for index in range(meanwhile):
+        owner.tell(on.Submit(f"s{index}", WORKFLOW, SUBMISSION))
     owner.follower.has(LATER)
     owner.tell(on.CancelRun("r"))
     return owner.core.number
@@ -206,9 +200,7 @@ def test_a_late_fact_of_a_contested_end_does_not_settle_it(owner: Owner) -> None
 
 
 def test_an_end_deep_in_a_tail_that_was_not_heard_on_is_asked_about(owner: Owner, follower: Follower) -> None:
-    for index in range(800):
-        owner.tell(on.Submit(f"s{index}", WORKFLOW, SUBMISSION))
-    end = overtaken_meanwhile(owner)
+    end = overtaken(owner, meanwhile=800)
     while owner.core.number > follower.copies.cursors.get(("c1", owner.store.id), 0):
         for page in owner._journal.pages(follower.copies.cursors.get(("c1", owner.store.id), 0)):
             follower.keep(page)  # and no answer arrives

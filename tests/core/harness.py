@@ -189,6 +189,8 @@ class Cluster:
                     self.send(effect.node, "c1", "cancel", ((effect.task, effect.epoch),))
                 case do.Claim():
                     self.send(effect.node, "c1", "claim", effect.runs)
+                case do.Ship() | do.Ask() if core.options.quorum:  # else nobody waits for copies here
+                    self.send("c1", effect.peer, "kept", core.number)
                 case do.SetTimer():
                     self.coordinator.timer = effect.at
 
@@ -257,6 +259,8 @@ class Cluster:
                 return [*self._news(runtime), on.NodeSeen(info, held)]
             case "gone", incarnation:
                 return [on.NodeUnreachable(runtime.name, str(incarnation))]
+            case "kept", number:
+                return [on.Kept(runtime.name, number, heard=number)]
             case "answers", (kind, answers):
                 return self._answered(runtime, kind, answers)
         raise AssertionError(message)

@@ -167,6 +167,26 @@ def test_with_a_quorum_an_end_is_not_counted_where_a_later_owner_was_before() ->
     assert told.core.settled == 4
 
 
+def test_an_end_that_was_contested_settles_also_while_commits_go_on() -> None:
+    told = Told(quorum=2, number=4, settled=3)
+    told(coordinator("c2"))
+    told(kept("c2", 4, (LATER, OVERTAKEN), since=3))
+    for index in range(20):  # the later owner has given way
+        told(on.Submit(f"s{index}", FLOW), after=0.1)
+        sinces = [asked.since or 0 for asked in told.all(do.Ask)] + [page.after for page in told.all(do.Ship)]
+        told(*(kept("c2", told.core.number, since=since) for since in sinces))
+    assert told.core.settled == told.core.number
+
+
+def test_a_later_owner_that_contests_an_end_and_is_not_in_sight_is_asked_after() -> None:
+    told = Told(quorum=2, number=4, settled=3)
+    told(coordinator("c2"))
+    told(kept("c2", 3))
+    told(kept("c2", 4, (LATER, OVERTAKEN), since=3))
+    told(after=told.core.options.adopt_after)
+    assert {(ask.owner, ask.store) for ask in told.all(do.AskCopies)} == {("c3", "c3-store")}
+
+
 def test_without_a_quorum_such_an_end_counts() -> None:
     told = Told(number=4)
     told(coordinator("c2"))
@@ -194,7 +214,6 @@ def test_with_a_quorum_a_follower_is_asked_what_it_knows_of_all_that_is_not_know
     assert told.all(do.Ask) == [do.Ask("c2", 2)]
     told(on.Kept("c2", 4, since=3, heard=4))  # the late answer of a page that was sent before it was met
     assert told.core.settled == 2
-    assert told.all(do.Ask) == [do.Ask("c2", 2)]
     told(kept("c2", 4, since=2))
     assert told.core.settled == 4
 
@@ -461,6 +480,33 @@ def test_a_run_taken_over_does_not_end_out_of_sight_of_a_quorum_and_is_settled_a
     assert do.Ship("n1", adopted) in told.effects
     told(kept("n1", number, since=adopted))
     assert told.core.runs == {}
+
+
+def test_it_is_settled_anew_also_where_the_batch_that_brings_the_quorum_back_ends_it() -> None:
+    told, adopted = adopter()
+    told(kept("n1", adopted))
+    assert told.core.settled == adopted
+    told(on.NodeUnreachable("n1", "n1-1"))
+    told(node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    assert "r" in told.core.runs
+    told(kept("n1", told.core.number))
+    assert told.core.runs == {}
+    told, adopted = adopter()
+    told(kept("n1", adopted))
+    told(on.NodeUnreachable("n1", "n1-1"), node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    assert "r" in told.core.runs, "it was out of sight within one batch"
+
+
+def test_with_a_quorum_an_end_that_comes_while_an_older_state_is_fetched_stands() -> None:
+    told = Told(quorum=2, replicas=1)
+    told(coordinator("c2"), node("n1"))
+    follow(told, ("n1",))
+    orphaned(told, ("n1", HEAD))
+    assert told.all(do.Gather)
+    end = replace(HEAD, number=9, final=True, completed_at=99.0)
+    told(on.Keep(7, CopyPage(HEAD.owner, HEAD.store, 0, 9, (CopiedRun("r", 9, (), end),))))
+    told(on.Gathered(HEAD, 2, snapshot()))
+    assert told.all(do.AdoptRun) == []
 
 
 def test_with_a_quorum_a_retry_is_settled_before_its_end() -> None:

@@ -95,7 +95,7 @@ class CoordinatorCore:
         self.saves: list[CoordinatorEffect] = []
         self.acts: list[CoordinatorEffect] = []
         self._order = 0
-        self._done: dict[str, Run] = {}  # done, and waiting to be ended until what was taken over is settled
+        self._done: dict[str, Run] = {}  # done, and waiting to be ended until what it began with is settled
         self._had_quorum = False
         self._new: list[tuple[Run, object]] = []
         self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
@@ -155,7 +155,7 @@ class CoordinatorCore:
         self.succession.check_clocks()
         self.placing.release_delayed()
         self.replication.choose()
-        self._look_for_quorum()
+        self._settle_anew()
         self._end_done()
         self.placing.place()
         saves = self._collect_saves()
@@ -212,6 +212,7 @@ class CoordinatorCore:
         if event.run in self.runs:
             return  # told twice
         run = Run(event.run, event.workflow, self.name, 1, self.now, self.next_order())
+        run.begun = self.number + 1
         self.runs[run.id] = run
         self._new.append((run, event.submission))
         self.acts.append(do.AnnounceRun(run.record()))
@@ -291,25 +292,27 @@ class CoordinatorCore:
             self.members.claim_no_more(run)
 
     def unsettled(self, run: Run) -> bool:
-        """Whether a quorum is asked for, and is not known to have the state in which a run was taken over: it does not end before."""
-        if not (run.taken_over and self.options.quorum):
-            return False
-        return not self.succession.quorum or self.settled < run.taken_over
-
-    def _look_for_quorum(self) -> None:
-        """Have what was taken over settled anew once a quorum is back in sight: another owner may have told of an end meanwhile."""
+        """Whether a quorum is asked for, and is not known to have the state that a run began with here: it does not end before."""
         if not self.options.quorum:
-            return
-        before, self._had_quorum = self._had_quorum, self.succession.quorum
-        if self._had_quorum and not before:
+            return False
+        return not (self._had_quorum and self.succession.quorum) or self.settled < run.begun
+
+    def look_for_quorum(self) -> None:
+        """A peer is out of sight: whether a quorum is in sight still."""
+        self._had_quorum = self._had_quorum and self.succession.quorum
+
+    def _settle_anew(self) -> None:
+        """Have what was taken over or retried settled anew once a quorum is back in sight: another may have told of an end meanwhile."""
+        if self.options.quorum and self.succession.quorum and not self._had_quorum:
+            self._had_quorum = True
             for run in self.runs.values():
-                if run.taken_over:
-                    run.taken_over = self.number + 1
+                if run.epoch > 1:
+                    run.begun = self.number + 1
                     self.touch(run)
                     self.replication.hasten()
 
     def _end_done(self) -> None:
-        """Look again at the runs that were done before what was taken over was settled."""
+        """Look again at the runs that were done before what they began with was settled."""
         done, self._done = self._done, {}
         for run in done.values():
             if self.runs.get(run.id) is run:

@@ -49,7 +49,7 @@ def _where(run: Run, worker: Worker) -> str:
 
 
 def _check_counters(run: Run, *, waits: bool) -> None:
-    """``waits``: it does not end before what was taken over is settled."""
+    """``waits``: it does not end before what it began with is settled."""
     where = f"run {run.id}:"
     counts: dict[WorkerStatus, int] = {}
     left: dict[int, int] = {}

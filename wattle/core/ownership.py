@@ -80,6 +80,7 @@ class Ownership:
                 )  # it may be gone before it was ever seen from here
             for copied in page.runs:
                 if copied.head is not None:
+                    self.core.succession.brought(copied.head)
                     self._hear(copied.head, own.get(copied.run))
         self.core.acts.append(do.AnswerKeep(event.token, number))
 
@@ -89,6 +90,8 @@ class Ownership:
         own = {head.run: head for head in event.own}
         for head in event.heads:
             self._hear(head, own.get(head.run))
+            if self.core.options.quorum and head.run in own and head.overtook(own[head.run]):
+                self.core.succession.suspect((head.owner, head.store))  # it may be gone, and never give way
 
     def give_way(self, head: RunHead) -> None:
         """A peer knows another owner's state of a run: let go of one that goes on where that is an end, which may be waiting for that."""

@@ -54,8 +54,7 @@ class Recall:
         if kept.run.id in self.core.runs or kept.run.status.final:
             return  # told twice
         run = self._recalled(kept, kept.run.epoch)
-        if run.adopted or run.retried:
-            run.taken_over = self.core.number
+        run.begun = self.core.number
         self._go_on(run, kept.tasks)
 
     def retry(self, event: on.RetryRun) -> None:
@@ -67,7 +66,7 @@ class Recall:
         run.owner, run.cancel_requested, run.error, run.completed_at = self.core.name, False, None, None
         run.status = RunStatus.CREATED if run.started_at is None else RunStatus.RUNNING
         run.retried += 1
-        run.taken_over = self.core.number + 1  # another owner may have had it go on as well
+        run.begun = self.core.number + 1
         for worker in run.workers.values():
             if worker.status is not WorkerStatus.SUCCEEDED:
                 self.core.move(run, worker, WorkerEvent.REOPENED)
@@ -105,7 +104,7 @@ class Recall:
             return
         self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
         run = self._recalled(replace(kept, run=record), epoch)
-        run.taken_over = self.core.number + 1
+        run.begun = self.core.number + 1
         run.awaiting = set(self.core.members.names_in_sight())
         self.core.touch(run)
         self.core.acts.append(do.AnnounceRun(run.record()))

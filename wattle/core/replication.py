@@ -9,9 +9,9 @@ With a quorum, what may be acknowledged is on the stores of that many peers, thi
 
 It may also have heard too early. So with a quorum
 
-* an adopter ends a run only once the state that it took over is settled: as many peers have it, and none of them had an end of its former
-  owner's before;
-* an owner does not count on a follower, from there on, where a later owner's state was before an end of its own.
+* an owner ends a run only once the state that it began with is settled (submitted, taken over or retried): as many peers have it, and none
+  of them had another owner's end before;
+* it does not count on a follower, from there on, where a later owner's state was before an end of its own.
 
 As two quorums share a peer, only one of two ends is told. What counts is what a follower answers: what was not heard is asked for again.
 """
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.hashing import ranked
+from wattle.core.model import RunHead
 
 if TYPE_CHECKING:
     from wattle.core.coordinator import CoordinatorCore
@@ -46,6 +47,7 @@ class Follower:
     counted: int
     kept: int | None = None
     sending: bool = False
+    asked: bool = False  # what is on its way is a question
     behind_since: float | None = None
     retry_at: float | None = None
     delay: float = 0.0
@@ -109,6 +111,7 @@ class Replication:
         """A peer is out of sight: should it be back with this very batch, it is asked anew how far it is."""
         self.followers.pop(peer, None)
         self._changed = True
+        self.core.look_for_quorum()
 
     def choose(self) -> None:
         """Choose the followers anew where peers came or went: all coordinators, and some runtimes.
@@ -135,16 +138,14 @@ class Replication:
         follower = self.followers.get(event.peer)
         if follower is None:
             return
-        contested = self._count(follower, event)
-        follower.kept, follower.sending, follower.behind_since = event.number, False, None
+        contested, asked = self._count(follower, event), follower.asked
+        follower.kept, follower.sending, follower.asked, follower.behind_since = event.number, False, False, None
         follower.delay, follower.retry_at = 0.0, None
         if follower.counted >= event.number:
             follower.ask_at, follower.ask_delay = None, 0.0
-        elif contested or follower.ask_at is not None:
-            follower.ask_delay = _longer(follower.ask_delay)
+        elif asked or follower.ask_at is None:  # else it was a page, and the question is still to come
+            follower.ask_delay = _longer(follower.ask_delay) if asked or contested else 0.0
             follower.ask_at = self.core.now + follower.ask_delay
-        else:
-            follower.ask_at = self.core.now
 
     def _count(self, follower: Follower, event: on.Kept) -> bool:
         """Count on a follower as far as its answers were heard, unless one of them contests an end: True then."""
@@ -152,17 +153,27 @@ class Replication:
             follower.counted = event.number
             return False
         own = {head.run: head for head in event.own}
-        contested = any(head.run in own and head.overtook(own[head.run]) for head in event.heads)
+        contested = any(
+            head.run in own and head.overtook(own[head.run]) and not self._gave_way(head, own[head.run])
+            for head in event.heads
+        )
         if not contested and event.since <= follower.counted:
             follower.counted = max(follower.counted, event.heard)
         follower.counted = min(follower.counted, event.number)
         return contested
 
+    def _gave_way(self, later: RunHead, end: RunHead) -> bool:
+        """Whether a later owner is in sight and has kept the end itself: then it has let go, though copies of its state are left."""
+        its = self.followers.get(later.owner)
+        if its is None or self.core.succession.coordinators.get(later.owner) != later.store:
+            return False
+        return min(its.counted, its.kept or 0) >= end.number
+
     def not_kept(self, event: on.NotKept) -> None:
         """A follower did not answer: it is asked again as long as it is in sight."""
         follower = self.followers.get(event.peer)
         if follower is not None:
-            follower.sending = False
+            follower.sending = follower.asked = False
             follower.delay = _longer(follower.delay)
             follower.retry_at = self.core.now + follower.delay
             if follower.ask_at is not None:
@@ -196,7 +207,7 @@ class Replication:
 
     def _ask(self, name: str, follower: Follower) -> None:
         """Ask how far a follower is, and with a quorum which better states it knows of what is not counted on yet."""
-        follower.sending, follower.retry_at, follower.behind_since = True, None, None
+        follower.sending, follower.asked, follower.retry_at, follower.behind_since = True, True, None, None
         self.core.acts.append(do.Ask(name, follower.counted if self.core.options.quorum else None))
 
     def moments(self) -> Iterable[float]:

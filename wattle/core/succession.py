@@ -63,6 +63,9 @@ class Succession:
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
         self._decided: list[tuple[RunHead, list[tuple[str, RunHead]]]] = []  # best states, beside all told
+        self._gathers: dict[
+            str, list[RunHead]
+        ] = {}  # runs whose copies are on their way here: states brought meanwhile
         self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
 
     # --- who is there -------------------------------------------------------------------------------------------------
@@ -170,6 +173,14 @@ class Succession:
             inquiry.unsure = True
             self._go_on()
 
+    def brought(self, head: RunHead) -> None:
+        """A page has brought a state of a run, perhaps while that is being taken over on what was told before."""
+        if head.run in self._gathers:
+            self._gathers[head.run].append(head)
+        for inquiry in self._inquiries.values():
+            if head.run in inquiry.runs and self.core.options.quorum:
+                inquiry.told.append((self.core.name, head))
+
     def let_go(self, run: str) -> None:
         """This coordinator has let go of a run: what was told of its own state of it is out of date."""
         me = (self.core.name, self.core.store)
@@ -267,6 +278,7 @@ class Succession:
                 peers = [peer for peer, head in told if head == best]
                 peer = self.core.name if self.core.name in peers else min(peers)
                 inquiry.gathering.add(run)
+                self._gathers[run] = []
                 best = replace(best, cancelled=best.cancelled or unheeded)
                 self.core.acts.append(do.Gather(peer, best, 1 + max(head.epoch for _, head in told)))
 
@@ -309,7 +321,9 @@ class Succession:
 
     def gathered(self, event: on.Gathered) -> None:
         """The copy of a run that falls to this coordinator is here."""
-        self._gathered(event.head.run)
+        brought = self._gathered(event.head.run)
+        if self.core.options.quorum and any(head.standing > event.head.standing for head in brought):
+            return  # it has come here itself since: an end, perhaps
         if self.quorum and not self.lives(event.head.owner, event.head.store):
             self.core.recall.adopt(event)
 
@@ -317,6 +331,7 @@ class Succession:
         """The copy could not be had: the next inquiry tries again."""
         self._gathered(event.head.run)
 
-    def _gathered(self, run: str) -> None:
+    def _gathered(self, run: str) -> list[RunHead]:
         for inquiry in self._inquiries.values():
             inquiry.gathering.discard(run)
+        return self._gathers.pop(run, [])
