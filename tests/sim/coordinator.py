@@ -467,6 +467,8 @@ class Coordinator(Keeper):
         self.ask(name, "state", None, told)
 
     def _claim(self, effect: do.Claim) -> None:
+        life = self.tokens.get(effect.node)
+
         def held(answer: tuple[Any, ...] | None) -> None:
             if answer is None:
                 self.post(on.Undelivered(effect.node))
@@ -474,7 +476,10 @@ class Coordinator(Keeper):
                 self._learn_claimed(effect.node, effect.runs, answer, claimed)
 
         def claimed(event: on.RunsClaimed | None) -> None:
-            self.post(on.Undelivered(effect.node) if event is None else event)
+            if event is None or self.tokens.get(effect.node) != life:  # perhaps of a disk that is gone
+                self.post(on.Undelivered(effect.node))
+            else:
+                self.post(event)
 
         self.ask(effect.node, "held", (self.name, effect.runs), held)
 

@@ -133,8 +133,12 @@ class Neighbours:
         self._nursery.start_soon(self._claim_runs, effect.node, effect.runs)
 
     async def _claim_runs(self, node: str, runs: tuple[tuple[str, int], ...]) -> None:
+        life = self.presence.incarnation("runtime", node)
         try:
-            self._post(await self._claimed(node, runs, await self._claim(node, runs)))
+            claimed = await self._claimed(node, runs, await self._claim(node, runs))
+            if self.presence.incarnation("runtime", node) != life:
+                raise Unavailable("a life of it that has gone may have answered")  # the next is asked as it is met
+            self._post(claimed)
         except WattleError as error:
             log.info("claim not answered", node=node, runs=len(runs), reason=error.message)
             self._post(on.Undelivered(node))

@@ -142,7 +142,8 @@ class Undelivered:
 @value(frozen=True, slots=True)
 class RunsClaimed:
     """A runtime knows now who owns these runs. ``facts`` are all it has ever said of them, ``held`` their tasks it has open with their
-    epochs (None: NodeSeen follows, and tells of all), ``refused`` those that others own: (run, epoch, owner).
+    epochs (None: NodeSeen follows, and tells of all), ``refused`` those that others own: (run, epoch, owner). The life of it that was asked
+    is still in sight.
     """
 
     node: str

@@ -1,0 +1,86 @@
+"""What a node answers to a claim, and what of it still counts when the node has begun another life meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.bus.networks import PATIENCE, Inbox
+from wattle.bus.base import Query
+from wattle.bus.memory import MemoryNetwork
+from wattle.coordinator.neighbours import Neighbours
+from wattle.core import events as on
+from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
+from wattle.core.effects import Claim
+from wattle.core.model import Fact, FactKind, TaskId
+from wattle.peer.feeds import FeedFollower
+from wattle.protocol.keys import Keys
+from wattle.protocol.messages import FactsAnswer, HeldTasks, TaskRef, encode
+from wattle.store.coordinator import CoordinatorStore
+
+KEYS = Keys()
+TASK = TaskId("r", "a", 1)
+STARTED = Fact(FactKind.STARTED, *TASK, at=5.0, pid=7)
+
+
+class Scene:
+    """A coordinator's neighbours, what came back through them, and a node that keeps the questions it gets."""
+
+    def __init__(self, nursery: trio.Nursery, store: CoordinatorStore) -> None:
+        network = MemoryNetwork()
+        here, self.there = network.bus(), network.bus()
+        self.events, self.questions, self.met = Inbox(), Inbox(), Inbox()
+        core = CoordinatorCore("me", CoordinatorOptions(), lambda: 0.5)
+        follower = FeedFollower(here, KEYS, nursery, {}, lambda *_: None, timeout=PATIENCE)
+        self.there.serve(KEYS.state("runtime", "n"), self.met)  # asked for by who sees a new life of it
+        self.there.serve(KEYS.cmd("n", "*"), self.questions)
+        self.token = self.there.declare_alive(KEYS.alive("runtime", "n", "1"))
+        self.neighbours = Neighbours(here, KEYS, core, store, follower, nursery, self.events, timeout=PATIENCE)
+
+    async def asked(self, number: int) -> Query:
+        """The ``number``-th question, once it is there."""
+        query: Query = (await self.questions.size(number))[number - 1]
+        return query
+
+    async def claim(self) -> Query:
+        """Claim a run and have the node say what it holds: the question that follows, for all it has said of the run."""
+        self.neighbours.claim(Claim("n", (("r", 3),)))
+        _answer(await self.asked(1), HeldTasks((TaskRef(*TASK, 3),)))
+        return await self.asked(2)
+
+
+def _answer(query: Query, answer: HeldTasks | FactsAnswer) -> None:
+    query.reply(encode(answer))
+    query.finish()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
+    made = CoordinatorStore(tmp_path / "coordinator.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def scene(nursery: trio.Nursery, store: CoordinatorStore) -> Scene:
+    made = Scene(nursery, store)
+    await made.met.size(1)
+    return made
+
+
+async def test_a_claim_tells_what_the_node_holds_and_has_said(scene: Scene) -> None:
+    _answer(await scene.claim(), FactsAnswer((STARTED,)))
+    assert await scene.events.size(1) == [on.RunsClaimed("n", frozenset({"r"}), {TASK: 3}, (STARTED,))]
+
+
+async def test_what_two_lives_of_a_node_say_to_one_claim_is_no_answer(scene: Scene) -> None:
+    """The first may have lost its disk since it said what it holds, and the coordinator may have met the second already."""
+    question = await scene.claim()
+    scene.token.undeclare()
+    scene.there.declare_alive(KEYS.alive("runtime", "n", "2"))
+    await scene.met.size(2)
+    _answer(question, FactsAnswer(()))
+    assert await scene.events.size(2) == [on.NodeUnreachable("n", "1"), on.Undelivered("n")]
