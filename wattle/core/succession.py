@@ -63,9 +63,7 @@ class Succession:
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
         self._decided: list[tuple[RunHead, list[tuple[str, RunHead]]]] = []  # best states, beside all told
-        self._gathers: dict[
-            str, list[RunHead]
-        ] = {}  # runs whose copies are on their way here: states brought meanwhile
+        self._gathers: dict[str, list[RunHead]] = {}  # runs being fetched, and states of them brought meanwhile
         self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
 
     # --- who is there -------------------------------------------------------------------------------------------------
