@@ -34,6 +34,15 @@ def test_an_owner_hears_from_a_former_ones_page_that_its_run_is_cancelled() -> N
     assert [e.task for e in told.all(do.Cancel)] == [TaskId("r", "a", 1)]
 
 
+def test_an_owner_hears_from_a_follower_that_its_run_is_cancelled() -> None:
+    """Of a former owner that was gone for good before this one saw it."""
+    told = running()
+    told(on.Kept("c2", told.core.number, (RunHead("r", "c0", "c0-store", 0, number=9, cancelled=True),)))
+    assert told.all(do.ReleaseRun) == []
+    assert [e.run.cancel_requested for e in told.all(do.SaveRun)] == [True]
+    assert [e.task for e in told.all(do.Cancel)] == [TaskId("r", "a", 1)]
+
+
 def test_a_cancel_of_before_a_retry_is_none_of_after_it() -> None:
     assert not replace(LATER, retried=0).heeds(replace(HEAD, cancelled=True))
     for heeding in ({"retried": 1}, {"final": True}, {"cancelled": True}):

@@ -316,6 +316,19 @@ def test_a_follower_tells_of_a_later_owner_that_has_not_heard_of_an_end() -> Non
     assert better(going_on, [LATER]) == (LATER,)
 
 
+def test_a_follower_tells_of_a_cancel_that_a_pages_owner_has_not_heard_of() -> None:
+    mine = RunHead("r", "c1", "s1", 2, number=9)
+    former = RunHead("r", "c2", "s2", 1, number=4, cancelled=True)
+    page = CopyPage("c1", "s1", 0, 9, (CopiedRun("r", 9, (), mine),))
+    assert better(page, [replace(mine, number=8), former]) == (former,)
+    for heeding in ({"cancelled": True}, {"retried": 1}, {"final": True}):
+        heard = CopyPage("c1", "s1", 0, 9, (CopiedRun("r", 9, (), replace(mine, **heeding)),))
+        assert better(heard, [former]) == ()
+    later = RunHead("r", "c3", "s3", 3, number=1)
+    for known in ([former, later], [later, former]):
+        assert better(page, known) == (later,), "whose owner is told in its turn"
+
+
 def test_what_a_follower_knows_a_better_state_of_is_let_go_before_it_is_settled() -> None:
     told = Told(replicas=1)
     told(coordinator("c2"))

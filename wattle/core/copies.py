@@ -36,10 +36,12 @@ def better(page: CopyPage, known: Iterable[RunHead]) -> tuple[RunHead, ...]:
     """Of the states that a follower knows of a page's runs, those that count more than what the page tells: its owner lets go of these.
 
     Also those of later owners that have not heard of an end that the page tells: with a quorum, its owner does not count on this follower.
+    And worse ones that are cancelled where the page's is not: whose they are may be gone before its owner saw it, and this is how it hears.
     """
     told = {copied.run: copied.head for copied in page.runs if copied.head is not None}
     best: dict[str, RunHead] = {}
     later: dict[str, RunHead] = {}
+    unheeded: dict[str, RunHead] = {}
     for head in known:
         if not head.store or (head.owner, head.store) == (page.owner, page.store):
             continue  # it only stands in for another owner's state, or is an older one of this owner's
@@ -48,4 +50,6 @@ def better(page: CopyPage, known: Iterable[RunHead]) -> tuple[RunHead, ...]:
             best[head.run] = head
         elif than is not None and head.overtook(than):
             later[head.run] = head
-    return tuple((later | best).values())
+        elif than is not None and not than.heeds(head):
+            unheeded[head.run] = head
+    return tuple((unheeded | later | best).values())

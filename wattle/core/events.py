@@ -194,8 +194,9 @@ class Keep:
 class Kept:
     """A follower's copies of this coordinator's runs go up to its commit ``number``.
 
-    ``heads`` are the states that count more there of runs changed after commit ``since`` up to ``heard``, and those that a later owner
-    goes on with (RunHead.overtook); ``own`` are the states that this coordinator's store has of them (see Keep).
+    ``heads`` are the states that count more there of runs changed after commit ``since`` up to ``heard``, those that a later owner
+    goes on with (RunHead.overtook) and those whose cancel it has not heard of (RunHead.heeds); ``own`` are the states that this
+    coordinator's store has of them (see Keep).
     """
 
     peer: str

@@ -54,7 +54,7 @@ class CopyDesk:
                 raise InvalidRequest(f"there is no question {verb!r}")
 
     def better(self, page: CopyPage) -> tuple[RunHead, ...]:
-        """States of a page's runs known here that count more than what it tells."""
+        """States of a page's runs known here that its owner is to hear of."""
         runs = [copied.run for copied in page.runs if copied.head is not None]
         return better(page, [*self._copies.heads_of(runs), *self._own(runs)])
 

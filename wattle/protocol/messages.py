@@ -147,7 +147,7 @@ class FactsAnswer:
 class KeepAnswer:
     """The answer to a CopyPage (``cmd/<peer>/keep``): its owner's copies go up to ``number`` in the data folder ``store``.
 
-    ``heads``: states of the page's runs that count more than what it tells; their owner lets go of these.
+    ``heads``: states of the page's runs that count more than what it tells (its owner lets go of these), or whose cancel it lacks.
     """
 
     number: int
