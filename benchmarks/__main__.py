@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(options: argparse.Namespace, about: dict[str, Any], found: dict[str, Any]) -> None:
-    """Write what has been measured so far: an hour's work is not lost with its last case."""
+    """Write what has been measured so far: what took long is not lost with the last case."""
     if options.json is not None:
         options.json.write_text(json.dumps({"machine": about, "cases": found}, indent=1) + "\n")
     if options.svg is not None:

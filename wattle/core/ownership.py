@@ -74,14 +74,12 @@ class Ownership:
         own = {head.run: head for head in event.own}
         if save:
             self.core.saves.append(do.SaveCopies(page))
-            if page.runs:
-                self.core.succession.suspect(
-                    (page.owner, page.store)
-                )  # it may be gone before it was ever seen from here
-            for copied in page.runs:
-                if copied.head is not None:
-                    self.core.succession.brought(copied.head)
-                    self._hear(copied.head, own.get(copied.run))
+            if page.runs:  # it may be gone before it was ever seen from here
+                self.core.succession.suspect((page.owner, page.store))
+            heads = [copied.head for copied in page.runs if copied.head is not None]
+            self.core.succession.brought(heads)
+            for head in heads:
+                self._hear(head, own.get(head.run))
         self.core.acts.append(do.AnswerKeep(event.token, number))
 
     def kept(self, event: on.Kept) -> None:

@@ -119,9 +119,7 @@ class Run:
         self.cancel_requested = False
         self.retried = self.adopted = 0  # as in RunRecord
         self.taken_up = False  # from a store or a copy: nodes are asked what they know of it
-        self.begun = (
-            0  # the commit with which it came to this owner or was retried, or after which it was taken up again
-        )
+        self.begun = 0  # the commit with which it came to this owner, was retried or was taken up again
         self.awaiting: set[str] = set()  # nodes in sight that have not yet said what they know of it
         self.stopped_by: str | None = None  # the failed worker because of which nothing new starts
         self.holders: dict[str, set[str]] = {}  # digest -> nodes that have it

@@ -171,13 +171,16 @@ class Succession:
             inquiry.unsure = True
             self._go_on()
 
-    def brought(self, head: RunHead) -> None:
-        """A page has brought a state of a run, perhaps while that is being taken over on what was told before."""
-        if head.run in self._gathers:
-            self._gathers[head.run].append(head)
+    def brought(self, heads: list[RunHead]) -> None:
+        """A page has brought states of runs, perhaps while these are being taken over on what was told before: with a quorum they count."""
+        if not self.core.options.quorum:
+            return
+        for head in heads:
+            if head.run in self._gathers:
+                self._gathers[head.run].append(head)
         for inquiry in self._inquiries.values():
-            if head.run in inquiry.runs and self.core.options.quorum:
-                inquiry.told.append((self.core.name, head))
+            runs = set(inquiry.runs)
+            inquiry.told += [(self.core.name, head) for head in heads if head.run in runs]
 
     def let_go(self, run: str) -> None:
         """This coordinator has let go of a run: what was told of its own state of it is out of date."""
@@ -320,7 +323,7 @@ class Succession:
     def gathered(self, event: on.Gathered) -> None:
         """The copy of a run that falls to this coordinator is here."""
         brought = self._gathered(event.head.run)
-        if self.core.options.quorum and any(head.standing > event.head.standing for head in brought):
+        if any(head.standing > event.head.standing for head in brought):
             return  # it has come here itself since: an end, perhaps
         if self.quorum and not self.lives(event.head.owner, event.head.store):
             self.core.recall.adopt(event)
