@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.core.test_replication import FLOW, HEAD, Told, coordinator, node, orphaned, snapshot
 from wattle.core import effects as do
 from wattle.core import events as on
@@ -146,6 +148,33 @@ def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
     orphaned(told, ("n1", HEAD), ("n2", RunHead("r", "c0", "c0-store", 0, cancelled=True)))
     (gather,) = told.all(do.Gather)
     assert gather.peer == "n1"
+    told(on.Gathered(gather.head, gather.epoch, snapshot()))
+    assert [e.snapshot.run.cancel_requested for e in told.all(do.AdoptRun)] == [True]
+
+
+@pytest.mark.parametrize(
+    "cancelled",
+    [
+        pytest.param(replace(HEAD, number=9, cancelled=True), id="a newer state of the same owner"),
+        pytest.param(RunHead("r", "c0", "c0-store", 0, number=9, cancelled=True), id="a former owner's"),
+    ],
+)
+@pytest.mark.parametrize("fetching", [pytest.param(False, id="while asking"), pytest.param(True, id="while fetching")])
+def test_an_adopter_ends_a_run_of_whose_cancel_a_page_tells_while_it_takes_it_over(
+    cancelled: RunHead, fetching: bool
+) -> None:
+    """The owner of that page sees this coordinator already, and is not seen from here yet."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    told(*(on.CopiesTold(q.peer, q.token, (HEAD,) if q.peer == "n1" else ()) for q in told.all(do.AskCopies)))
+    mine, other = told.all(do.AskCopies)
+    assert (mine.peer, other.peer, other.runs) == ("c1", "n1", ("r",))
+    told(on.CopiesTold("c1", mine.token, ()))
+    answer = on.CopiesTold("n1", other.token, (HEAD,))
+    told(*((answer, keep(cancelled)) if fetching else (keep(cancelled), answer)))
+    (gather,) = told.all(do.Gather)
     told(on.Gathered(gather.head, gather.epoch, snapshot()))
     assert [e.snapshot.run.cancel_requested for e in told.all(do.AdoptRun)] == [True]
 

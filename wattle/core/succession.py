@@ -172,15 +172,14 @@ class Succession:
             self._go_on()
 
     def brought(self, heads: list[RunHead]) -> None:
-        """A page has brought states of runs, perhaps while these are being taken over on what was told before: with a quorum they count."""
-        if not self.core.options.quorum:
-            return
+        """A page has brought states of runs, perhaps while these are being taken over on what was told before: they count as if told."""
         for head in heads:
             if head.run in self._gathers:
                 self._gathers[head.run].append(head)
         for inquiry in self._inquiries.values():
-            runs = set(inquiry.runs)
-            inquiry.told += [(self.core.name, head) for head in heads if head.run in runs]
+            if inquiry.token:  # else all is asked anew
+                runs = set(inquiry.runs)
+                inquiry.told += [(self.core.name, head) for head in heads if head.run in runs]
 
     def let_go(self, run: str) -> None:
         """This coordinator has let go of a run: what was told of its own state of it is out of date."""
@@ -325,6 +324,8 @@ class Succession:
         brought = self._gathered(event.head.run)
         if any(head.standing > event.head.standing for head in brought):
             return  # it has come here itself since: an end, perhaps
+        if not all(event.head.heeds(head) for head in brought):  # a cancel, which the copy lacks
+            event = replace(event, head=replace(event.head, cancelled=True))
         if self.quorum and not self.lives(event.head.owner, event.head.store):
             self.core.recall.adopt(event)
 
