@@ -11,7 +11,7 @@ from wattle.bus.base import Query
 from wattle.bus.memory import MemoryNetwork
 from wattle.coordinator.dispatch import MOST_TASKS, Dispatch
 from wattle.core import events as on
-from wattle.core.effects import Assign, Cancel
+from wattle.core.effects import Assign, Cancel, Withdraw
 from wattle.core.model import Assignment, TaskId
 from wattle.errors import InvalidRequest
 from wattle.peer.asking import refuse
@@ -129,6 +129,22 @@ async def test_who_orders_an_end_is_told_where_there_is_none_to_come(scene: Scen
         on.Refused("n", task("a"), "FENCED", "so", 9, "x"),
         on.Refused("n", task("b"), "PASSED", "so", 9, "x"),
     ]
+
+
+async def test_what_waits_is_withdrawn_and_later_commands_are_not(scene: Scene) -> None:
+    scene.dispatch.withdraw(Withdraw("n"))
+    scene.assign("a")
+    await scene.batch(1)
+    scene.assign("b")
+    scene.dispatch.cancel(Cancel("n", task("a"), 7))
+    scene.dispatch.withdraw(Withdraw("n"))
+    scene.assign("c")
+    scene.answer()
+    assert await scene.batch(2) == ["c"]
+    scene.answer()
+    await scene.events.size(2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(scene.queries) == 2
 
 
 async def test_nodes_do_not_wait_for_each_other(scene: Scene) -> None:

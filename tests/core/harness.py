@@ -187,6 +187,8 @@ class Cluster:
                     self.send(effect.node, "c1", "assign", (effect.assignment,))
                 case do.Cancel():
                     self.send(effect.node, "c1", "cancel", ((effect.task, effect.epoch),))
+                case do.Withdraw():
+                    self.withdraw(effect.node)
                 case do.Claim():
                     self.send(effect.node, "c1", "claim", effect.runs)
                 case do.Ship() | do.Ask() if core.options.quorum:  # else nobody waits for copies here
@@ -222,6 +224,11 @@ class Cluster:
         """Put a message on the wire, or aside when the test holds its kind back."""
         message = Message(to, sender, kind, body)
         (self.held if self.hold(message) else self.wire).append(message)
+
+    def withdraw(self, node: str) -> None:
+        """Carry no command to a node that has not been carried yet."""
+        for messages in (self.wire, self.held):
+            messages[:] = [m for m in messages if m.to != node or m.kind not in ("assign", "cancel")]
 
     def release(self) -> None:
         """Let go of what was held back, and hold nothing back any more."""

@@ -349,6 +349,39 @@ def test_a_wiped_node_loses_its_tasks_at_once() -> None:
     assert cluster.task("a").error_message == "its node came back with an empty data folder"
 
 
+@pytest.mark.parametrize("kind", ["assign", "cancel"])
+def test_a_wiped_node_is_not_sent_what_waited_for_it(kind: str) -> None:
+    cluster = long(Cluster(lost_after=1000.0))
+    cluster.node("n1")
+    cluster.hold = lambda message: message.kind == kind
+    cluster.submit(workflow(worker("a")))
+    cluster.quiet()
+    if kind == "cancel":
+        cluster.cancel()
+    assert [message.kind for message in cluster.held] == [kind]
+    cluster.wipe("n1")
+    cluster.start_runtime("n1")
+    cluster.quiet()
+    cluster.release()
+    cluster.quiet()
+    cluster.finish()
+    lost = cluster.task("a")
+    assert (lost.status, lost.error_message) == ("lost", "its node came back with an empty data folder")
+    facts = [fact for entry in cluster.runtimes["n1"].store.feed for fact in entry]
+    assert lost.id not in [fact.id for fact in facts], "the node carried out what was given up"
+
+
+def test_an_order_of_the_batch_in_which_its_node_is_given_up_is_withdrawn() -> None:
+    cluster = long(Cluster())
+    cluster.node("n1")
+    cluster.submit(workflow(worker("a")))
+    cluster.until(lambda: running(cluster))
+    anew = NodeInfo("n1", "2", "another", slots=1, resources={"cpus": 1.0})
+    effects = cluster.core.handle([on.CancelRun("r"), on.NodeSeen(anew, {})], cluster.now)
+    order, withdrawn = do.Cancel("n1", TaskId("r", "a", 1), 1), do.Withdraw("n1")
+    assert [effect for effect in effects if effect in (order, withdrawn)] == [order, withdrawn]
+
+
 def test_a_token_of_an_earlier_life_is_no_suspicion() -> None:
     cluster = Cluster()
     cluster.node("n1")

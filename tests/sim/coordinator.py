@@ -175,6 +175,8 @@ class Coordinator(Keeper):
                 pass
             case do.Assign() | do.Cancel():
                 self._command(act)
+            case do.Withdraw():
+                self._commands.pop(act.node, None)
             case do.Ship():
                 self._ship(act)
             case do.Ask():

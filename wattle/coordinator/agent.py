@@ -212,6 +212,8 @@ class CoordinatorAgent:
                     self._dispatch.assign(effect)
                 case do.Cancel():
                     self._dispatch.cancel(effect)
+                case do.Withdraw():
+                    self._dispatch.withdraw(effect)
                 case do.SetTimer():
                     self._loop.set_timer(effect.at)
                 case do.ReadAgain():

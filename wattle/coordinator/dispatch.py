@@ -8,7 +8,7 @@ import trio
 
 from wattle.bus.base import Bus
 from wattle.core import events as on
-from wattle.core.effects import Assign, Cancel
+from wattle.core.effects import Assign, Cancel, Withdraw
 from wattle.core.events import CoordinatorEvent
 from wattle.core.model import Assignment
 from wattle.errors import Unavailable, WattleError
@@ -33,7 +33,7 @@ class _Outbox:
 
 
 class Dispatch:
-    """Sends Assign and Cancel effects; what the runtimes answer comes back as events through ``post``.
+    """Sends Assign and Cancel effects until a Withdraw; what the runtimes answer comes back as events through ``post``.
 
     ``cancelled`` gets the name of a node that has answered orders to end tasks: it may have told their ends in hints that were lost.
     """
@@ -61,6 +61,12 @@ class Dispatch:
     def cancel(self, effect: Cancel) -> None:
         """Send an order to end a task with the next batch, after the assignments before it."""
         self._box(effect.node).cancels.append(TaskRef(*effect.task, effect.epoch))
+
+    def withdraw(self, effect: Withdraw) -> None:
+        """Send a node nothing of what still waits for it here."""
+        box = self._outboxes.get(effect.node)
+        if box is not None:
+            box.assigns, box.cancels = [], []
 
     def _box(self, node: str) -> _Outbox:
         box = self._outboxes.setdefault(node, _Outbox())

@@ -153,6 +153,17 @@ class Cancel:
 
 
 @value(frozen=True, slots=True)
+class Withdraw:
+    """Send a node none of the Assign and Cancel effects before this one that have not been sent yet: it was given up.
+
+    They may wait there for the answer to an earlier command. Should the node come back, on an empty data folder perhaps, it would take
+    them for orders about attempts that nobody asks it for any more.
+    """
+
+    node: str
+
+
+@value(frozen=True, slots=True)
 class AnnounceRun:
     """Publish a run's new status."""
 
@@ -267,6 +278,7 @@ CoordinatorEffect = (
     | SaveCopies
     | Assign
     | Cancel
+    | Withdraw
     | AnnounceRun
     | AnnounceReleased
     | AnnounceWorker

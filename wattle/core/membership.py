@@ -204,7 +204,7 @@ class Membership:
 
     def _give_up(self, node: Node, reason: str) -> None:
         name = node.info.name
-        self.core.acts = [act for act in self.core.acts if not (isinstance(act, do.Assign) and act.node == name)]
+        self.core.acts.append(do.Withdraw(name))
         node.cancels.clear()  # should it come back, it tells what it holds
         node.ending.clear()
         for task in list(node.tasks):
