@@ -184,6 +184,38 @@ async def test_an_ordered_end_of_which_the_only_hint_was_lost_is_found_by_asking
     assert [attempt["status"] for attempt in attempts] == ["superseded", "succeeded"]
 
 
+async def test_a_feed_that_is_to_be_read_again_is_asked_again_when_the_answer_was_lost(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt was given up, and its end told before the run, which has ended, was taken over by who had heard it."""
+    monkeypatch.setattr(coordinator_agent, "FEED_CHECK", 0.05)
+    answers = Inbox()
+
+    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind != "reply" or key != KEYS.feed("node1") or receiver is not net.buses["c2"]:
+            return False
+        answers(key)
+        return len(answers) == 2
+
+    net.network.lose = lose
+    await net.coordinator(lost_after=0.05)
+    await net.coordinator("c2", adopt_after=0.05)
+    node = net.runtime()
+    await net.submit("r1")
+    lost = (await node.next()).id
+    await answers.size(1)  # as it is met
+    net.network.cut(net.buses["c1"], net.buses["node1"])
+    other = net.runtime("node2")
+    other.finish((await other.next()).id)
+    await net.final("r1")
+    node.finish(lost)
+    await net.stop("c1")
+    await answers.size(3)  # once the run is taken over, and again since that was lost
+    await trio.testing.wait_all_tasks_blocked()
+    attempts = (await net.command("worker", {"run": "r1", "worker": "a"}, "c2"))["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["superseded", "succeeded"]
+
+
 async def test_a_node_that_does_not_answer_at_first_joins_later(net: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "JOIN_RETRY", 0.05)
     deaf = Inbox()

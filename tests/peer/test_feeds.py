@@ -184,6 +184,25 @@ async def test_joining_fails_when_nobody_answers_and_works_later(autojump_clock:
         assert w.follower.numbers == [1, 2]
 
 
+async def test_who_had_no_answer_is_behind_until_it_has_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as w:
+        w.node.add(2)
+        assert await w.join()
+        feeds = w.follower.feeds
+        assert not feeds.is_behind("n")
+        assert not feeds.is_behind("stranger")
+        w.lost = {"reply"}
+        feeds.read_again(())
+        await trio.sleep(2 * TIMEOUT)
+        assert w.follower.numbers == [1, 2]
+        assert feeds.is_behind("n")
+        w.lost = set()
+        feeds.check("n")
+        await settled()
+        assert w.follower.numbers == [1, 2, 1, 2]
+        assert not feeds.is_behind("n")
+
+
 async def test_another_store_is_another_feed_from_its_beginning() -> None:
     async with world() as w:
         w.node.add(3)

@@ -348,7 +348,7 @@ class Coordinator(Keeper):
 
         def answered(page: tuple[str, int, tuple[tuple[Fact, ...], ...]] | None) -> None:
             if page is None or page[0] != store or self._followed.get(node) is not state:
-                state.reading = False
+                state.reading, state.behind = False, True
                 done(False)
                 return
             _, after, entries = page
@@ -369,7 +369,8 @@ class Coordinator(Keeper):
         for name, node in core.nodes.items():
             if node.status is NodeStatus.DRAINING:
                 self.ask(name, "state", None, self._still_draining)
-            if node.tasks or node.ending:
+            state = self._followed.get(name)
+            if node.tasks or node.ending or (state is not None and state.behind):
                 self._check_feed(name)
         self.world.later(FEED_CHECK, self._check_feeds, life)
 

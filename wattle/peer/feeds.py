@@ -64,7 +64,7 @@ class FeedPublisher:
 class _Followed:
     store: str
     number: int
-    behind: bool = False  # a hint told of entries that were missed
+    behind: bool = False  # a hint told of entries that were missed, or a question for them had no answer
     catching_up: bool = False
 
 
@@ -117,18 +117,24 @@ class FeedFollower:
                 self._learn(peer, page.store, entry.number, entry.facts, first)
 
     async def _catch_up(self, peer: str) -> bool:
-        """Read on until nothing is missing; False when the peer does not answer: its rejoining reads on then."""
+        """Read on until nothing is missing; False when the peer does not answer, and is behind until it is asked again."""
         state = self._followed[peer]
         state.catching_up = True
         try:
             while True:
                 state.behind = False
                 if not await self._read_on(peer, state):
+                    state.behind = True
                     return False
                 if not state.behind or peer not in self._joined:
                     return True
         finally:
             state.catching_up = False
+
+    def is_behind(self, peer: str) -> bool:
+        """Whether entries of a peer's feed are known to be missing here: none of its hints may follow to show that."""
+        state = self._followed.get(peer)
+        return state is not None and state.behind
 
     def check(self, peer: str) -> None:
         """Ask a peer whether its feed has gone on: for hints that were lost with none following them."""
