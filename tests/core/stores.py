@@ -29,7 +29,7 @@ class CoordinatorStore:
                 case do.CreateRun():
                     self.runs[effect.run.id] = effect.run
                     self.workflows[effect.run.id] = effect.workflow
-                    self.workers[effect.run.id] = {w.name: w for w in effect.workers}
+                    self.workers[effect.run.id] = {w.name: w for w in effect.records()}
                 case do.SaveRun():
                     self.runs[effect.run.id] = effect.run
                 case do.SaveWorker():

@@ -143,7 +143,7 @@ class CoordinatorStore:
                     self.forgotten.pop(run, None)
                     put(run, "run", effect.run)
                     put(run, "document", effect.submission)
-                    for worker in effect.workers:
+                    for worker in effect.records():
                         put(run, f"w/{worker.name}", worker)
                 case do.SaveHolder():
                     put(effect.run, f"h/{effect.digest}/{effect.node}", None)

@@ -57,13 +57,8 @@ def save(store: CoordinatorStore, *effects: do.CoordinatorEffect) -> None:
 
 
 def create(store: CoordinatorStore, run_id: str, created_at: float = 1.0) -> None:
-    workers = tuple(WorkerRecord(run_id, name, WorkerStatus.CREATED) for name in WORKFLOW.workers)
-    save(
-        store,
-        do.CreateRun(
-            run_record(run_id, created_at), WORKFLOW, workers, Submission(json.dumps(DOCUMENT), "d1", {"p": 1})
-        ),
-    )
+    submission = Submission(json.dumps(DOCUMENT), "d1", {"p": 1})
+    save(store, do.CreateRun(run_record(run_id, created_at), WORKFLOW, set(), (), submission))
 
 
 def test_a_run_comes_back_as_it_was_saved(store: CoordinatorStore) -> None:

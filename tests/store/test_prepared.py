@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wattle.core import effects as do
-from wattle.core.model import RunRecord, RunStatus, WorkerRecord, WorkerSpec, WorkerStatus, Workflow
+from wattle.core.model import RunRecord, RunStatus, WorkerSpec, Workflow
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import Runs, Workers
 from wattle.store.owned import Definition, Submission
@@ -30,9 +30,8 @@ DOCUMENT = {"name": "flow", "workers": [{"name": "a", "command": "true"}]}
 
 def create(store: CoordinatorStore, run_id: str, at: float) -> RunRecord:
     run = RunRecord(run_id, "flow", RunStatus.CREATED, "me", 1, at, cancel_requested=True, counts={"created": 1})
-    workers = (WorkerRecord(run_id, "a", WorkerStatus.CREATED),)
     with store.transaction():
-        store.save([do.CreateRun(run, WORKFLOW, workers, Submission(json.dumps(DOCUMENT), "d", {}))])
+        store.save([do.CreateRun(run, WORKFLOW, set(), (), Submission(json.dumps(DOCUMENT), "d", {}))])
     return run
 
 

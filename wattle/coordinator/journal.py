@@ -84,9 +84,9 @@ class Journal:
                 case do.CreateRun():
                     of(effect.run.id).rows |= {"run": effect.run, "document": effect.submission}
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)
-                    # Workers that wait are as the document says; those assigned in the same commit are not.
-                    moved = (w for w in effect.workers if w.attempts or w.status.final)
-                    of(effect.run.id).rows |= {f"w/{w.name}": w for w in moved}
+                    of(effect.run.id).rows |= {
+                        f"w/{w.name}": w for w in effect.moved
+                    }  # others are as the document says
                 case do.SaveRun():
                     of(effect.run.id).rows["run"] = effect.run
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)

@@ -171,8 +171,7 @@ class CoordinatorCore:
         if self._new or self._runs or self._workers or self._tasks or self.saves:
             self.replication.remember()
         for run, submission in self._new:
-            records = tuple(w.record(run.id) for w in run.workers.values())
-            out.append(do.CreateRun(run.record(), run.workflow, records, submission))
+            out.append(do.CreateRun(run.record(), run.workflow, *run.new_workers(), submission))
             self._runs.pop(run.id, None)
         fresh = {run.id for run, _ in self._new}
         out += [do.SaveRun(run.record()) for run in self._runs.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
 from typing import Any
 
 from wattle.core.model import (
@@ -14,6 +15,7 @@ from wattle.core.model import (
     TaskId,
     TaskRecord,
     WorkerRecord,
+    WorkerStatus,
     Workflow,
 )
 from wattle.core.states import Phase
@@ -24,12 +26,28 @@ from wattle.values import value
 
 @value(frozen=True, slots=True)
 class CreateRun:
-    """Store a new run with all its workers."""
+    """Store a new run with all its workers.
+
+    ``moved`` are the records of those that were given out, or ended, in this very batch. Of all others those in ``ready`` may start, since
+    the run was created, and the rest waits: a run of 100,000 workers is told without a record of each.
+    """
 
     run: RunRecord
     workflow: Workflow
-    workers: tuple[WorkerRecord, ...]
+    ready: Set[str]
+    moved: tuple[WorkerRecord, ...]
     submission: Any
+
+    def records(self) -> Iterator[WorkerRecord]:
+        """The record of every worker, in the order of the workflow."""
+        moved = {worker.name: worker for worker in self.moved}
+        for name in self.workflow.workers:
+            if name in moved:
+                yield moved[name]
+            elif name in self.ready:
+                yield WorkerRecord(self.run.id, name, WorkerStatus.READY, ready_at=self.run.created_at)
+            else:
+                yield WorkerRecord(self.run.id, name, WorkerStatus.CREATED)
 
 
 @value(frozen=True, slots=True)

@@ -151,6 +151,16 @@ class Run:
             adopted=self.adopted,
         )
 
+    def new_workers(self) -> tuple[set[str], tuple[WorkerRecord, ...]]:
+        """Of a run that is stored for the first time: the workers that may start, and the records of those that are further already."""
+        ready, moved = set(), []
+        for name, worker in self.workers.items():
+            if worker.attempts or worker.status.final:
+                moved.append(worker.record(self.id))
+            elif worker.status is WorkerStatus.READY:
+                ready.add(name)
+        return ready, tuple(moved)
+
     def head(self, store: str, number: int = 0) -> RunHead:
         """Which state of the run this is, in the data folder ``store`` after its commit ``number``."""
         return head_of(self.record(), store, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from wattle.core.model import (
 from wattle.store.base import Insert, Lookup, Store, Update, Upsert
 from wattle.store.coordinator_rows import (
     DEFINITION_COLUMNS,
+    NEW_WORKER,
     RUN_COLUMNS,
     TASK_COLUMNS,
     WORKER_COLUMNS,
@@ -52,7 +53,9 @@ from wattle.store.forgotten import ForgottenRuns
 from wattle.store.owned import DEFINITION, Definition, OwnedRuns, text
 
 _UPDATE_RUN = Update(Runs, RUN_COLUMNS)
-_INSERT_WORKER = Upsert(Workers, ("run", "name", *DEFINITION_COLUMNS, "created_at", *WORKER_COLUMNS))
+_DEFINED_WORKER = ("run", "name", *DEFINITION_COLUMNS, "created_at")
+_INSERT_WORKER = Insert(Workers, (*_DEFINED_WORKER, *WORKER_COLUMNS))
+_INSERT_NEW_WORKER = Insert(Workers, (*_DEFINED_WORKER, "status", "ready_at"), NEW_WORKER)
 _UPDATE_WORKER = Update(Workers, WORKER_COLUMNS)
 _UPSERT_TASK = Upsert(Tasks, TASK_COLUMNS)
 _INSERT_TASK = Upsert(Tasks, TASK_COLUMNS, ())
@@ -162,7 +165,7 @@ class CoordinatorStore(Store):
         self.put_workflow(document, submission.body, submission.digest, run.created_at)
         given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
         self.write(_INSERT_RUN, [(*given, *run_values(run))])
-        self._insert_workers(run, document, {worker.name: worker for worker in created.workers})
+        self._insert_workers(run, document, {worker.name: worker for worker in created.moved}, created.ready)
         self.write(_TURN_TO_RUN, [(run.id, run.workflow)])
         self._follow([run])
 
@@ -188,23 +191,28 @@ class CoordinatorStore(Store):
         self._follow([run])
         self.execute("DELETE FROM forgotten WHERE run = ?", (run.id,))
 
-    def _insert_workers(self, run: RunRecord, document: Mapping[str, Any], workers: Mapping[str, WorkerRecord]) -> None:
-        """The rows of a run's workers, in the order of their keys, which SQLite takes in half the time of any other."""
+    def _insert_workers(
+        self,
+        run: RunRecord,
+        document: Mapping[str, Any],
+        workers: Mapping[str, WorkerRecord],
+        ready: Set[str] = frozenset(),
+    ) -> None:
+        """The rows of a run's workers: those in ``workers`` as these say, the others as new, and some of them ``ready``.
+
+        They go in in the order of their keys, which SQLite takes in half the time of any other.
+        """
         placed = sorted(((w["name"], n, w) for n, w in enumerate(document["workers"])), key=itemgetter(0))
-        unknown = WorkerRecord(run.id, "", WorkerStatus.CREATED)
-        self.write(
-            _INSERT_WORKER,
-            (
-                (
-                    run.id,
-                    name,
-                    *definition_values(n, run.workflow, worker),
-                    run.created_at,
-                    *worker_values(workers.get(name, unknown)),
-                )
-                for name, n, worker in placed
-            ),
-        )
+        at = run.created_at
+
+        def defined(name: str, position: int, worker: Mapping[str, Any]) -> tuple[Any, ...]:
+            return (run.id, name, *definition_values(position, run.workflow, worker), at)
+
+        known = (one for one in placed if one[0] in workers) if workers else ()
+        self.write(_INSERT_WORKER, ((*defined(*one), *worker_values(workers[one[0]])) for one in known))
+        new = (one for one in placed if one[0] not in workers) if len(workers) < len(placed) else ()
+        states = {True: (WorkerStatus.READY.value, at), False: (WorkerStatus.CREATED.value, None)}
+        self.write(_INSERT_NEW_WORKER, ((*defined(*one), *states[one[0] in ready]) for one in new))
 
     def _define(self, definition: Definition, number: int) -> None:
         self.put_workflow(definition.document, text(definition.document), definition.digest, definition.updated_at)

@@ -60,6 +60,9 @@ WORKER_COLUMNS = (
     "completed_at",
 )  # fmt: skip
 
+NEW_WORKER = {"attempts": "0", "failures": "0", "losses": "0", "reproduced": "0", "results": "'{}'"}
+"""The columns of a worker of which nothing is to be told but when it became ready, in SQL."""
+
 
 def worker_values(worker: WorkerRecord) -> tuple[Any, ...]:
     """The values of WORKER_COLUMNS for a worker."""
