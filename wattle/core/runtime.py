@@ -151,9 +151,10 @@ class RuntimeCore:
         refusal = self._fence(assignment.run, assignment.epoch, owner)
         if refusal is not None:
             return refusal
-        if assignment.id in self.tasks:
+        task_id = assignment.id
+        if task_id in self.tasks:
             return "OK", ""  # told twice
-        over = self.past.over(assignment.id)
+        over = self.past.over(task_id)
         if over is not None:
             return over
         if self.draining:
@@ -165,7 +166,7 @@ class RuntimeCore:
         held = HeldTask(assignment, owner, Phase.QUEUED, self._accepted)
         task = Task(held, queued_at=self.now)
         self._hold(task)
-        self._dirty[assignment.id] = held
+        self._dirty[task_id] = held
         self.following.note_needs(task)
         if not task.unmet:
             self.enqueue(task)

@@ -34,10 +34,10 @@ class Task:
     lined_up: bool = False  # at the spawner, for another one's end
     revoked: Ending | None = None  # why the spawner is told not to start it
     unmet: set[TaskId] = field(default_factory=set)  # tasks here that must succeed first
+    id: TaskId = field(init=False)  # made once: it is looked at twenty times
 
-    @property
-    def id(self) -> TaskId:
-        return self.held.assignment.id
+    def __post_init__(self) -> None:
+        self.id = self.held.assignment.id
 
 
 ENDINGS: dict[Ending, tuple[TaskStatus, str]] = {

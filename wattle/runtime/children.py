@@ -249,7 +249,7 @@ def check_request(
 ) -> None:
     """Raises TypeError for a spawn request whose parts are not what they have to be."""
     texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
-    if not isinstance(argv, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(argv, list) or not set(map(type, texts)) <= {str}:
         raise TypeError("a spawn request is not made of texts")
     if how is not None:
         _confined(how)

@@ -215,15 +215,17 @@ class RuntimeStore(Store):
         return facts
 
     def _save_tasks(self, tasks: list[HeldTask]) -> None:
-        new = [t for t in tasks if t.assignment.id not in self._known]
-        known = [t for t in tasks if t.assignment.id in self._known]
+        new: list[tuple[TaskId, HeldTask]] = []
+        known: list[tuple[TaskId, HeldTask]] = []
+        for task in tasks:
+            id = task.assignment.id
+            (known if id in self._known else new).append((id, task))
         self.write(
-            _INSERT_TASK,
-            ((*t.assignment.id, to_json(t.assignment).decode(), t.owner, t.accepted, *_progress(t)) for t in new),
+            _INSERT_TASK, ((*id, to_json(t.assignment).decode(), t.owner, t.accepted, *_progress(t)) for id, t in new)
         )
-        self.write(_UPDATE_TASK, ((*_progress(t), *t.assignment.id) for t in known))
-        self._known.update(t.assignment.id for t in new)
-        self._known.difference_update(t.assignment.id for t in tasks if t.phase is Phase.DONE)
+        self.write(_UPDATE_TASK, ((*_progress(t), *id) for id, t in known))
+        self._known.update(id for id, t in new if t.phase is not Phase.DONE)
+        self._known.difference_update(id for id, t in known if t.phase is Phase.DONE)
 
     def save_logs(self, rows: Iterable[tuple[str, str, str, int, str, str, float]]) -> None:
         """Note log files: (workflow, worker, run, attempt, stream, path, time) each."""
