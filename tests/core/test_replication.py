@@ -373,6 +373,19 @@ def test_a_page_that_would_leave_a_gap_is_not_kept_and_the_answer_says_where_to_
     assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 0)]
 
 
+def test_a_part_is_kept_only_with_those_before_it() -> None:
+    told = Told()
+    page = CopyPage("c2", "s", 0, 0, (CopiedRun("r", 9, (("run", "{}"),)),))
+    for part, kept in ((0, True), (1, True), (0, True), (2, True), (4, False), (3, True)):  # the second 0 was delayed
+        told(on.Keep(1, replace(page, part=part)))
+        assert bool(told.all(do.SaveCopies)) is kept
+    told.core.copies.forget("c2", "s")
+    last = CopyPage("c2", "s", 0, 9, (CopiedRun("r", 9, (), RunHead("r", "c2", "s", 1, number=9)),), part=4)
+    told(on.Keep(1, last))
+    assert told.all(do.SaveCopies) == []
+    assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 0)]  # all is to be told anew
+
+
 # --- adoption -----------------------------------------------------------------------------------------------------------
 
 HEAD = RunHead("r", "c2", "c2-store", 1, number=5)

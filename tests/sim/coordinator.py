@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.sim.peer import Item, Keeper, Peer
@@ -627,6 +627,10 @@ class Coordinator(Keeper):
 
     def pages(self, after: int) -> Iterable[CopyPage]:
         """Pages that bring a follower from ``after`` to what is committed now: from memory for those who are close, else from the store."""
+        for part, page in enumerate(self._pages(after)):
+            yield replace(page, part=part)
+
+    def _pages(self, after: int) -> Iterable[CopyPage]:
         if after < self._journal_start:
             yield from self._from_store(after)
             return

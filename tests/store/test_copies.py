@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim import stores
 from wattle.coordinator import journal as journal_module
 from wattle.coordinator.journal import Journal
 from wattle.core import effects as do
@@ -180,6 +181,54 @@ def test_of_a_run_that_was_let_go_meanwhile_no_part_is_left_at_a_follower_that_i
         follower.ship(owner.journal)
         for head in follower.store.copies.heads_by("c1", owner.store.id):
             recover(_rows(follower, head))
+
+
+@pytest.mark.parametrize("stand_in", [False, True], ids=["store", "stand-in of the simulator"])
+def test_what_is_dropped_while_its_owner_tells_it_is_told_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in: bool
+) -> None:
+    monkeypatch.setattr("wattle.store.owned.ROWS_MOST", 2)
+    store, simulated, cursors = RuntimeStore(tmp_path / "follower.db"), stores.Copies(), Copies()
+    copies = simulated if stand_in else store.copies
+    owner = Owner(tmp_path / "owner.db", 1)
+    for run in ("r", "s"):
+        owner.tell(on.Submit(run, WORKFLOW, SUBMISSION))
+    owner.journal = Journal(owner.store, owner.core)  # as after a restart: what was before is told whole
+    pages, dropped = list(owner.journal.pages(0)), owner.store.owned.head("r")
+    assert dropped is not None
+
+    def take(page: CopyPage) -> int:
+        save, number = cursors.keep(page)
+        if save:
+            with store.transaction():
+                copies.keep(page)
+        return number
+
+    def kept(run: str) -> list[str]:
+        if stand_in:
+            copy = simulated.kept.get(("c1", owner.store.id, run))
+            return [] if copy is None else sorted(copy.rows)
+        return [key for key, _ in store.copies.rows("c1", owner.store.id, run)]
+
+    def whole() -> bool:
+        return len(copies.heads_of(["r", "s"])) == 2 and all(
+            kept(run) == sorted(key for key, _ in owner.store.owned.all(run)) for run in ("r", "s")
+        )
+
+    for before in range(len(pages) + 1):
+        for page in pages[:before]:
+            take(page)
+        with store.transaction():
+            copies.forget(dropped)
+        cursors.forget("c1", owner.store.id)
+        told = [take(page) for page in pages[before:]]
+        assert whole() if owner.store.number in told else not kept("r")
+        assert [take(page) for page in pages][-1] == owner.store.number
+        assert whole()
+        for head in copies.heads_of(["r", "s"]):
+            with store.transaction():
+                copies.forget(head)
+        cursors.forget("c1", owner.store.id)
 
 
 def _rows(follower: Follower, head: RunHead) -> list[tuple[str, str]]:

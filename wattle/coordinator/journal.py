@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
@@ -120,6 +121,10 @@ class Journal:
 
     def pages(self, after: int) -> Iterator[CopyPage]:
         """Pages that bring a follower from ``after`` to what is committed now, to be sent one after another."""
+        for part, page in enumerate(self._pages(after)):
+            yield replace(page, part=part)
+
+    def _pages(self, after: int) -> Iterator[CopyPage]:
         if after < self._start:
             yield from self._from_store(after)
             return

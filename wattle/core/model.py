@@ -433,10 +433,14 @@ class CopiedRun:
 
 @value(frozen=True, slots=True)
 class CopyPage:
-    """What changed in an owner's store after its commit ``after``, up to ``number``; an ``after`` of -1 only asks how far the copy is."""
+    """What changed in an owner's store after its commit ``after``, up to ``number``; an ``after`` of -1 only asks how far the copy is.
+
+    ``part`` counts from 0 the pages sent one after another because of one ``after``: each is worth nothing without those before it.
+    """
 
     owner: str
     store: str
     after: int
     number: int
     runs: tuple[CopiedRun, ...] = ()
+    part: int = 0
