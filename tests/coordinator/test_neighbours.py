@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.bus.networks import PATIENCE, Inbox
 from wattle.bus.base import Query
@@ -15,10 +16,10 @@ from wattle.coordinator.neighbours import Neighbours
 from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import Claim
-from wattle.core.model import Fact, FactKind, TaskId
+from wattle.core.model import Fact, FactKind, NodeInfo, TaskId
 from wattle.peer.feeds import FeedFollower
 from wattle.protocol.keys import Keys
-from wattle.protocol.messages import FactsAnswer, HeldTasks, TaskRef, encode
+from wattle.protocol.messages import PROTOCOL, FactsAnswer, FeedEntry, FeedPage, HeldTasks, TaskRef, encode
 from wattle.store.coordinator import CoordinatorStore
 
 KEYS = Keys()
@@ -34,7 +35,8 @@ class Scene:
         here, self.there = network.bus(), network.bus()
         self.events, self.questions, self.met = Inbox(), Inbox(), Inbox()
         core = CoordinatorCore("me", CoordinatorOptions(), lambda: 0.5)
-        follower = FeedFollower(here, KEYS, nursery, {}, lambda *_: None, timeout=PATIENCE)
+        self.learned = Inbox()
+        follower = FeedFollower(here, KEYS, nursery, {}, lambda *entry: self.learned(entry), timeout=PATIENCE)
         self.there.serve(KEYS.state("runtime", "n"), self.met)  # asked for by who sees a new life of it
         self.there.serve(KEYS.cmd("n", "*"), self.questions)
         self.token = self.there.declare_alive(KEYS.alive("runtime", "n", "1"))
@@ -51,8 +53,13 @@ class Scene:
         _answer(await self.asked(1), HeldTasks((TaskRef(*TASK, 3),)))
         return await self.asked(2)
 
+    async def looked_up(self, number: int, disk: str) -> None:
+        """Have the node say at the ``number``-th meeting that it is on this disk."""
+        query: Query = (await self.met.size(number))[number - 1]
+        _answer(query, NodeInfo("n", str(number), disk, protocol=PROTOCOL))
 
-def _answer(query: Query, answer: HeldTasks | FactsAnswer) -> None:
+
+def _answer(query: Query, answer: HeldTasks | FactsAnswer | FeedPage | NodeInfo) -> None:
     query.reply(encode(answer))
     query.finish()
 
@@ -84,3 +91,20 @@ async def test_what_two_lives_of_a_node_say_to_one_claim_is_no_answer(scene: Sce
     await scene.met.size(2)
     _answer(question, FactsAnswer(()))
     assert await scene.events.size(2) == [on.NodeUnreachable("n", "1"), on.Undelivered("n")]
+
+
+async def test_who_was_gone_while_it_was_met_does_not_take_the_place_of_its_next_life(scene: Scene) -> None:
+    """Its feed would be followed on a disk that is lost, and none of what the node tells be heard (seed 9104521)."""
+    scene.there.serve(KEYS.feed("n"), lambda query: _answer(query, FeedPage("second", 0, (), 0)))
+    await scene.looked_up(1, "first")
+    late = await scene.asked(1)
+    scene.token.undeclare()
+    scene.there.declare_alive(KEYS.alive("runtime", "n", "2"))
+    await scene.looked_up(2, "second")
+    _answer(await scene.asked(2), HeldTasks(()))
+    await scene.events.size(2)  # the first is gone, the second seen
+
+    _answer(late, HeldTasks(()))
+    await trio.testing.wait_all_tasks_blocked()
+    scene.there.put(KEYS.feed("n"), encode(FeedPage("second", 1, (FeedEntry(1, (STARTED,)),))))
+    assert await scene.learned.size(1) == [("n", "second", 1, (STARTED,), True)]

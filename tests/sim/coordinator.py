@@ -443,6 +443,9 @@ class Coordinator(Keeper):
                     self.post(
                         on.RunsClaimed(name, frozenset(), None, (), answer[2])
                     )  # before the facts of runs that others have now
+                if self.tokens.get(name) != life:
+                    failed()
+                    return
                 mine = self._held(answer)
                 state = self._followed.get(name)
                 if state is None or state.store != info.store:

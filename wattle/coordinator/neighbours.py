@@ -107,6 +107,8 @@ class Neighbours:
         held = self._held(answer)
         if answer.refused:  # before its facts: what they say is another owner's concern
             self._post(on.RunsClaimed(peer.peer, frozenset(), None, (), answer.refused))
+        if not self._in_sight(peer):  # its next life may have been met already, and that one's feed is followed
+            return False
         if not await self._follower.join(peer.peer, info.store):
             return False
         claimed = await self._claimed(peer.peer, claims, answer)
