@@ -19,6 +19,7 @@ BACKLOG_MAX = 64 << 20
 """Bytes that may wait for a runtime that does not read; beyond that the connection is dropped."""
 
 _RECEIVE = 1 << 20
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps makes one for each message
 
 
 class Lines:
@@ -41,7 +42,7 @@ class Lines:
 
 def encode(message: dict[str, Any]) -> bytes:
     """One message as a line."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(message).encode() + b"\n"
 
 
 class Connection:
@@ -64,7 +65,7 @@ class Connection:
             return None
         if not data:
             return None
-        messages = [json.loads(line) for line in self._lines.feed(data)]
+        messages = [json.loads(line.decode()) for line in self._lines.feed(data)]
         if not all(isinstance(message, dict) for message in messages):
             raise ValueError("a message is no JSON object")
         return messages
