@@ -37,6 +37,7 @@ def test_without_a_file_nothing_is_open_and_nothing_is_scouted() -> None:
     assert setting(options, "transport/shared_memory/enabled") is False
     assert setting(options, "transport/link/tx/lease") == 1000
     assert setting(options, "transport/link/tx/keep_alive") == 4
+    assert setting(options, "transport/link/tx/queue/size")["background"] == 16
     assert setting(options, "connect/exit_on_failure") is False
     assert setting(options, "connect/retry")["period_init_ms"] == 200
 
