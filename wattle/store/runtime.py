@@ -155,6 +155,7 @@ _KNOWN_RUNS = (
     "SELECT run FROM copied_runs WHERE pruned_at = 0 AND run > ? AND run NOT LIKE 'workflow/%' ORDER BY run LIMIT ?"
 )
 _NEWEST_ENDED = "SELECT attempt FROM tasks WHERE run = ? AND worker = ? AND phase = ? ORDER BY attempt DESC LIMIT 1"
+_PLACES = "SELECT digest, path, size, mtime_ns FROM blobs WHERE digest = ?"
 _ONLY_OF = (
     "SELECT digest FROM blob_runs AS mine WHERE run = ? "
     "AND NOT EXISTS (SELECT 1 FROM blob_runs AS others WHERE others.digest = mine.digest AND others.run <> mine.run)"
@@ -316,8 +317,7 @@ class RuntimeStore(Store):
 
     def find(self, digest: str) -> list[BlobRow]:
         """Where some content is said to be."""
-        query = Blobs.select().where(Blobs.digest == digest)
-        return [BlobRow(b.digest, b.path, b.size, b.mtime_ns) for b in query]
+        return [BlobRow(*row) for row in self.query(_PLACES, (digest,))]
 
     def feed(self, after: int, limit: int) -> list[tuple[int, tuple[Fact, ...]]]:
         """Entries of the feed from ``after`` on, oldest first."""
