@@ -67,3 +67,24 @@ trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 def test_what_is_free_between_blocks_in_use_is_given_back() -> None:
     found = subprocess.run([sys.executable, "-c", SCATTERED], capture_output=True, text=True, check=True)
     assert int(found.stdout) * os.sysconf("SC_PAGE_SIZE") > 30_000_000
+
+
+AGAIN = """
+import resource
+from wattle.allocator import limit_heaps
+
+limit_heaps()
+for turn in range(30):
+    blocks = [b"x" * (4 << 20) for _ in range(4)]
+    del blocks
+    if turn == 9:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_large_blocks_that_come_and_go_get_the_same_pages() -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"}
+    found = subprocess.run([sys.executable, "-c", AGAIN], env=environment, capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1000, "pages that were cleared anew"
