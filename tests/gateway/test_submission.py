@@ -40,6 +40,14 @@ async def test_a_wrapped_document_keeps_its_parameters_and_run() -> None:
     assert (await read({"document": DOCUMENT, "run": "r1"}, "r1")).run == "r1"
 
 
+async def test_what_is_wrapped_is_handed_on_as_it_came() -> None:
+    text = b'{"document" : {"name": "p", "workers": []}, "run": null }'
+    submission = await read(b" " + text + b"\n")
+    assert submission.payload == text
+    assert json.loads(submission.named("r1")) == {"document": DOCUMENT, "run": "r1"}
+    assert json.loads((await read(text, "r2")).payload) == {"document": DOCUMENT, "run": "r2"}
+
+
 async def test_the_run_of_the_key_is_the_run() -> None:
     submission = await read({"document": DOCUMENT}, "r1")
     assert json.loads(submission.payload)["run"] == "r1"

@@ -45,7 +45,8 @@ def check(draft: Draft) -> list[Problem]:
     dependencies = Dependencies(draft.workers, vague, found)
     found += _workflow_problems(draft)
     for index, worker in draft.workers:
-        dependencies.add(index, worker)
+        if worker.inputs or worker.needs:
+            dependencies.add(index, worker)
         _check_worker(draft, index, worker, found)
         if len(found) > MAX_PROBLEMS:
             return found
@@ -77,25 +78,26 @@ def _workflow_problems(draft: Draft) -> Iterator[Problem]:
 
 def _check_worker(draft: Draft, index: int, worker: Worker, found: list[Problem]) -> None:
     base: Path = ("workers", index)
-    if (worker.command is None) == (worker.script is None):
-        problem = "has neither a command nor a script" if worker.command is None else "has both a command and a script"
+    given, command = worker.model_fields_set, worker.command
+    if (command is None) == (worker.script is None):
+        problem = "has neither a command nor a script" if command is None else "has both a command and a script"
         found.append(Problem(problem, "Give it one of the two.", base))
-    if worker.command is not None and (isinstance(worker.command, list) or _QUOTING.search(worker.command)):
-        found += _command_problems(worker.command, base)
+    if command is not None and (isinstance(command, list) or _QUOTING.search(command)):
+        found += _command_problems(command, base)
     name = draft.document.name
-    if worker.workflow_name is not None and worker.workflow_name != name and (None, "name") not in draft.doubtful:
+    if "workflow_name" in given and worker.workflow_name not in (None, name) and (None, "name") not in draft.doubtful:
         problem = f"workflow_name is {worker.workflow_name!r}, but the workflow's name is {name!r}"
         found.append(Problem(problem, "Make them equal, or leave workflow_name out.", (*base, "workflow_name")))
-    if len(worker.inputs) > 1:
+    if "inputs" in given and len(worker.inputs) > 1:
         found += _same_variable("inputs", worker.inputs, base)
-    if len(worker.outputs) > 1:
+    if "outputs" in given and len(worker.outputs) > 1:
         found += _same_variable("outputs", worker.outputs, base)
-    if worker.env_vars:
+    if "env_vars" in given:
         found += _reserved(worker.env_vars, base)
-    if worker.secrets:
+    if "secrets" in given:
         found += _reserved(worker.secrets, base, "secrets")
         found += _given_twice(worker, base)
-    for path, text, allowed in _texts_with_references(worker):
+    for path, text, allowed in _texts_with_references(worker, given):
         found += _reference_problems(path, text, allowed, worker, draft, index)
 
 
@@ -144,25 +146,26 @@ def _reserved(names: Iterable[str], base: Path, key: str = "env_vars") -> list[P
 _Text = tuple[Path, str, frozenset[str]]
 
 
-def _texts_with_references(worker: Worker) -> list[_Text]:
+def _texts_with_references(worker: Worker, given: set[str]) -> list[_Text]:
     """The texts of a worker that may hold references and seem to, with the kinds of references that make sense there."""
     found: list[_Text] = []
-    if isinstance(worker.command, list):
-        found += [(("command", number), text, ANYWHERE) for number, text in enumerate(worker.command) if "${" in text]
-    elif worker.command is not None and "${" in worker.command:
-        found.append((("command",), worker.command, ANYWHERE))
-    if worker.args:
+    command = worker.command
+    if isinstance(command, list):
+        found += [(("command", number), text, ANYWHERE) for number, text in enumerate(command) if "${" in text]
+    elif command is not None and "${" in command:
+        found.append((("command",), command, ANYWHERE))
+    if "args" in given:
         found += [(("args", number), text, ANYWHERE) for number, text in enumerate(worker.args) if "${" in text]
     if worker.script is not None and "${" in worker.script:
         found.append((("script",), worker.script, ANYWHERE))
-    if worker.env_vars:
+    if "env_vars" in given:
         found += [(("env_vars", name), text, ANYWHERE) for name, text in worker.env_vars.items() if "${" in text]
     if worker.working_dir is not None and "${" in worker.working_dir:
         found.append((("working_dir",), worker.working_dir, BEFORE_PLACING))
-    if worker.outputs:
+    if "outputs" in given:
         found += [(("outputs", name), text, BEFORE_PLACING) for name, text in worker.outputs.items() if "${" in text]
-    labels = worker.place.labels
-    if labels:
+    if "place" in given:
+        labels = worker.place.labels
         found += [(("place", "labels", name), text, NOWHERE) for name, text in labels.items() if "${" in text]
     return found
 

@@ -57,7 +57,7 @@ class Dependencies:
 
     def cycles(self) -> Iterator[Problem]:
         """Cycles, some of them where there are many."""
-        for _ in range(MAX_CYCLES):
+        for _ in range(MAX_CYCLES if any(self.needs.values()) else 0):
             cycle = find_cycle(self.needs)
             if cycle is None:
                 return

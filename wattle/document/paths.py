@@ -27,6 +27,8 @@ def path_problems(
         shared = posixpath.normpath(shared)
     writers: dict[tuple[int | None, str], tuple[str, str]] = {}  # a private folder's files belong to one worker
     for index, worker in workers:
+        if worker.working_dir is None and not worker.outputs:
+            continue
         base: Path = ("workers", index)
         folder = shared
         if worker.working_dir is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -26,7 +27,7 @@ class Submission:
     run: str | None
 
     def named(self, run: str) -> bytes:
-        """The payload with a run id in it; for one that came without."""
+        """The payload with a run id in it; for one that came without: of two the last one counts, should it have none in so many words."""
         return self.payload[:-1] + b',"run":' + to_json(run) + b"}"  # an object that has a document
 
 
@@ -52,10 +53,11 @@ def _read(payload: bytes, run: str | None) -> Submission:
                 raise
             value = None  # a bare document: the coordinator says what is wrong with it, and where
     if isinstance(value, dict) and "document" in value and "workers" not in value:
-        submission = value
+        submission, body = value, payload.strip()  # what has been read as JSON is handed on as it came
     else:
         try:
             submission = {"document": payload.decode()}
+            body = to_json(submission)
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the payload is no text in UTF-8: {error.reason} at byte {error.start}") from None
     told = submission.get("run")
@@ -63,11 +65,9 @@ def _read(payload: bytes, run: str | None) -> Submission:
         check_name(told, "run")
         if run is not None and told != run:
             raise InvalidRequest(f"the payload names run {told!r}, the key says {run!r}; make them the same")
-    run = run or told
-    if run is not None:
-        submission["run"] = run
     document = value if value is not None and submission is not value else submission["document"]
-    return Submission(to_json(submission), _name(document), run)
+    found = Submission(body, _name(document), run or told)
+    return found if told is not None or run is None else replace(found, payload=found.named(run))
 
 
 def _wrapped(payload: bytes) -> bool:
