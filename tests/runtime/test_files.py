@@ -15,6 +15,7 @@ import trio.testing
 
 from wattle.bus.base import Bus, Query
 from wattle.bus.memory import MemoryNetwork
+from wattle.bus.queries import BUSY
 from wattle.core.model import Assignment, Input
 from wattle.peer.asking import parse_parameters
 from wattle.peer.presence import Presence
@@ -93,6 +94,7 @@ class Holder:
         self.gate.set()
         self.asked_for_one = trio.Event()
         self._held_back: list[Query] = []
+        self.busy = 0  # how many more questions it turns away
         digest = digest or digest_of(content)
         self._key = KEYS.blob_from(digest, name)
         bus.serve(KEYS.blob(digest), self._say_so, complete=False)
@@ -110,7 +112,10 @@ class Holder:
         if not self.gate.is_set():
             self._held_back.append(query)
             return
-        if offset < self.until * CHUNK:
+        if self.busy:
+            self.busy -= 1
+            query.reply_error(BUSY)
+        elif offset < self.until * CHUNK:
             query.reply(self.content[offset : offset + limit])
         query.finish()
 
@@ -448,6 +453,23 @@ async def test_a_holder_that_promises_and_never_gives_is_an_end(network: MemoryN
     Holder(network.bus(), "miser", content, until=0)
     with pytest.raises(InputsMissing, match="could not be fetched from miser"):
         await node.place(*node.task(a=content))
+
+
+@pytest.mark.parametrize(("busy", "had"), [(15, True), (1000, False)])
+async def test_a_holder_that_is_busy_is_asked_again_and_not_for_ever(
+    network: MemoryNetwork, node: Node, busy: int, had: bool
+) -> None:
+    content = content_of(2)
+    holder = Holder(network.bus(), "holder", content)
+    holder.busy = busy
+    assignment, at = node.task(a=content)
+    if had:
+        await node.place(assignment, at)
+        assert at.inputs["a"].read_bytes() == content
+    else:
+        with pytest.raises(InputsMissing, match="could not be fetched from holder"):
+            await node.place(assignment, at)
+    assert (holder.busy == 0) is had
 
 
 async def test_a_file_that_changed_is_not_held_any_more(node: Node, other: Node) -> None:

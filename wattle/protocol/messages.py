@@ -18,7 +18,7 @@ from wattle.errors import InvalidRequest
 from wattle.names import check_name
 from wattle.values import value
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Raised when peers of different versions could misunderstand each other."""
 
 NOT_HERE = "NOT_HERE"

@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -19,16 +20,20 @@ from zlib import crc32
 import trio
 
 from wattle.bus.base import Bus, Priority, Reply
+from wattle.bus.queries import BUSY
 from wattle.logs import get_logger
 from wattle.protocol.keys import Keys
 from wattle.runtime.blobs import Blob, FileProblem, hash_file
 from wattle.runtime.layout import Folders
 from wattle.runtime.serving import CHUNK
 
-_WINDOW = 4  # chunks asked for at once
+_WINDOW = 2  # chunks asked for at once
 _SCANS = 3  # for somebody who has it, in a row without a byte gained, before giving up
 _ASK_TIMEOUT = 5.0
-_CHUNK_TIMEOUT = 60.0
+_CHUNK_TIMEOUT = (
+    240.0  # for the chunks of four inputs to arrive over a slow link; a holder that dies is noticed by its token
+)
+_BUSY_TRIES = 20  # with pauses between them, for a holder that has too much to send already
 
 Sight = Callable[[str | None], AbstractContextManager[None]]
 """Ends what is done within when a node goes out of sight, or any node where none is named: a question to one that dies may stay open."""
@@ -140,19 +145,22 @@ class Fetcher:
     async def _pull(self, part: _Part, digest: str, holder: str) -> bool:
         """Append what one holder gives; whether the file is complete then."""
         problem: OSError | None = None
-        asked = part.offset
         window: deque[_Chunk] = deque()
+        offsets = iter(range(part.offset, part.size, CHUNK))
         async with trio.open_nursery() as nursery:
-            while part.offset < part.size:
-                while len(window) < _WINDOW and asked < part.size:
-                    chunk = _Chunk(asked, min(CHUNK, part.size - asked))
-                    window.append(chunk)
+
+            def ask(chunks: int) -> None:
+                for offset in islice(offsets, chunks):
+                    window.append(chunk := _Chunk(offset, min(CHUNK, part.size - offset)))
                     nursery.start_soon(self._get_chunk, chunk, digest, holder)
-                    asked += chunk.limit
+
+            ask(_WINDOW)
+            while window:
                 first = window.popleft()
                 await first.done.wait()
                 if first.data is None:
                     break
+                ask(1)  # before this one is written, so that the link has always something to carry
                 try:
                     await trio.to_thread.run_sync(part.append, first.data)
                 except OSError as error:
@@ -167,7 +175,13 @@ class Fetcher:
         key, parameters = self._keys.blob_from(digest, holder), f"offset={chunk.offset};limit={chunk.limit}"
         replies: list[Reply] = []
         with self._while_in_sight(holder):
-            replies = await self._bus.get(key, parameters=parameters, timeout=_CHUNK_TIMEOUT, priority=Priority.BULK)
+            for _ in range(_BUSY_TRIES):
+                replies = await self._bus.get(
+                    key, parameters=parameters, timeout=_CHUNK_TIMEOUT, priority=Priority.BULK
+                )
+                if not replies or replies[0].payload != BUSY:
+                    break
+                await trio.sleep(self._pause)
         if replies and replies[0].ok and len(replies[0].payload) == chunk.limit:
             chunk.data = replies[0].payload
         chunk.done.set()
