@@ -54,6 +54,10 @@ SWITCH_INTERVAL = 1e-4
 """Seconds a thread may keep the interpreter while another waits for it. A message passes several threads (Zenoh's, trio's, the senders'),
 and Python's own 5 ms each would be most of its way."""
 
+COLLECT_AFTER = 10_000
+"""Values made and not let go of until Python looks for circles among them. After its own 700 most of what a batch makes is still in use: it
+was looked through in vain, and then taken for what stays, which had all that stays looked through again."""
+
 log = logs.get_logger("wattle.host")
 
 Life = Callable[..., Awaitable[None]]
@@ -113,6 +117,7 @@ class Host:
             for role in self._settings:
                 await nursery.start(self._live, self._life(role, bus), nursery.cancel_scope)
             gc.freeze()  # what is loaded stays: looking through it again took a full collection 15 ms
+            gc.set_threshold(COLLECT_AFTER)
             ready(list(self._first.endpoints))
 
     @staticmethod

@@ -135,6 +135,39 @@ async def test_a_lost_last_hint_is_found_by_checking() -> None:
         assert w.follower.numbers == [1, 2]
 
 
+async def test_who_has_told_something_since_is_not_checked() -> None:
+    async with world() as w:
+        assert await w.join()
+        asked = w.asked
+        w.node.add()
+        await settled()
+        w.node.add(tell=False)
+        w.follower.feeds.check_quiet("n")
+        await settled()
+        assert w.asked == asked
+        assert w.follower.numbers == [1]
+        w.follower.feeds.check_quiet("n")
+        w.follower.feeds.check_quiet("stranger")
+        await settled()
+        assert w.follower.numbers == [1, 2]
+
+
+async def test_who_is_known_to_be_behind_is_checked_although_it_has_told_something(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as w:
+        assert await w.join()
+        w.node.add(tell=False)
+        w.lost.add("reply")
+        w.node.add()
+        await trio.sleep(2 * TIMEOUT)
+        w.lost.clear()
+        assert w.follower.feeds.is_behind("n")
+        w.follower.feeds.check_quiet("n")
+        await settled()
+        assert w.follower.numbers == [1, 2]
+
+
 async def test_hints_told_twice_or_late_count_once() -> None:
     async with world() as w:
         assert await w.join()

@@ -55,8 +55,8 @@ Done = Callable[[], None]
 Item = tuple[CoordinatorEvent, Done | None]
 
 FEED_CHECK = 5.0
-"""Seconds between questions to nodes with open tasks whether their feeds have gone on, should the last hint have been lost; and to those
-whose last question had no answer, as long as they are in sight."""
+"""Seconds between questions to nodes with open tasks of which nothing was heard meanwhile, whether their feeds have gone on, should the
+last hint have been lost; and to those whose last question had no answer, as long as they are in sight."""
 
 COLLECTED = 0.02
 """Seconds that the news of a node with enough work before it are collected, so that there are many to a commit."""
@@ -380,7 +380,7 @@ class CoordinatorAgent:
             await trio.sleep(FEED_CHECK)
             for name, node in self.core.nodes.items():
                 if node.tasks or node.ending or self._follower.is_behind(name):
-                    self._follower.check(name)
+                    self._follower.check_quiet(name)
                 if node.status is NodeStatus.DRAINING:  # that it takes work again may have been lost on the way
                     self._nursery.start_soon(self._neighbours.look, name)
 

@@ -66,6 +66,7 @@ class _Followed:
     number: int
     behind: bool = False  # a hint told of entries that were missed, or a question for them had no answer
     catching_up: bool = False
+    told: bool = False  # a hint has come since it was last looked at whether it is quiet
 
 
 class FeedFollower:
@@ -102,6 +103,7 @@ class FeedFollower:
         state = self._followed[peer]
         if page.store != state.store:
             return  # another life of its data folder: joining will find out
+        state.told = True
         if not state.catching_up:
             self._take(peer, page)
         state.behind = state.behind or page.head > state.number
@@ -135,6 +137,17 @@ class FeedFollower:
         """Whether entries of a peer's feed are known to be missing here: none of its hints may follow to show that."""
         state = self._followed.get(peer)
         return state is not None and state.behind
+
+    def check_quiet(self, peer: str) -> None:
+        """Check a peer, unless a hint of its has come since this was called last and nothing is known to be missing.
+
+        Whoever has much to tell shows by each hint what was lost before it; 1,000 busy nodes asked all the same are 1,000 queries a round.
+        """
+        state = self._followed.get(peer)
+        if state is not None and state.told and not state.behind:
+            state.told = False
+        else:
+            self.check(peer)
 
     def check(self, peer: str) -> None:
         """Ask a peer whether its feed has gone on: for hints that were lost with none following them."""
