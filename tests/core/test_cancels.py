@@ -142,6 +142,21 @@ def test_what_a_node_did_not_tell_before_an_adopted_run_ended_is_read_in_its_fee
     assert told.core.nodes["n2"].claims == {}
 
 
+def test_of_a_feed_that_is_read_again_all_counts_from_the_first_that_is_left() -> None:
+    """Its node was out of sight as a run was taken over; what is on its way since before is told once more."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    orphaned(told, ("n1", HEAD))
+    (gather,) = told.all(do.Gather)
+    told(on.Gathered(gather.head, gather.epoch, snapshot()))
+    assert told.all(do.ReadAgain) == [do.ReadAgain(frozenset({"n1"}))]
+    heeded = []
+    for number, first in ((57, False), (58, True), (59, False)):
+        told(on.FactsLearned("n2", "n2-store", number, (), first))
+        heeded += told.all(do.SaveCursor)
+    assert heeded == [do.SaveCursor("n2", "n2-store", 58), do.SaveCursor("n2", "n2-store", 59)]
+
+
 def test_an_adopter_ends_a_run_of_which_any_copy_is_cancelled() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), node("n2"))

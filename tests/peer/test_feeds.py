@@ -52,12 +52,15 @@ class Follower:
         self, bus: MemoryBus, nursery: trio.Nursery, cursors: dict[str, tuple[str, int]] | None = None
     ) -> None:
         self.learned: list[tuple[str, str, int]] = []
+        self.first: list[int] = []
         self.feeds = FeedFollower(bus, KEYS, nursery, cursors or {}, self._learn, timeout=TIMEOUT)
 
     def _learn(self, peer: str, store: str, number: int, facts: tuple[Fact, ...], first: bool) -> None:
         assert first or self.learned or number > 1
         assert [fact.attempt for fact in facts] == [number]
         self.learned.append((peer, store, number))
+        if first:
+            self.first.append(number)
 
     @property
     def numbers(self) -> list[int]:
@@ -234,6 +237,23 @@ async def test_who_had_no_answer_is_behind_until_it_has_one(autojump_clock: trio
         await settled()
         assert w.follower.numbers == [1, 2, 1, 2]
         assert not feeds.is_behind("n")
+
+
+@pytest.mark.parametrize("tell", [True, False])
+async def test_what_comes_after_all_of_a_feed_was_removed_is_the_first_of_what_is_left(tell: bool) -> None:
+    """Whoever reads it anew heeds it from its first entry on, and that is none of those that it was read over."""
+    async with world({"n": ("s1", 3)}) as w:
+        w.node.add(5)
+        assert await w.join()
+        assert (w.follower.numbers, w.follower.first) == ([4, 5], [])
+        w.follower.feeds.leave("n")
+        w.node.entries.clear()
+        w.follower.feeds.read_again(())
+        assert await w.join()
+        w.node.add(2, tell=tell)
+        w.follower.feeds.check("n")
+        await settled()
+        assert (w.follower.numbers, w.follower.first) == ([4, 5, 6, 7], [6])
 
 
 async def test_another_store_is_another_feed_from_its_beginning() -> None:

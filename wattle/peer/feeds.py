@@ -7,7 +7,7 @@ a hint is taken when it goes on where the follower stands.
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -67,6 +67,10 @@ class _Followed:
     behind: bool = False  # a hint told of entries that were missed, or a question for them had no answer
     catching_up: bool = False
     told: bool = False  # a hint has come since it was last looked at whether it is quiet
+    fresh: bool = field(init=False)  # nothing learned since it is read from its start: all there was may be removed
+
+    def __post_init__(self) -> None:
+        self.fresh = self.number == 0
 
 
 class FeedFollower:
@@ -115,7 +119,7 @@ class FeedFollower:
         state = self._followed[peer]
         for entry in page.entries:
             if entry.number == state.number + 1 or (whole and entry.number > state.number):
-                first, state.number = state.number == 0, entry.number
+                first, state.fresh, state.number = state.fresh, False, entry.number
                 self._learn(peer, page.store, entry.number, entry.facts, first)
 
     async def _catch_up(self, peer: str) -> bool:
