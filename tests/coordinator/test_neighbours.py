@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ STARTED = Fact(FactKind.STARTED, *TASK, at=5.0, pid=7)
 class Scene:
     """A coordinator's neighbours, what came back through them, and a node that keeps the questions it gets."""
 
-    def __init__(self, nursery: trio.Nursery, store: CoordinatorStore) -> None:
+    def __init__(self, nursery: trio.Nursery, store: CoordinatorStore, *lives: str) -> None:
         network = MemoryNetwork()
         here, self.there = network.bus(), network.bus()
         self.events, self.questions, self.met = Inbox(), Inbox(), Inbox()
@@ -39,7 +40,7 @@ class Scene:
         follower = FeedFollower(here, KEYS, nursery, {}, lambda *entry: self.learned(entry), timeout=PATIENCE)
         self.there.serve(KEYS.state("runtime", "n"), self.met)  # asked for by who sees a new life of it
         self.there.serve(KEYS.cmd("n", "*"), self.questions)
-        self.token = self.there.declare_alive(KEYS.alive("runtime", "n", "1"))
+        self.tokens = {life: self.there.declare_alive(KEYS.alive("runtime", "n", life)) for life in lives}
         self.neighbours = Neighbours(here, KEYS, core, store, follower, nursery, self.events, timeout=PATIENCE)
 
     async def asked(self, number: int) -> Query:
@@ -73,7 +74,7 @@ def store(tmp_path: Path) -> Iterator[CoordinatorStore]:
 
 @pytest.fixture
 async def scene(nursery: trio.Nursery, store: CoordinatorStore) -> Scene:
-    made = Scene(nursery, store)
+    made = Scene(nursery, store, "1")
     await made.met.size(1)
     return made
 
@@ -86,7 +87,7 @@ async def test_a_claim_tells_what_the_node_holds_and_has_said(scene: Scene) -> N
 async def test_what_two_lives_of_a_node_say_to_one_claim_is_no_answer(scene: Scene) -> None:
     """The first may have lost its disk since it said what it holds, and the coordinator may have met the second already."""
     question = await scene.claim()
-    scene.token.undeclare()
+    scene.tokens["1"].undeclare()
     scene.there.declare_alive(KEYS.alive("runtime", "n", "2"))
     await scene.met.size(2)
     _answer(question, FactsAnswer(()))
@@ -98,7 +99,7 @@ async def test_who_was_gone_while_it_was_met_does_not_take_the_place_of_its_next
     scene.there.serve(KEYS.feed("n"), lambda query: _answer(query, FeedPage("second", 0, (), 0)))
     await scene.looked_up(1, "first")
     late = await scene.asked(1)
-    scene.token.undeclare()
+    scene.tokens["1"].undeclare()
     scene.there.declare_alive(KEYS.alive("runtime", "n", "2"))
     await scene.looked_up(2, "second")
     _answer(await scene.asked(2), HeldTasks(()))
@@ -108,3 +109,44 @@ async def test_who_was_gone_while_it_was_met_does_not_take_the_place_of_its_next
     await trio.testing.wait_all_tasks_blocked()
     scene.there.put(KEYS.feed("n"), encode(FeedPage("second", 1, (FeedEntry(1, (STARTED,)),))))
     assert await scene.learned.size(1) == [("n", "second", 1, (STARTED,), True)]
+
+
+async def test_of_two_lives_in_sight_both_may_have_answered_a_claim(scene: Scene) -> None:
+    """The second has a clock that went back, and the token of the first has not gone."""
+    question = await scene.claim()
+    scene.there.declare_alive(KEYS.alive("runtime", "n", "0"))
+    await trio.testing.wait_all_tasks_blocked()
+    _answer(question, FactsAnswer(()))
+    assert await scene.events.size(1) == [on.Undelivered("n")]
+
+
+@pytest.mark.parametrize(("new", "former"), [("2", "1"), ("1", "2")])
+async def test_who_is_seen_beside_its_former_life_is_met(
+    nursery: trio.Nursery, store: CoordinatorStore, new: str, former: str
+) -> None:
+    """Its machine crashed, and was back before that was missed; the clock may have gone back."""
+    scene = Scene(nursery, store, new, former)
+    scene.there.serve(KEYS.feed("n"), lambda query: _answer(query, FeedPage("disk", 0, (), 0)))
+    await scene.met.size(1)
+    scene.tokens[former].undeclare()
+    await trio.testing.wait_all_tasks_blocked()
+    info = NodeInfo("n", new, "disk", protocol=PROTOCOL)
+    for query in scene.met:
+        _answer(query, info)
+    await trio.testing.wait_all_tasks_blocked()
+    for query in scene.questions:
+        _answer(query, HeldTasks(()))
+    assert await scene.events.size(2) == [on.NodeUnreachable("n", former), on.NodeSeen(info, {}, frozenset())]
+
+
+async def test_a_coordinator_is_met_once_the_token_of_its_former_life_has_gone(scene: Scene) -> None:
+    def answer(query: Query) -> None:
+        query.reply(json.dumps({"protocol": PROTOCOL, "store": "c-store"}).encode())
+        query.finish()
+
+    scene.there.serve(KEYS.state("coordinator", "c"), answer)
+    former = scene.there.declare_alive(KEYS.alive("coordinator", "c", "2"))
+    scene.there.declare_alive(KEYS.alive("coordinator", "c", "1"))
+    assert await scene.events.size(1) == [on.CoordinatorSeen("c", "2", "c-store")]
+    former.undeclare()
+    assert (await scene.events.size(3))[1:] == [on.CoordinatorGone("c", "2"), on.CoordinatorSeen("c", "1", "c-store")]

@@ -49,6 +49,23 @@ async def test_a_restarted_peer_is_never_out_of_sight_however_late_its_old_token
     assert presence.names("runtime") == ["a"]  # it looks no more
 
 
+async def test_of_two_lives_the_later_one_counts_also_where_the_former_is_seen_last() -> None:
+    """Who begins to look, or is linked again, before a machine that crashed and is back was missed hears of both in any order."""
+    network = MemoryNetwork()
+    here, old, new = network.bus(), network.bus(), network.bus()
+    presence = Presence(here, KEYS)
+    new.declare_alive(KEYS.alive("runtime", "a", "2"))
+    old.declare_alive(KEYS.alive("runtime", "a", "1"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert presence.incarnation("runtime", "a") == "2"
+    assert presence.newest("runtime") == [Alive("runtime", "a", "2")]
+    assert presence.lives("runtime", "a") == {"1", "2"}
+    new.vanish()
+    await trio.testing.wait_all_tasks_blocked()
+    assert presence.newest("runtime", "a") == [Alive("runtime", "a", "1")]
+    assert presence.lives("runtime", "b") == set()
+
+
 def test_lives_of_one_name_sort_by_when_they_began() -> None:
     lives = [new_incarnation() for _ in range(100)]
     assert [life[:12] for life in lives] == sorted(life[:12] for life in lives)

@@ -67,12 +67,16 @@ class Neighbours:
             self._nursery.start_soon(self._join, peer)
             return
         log.warning(f"{peer.role} unreachable", peer=peer.peer)
+        left = self.presence.newest(peer.role, peer.peer)
         if peer.role == "coordinator":
             self._post(on.CoordinatorGone(peer.peer, peer.incarnation))
-            return
-        if self.presence.incarnation("runtime", peer.peer) is None:
-            self._follower.leave(peer.peer)
-        self._post(on.NodeUnreachable(peer.peer, peer.incarnation))  # also when a new life of it is in sight already
+        else:
+            if not left:
+                self._follower.leave(peer.peer)
+            self._post(on.NodeUnreachable(peer.peer, peer.incarnation))  # also when another life of it is in sight
+        for life in left:
+            if life < peer:  # it was not met, or not last, as long as the token of the one that has gone stood
+                self._nursery.start_soon(self._join, life)
 
     async def _join(self, peer: Alive) -> None:
         """Get to know a peer in sight; again until it answers or is gone."""
@@ -135,10 +139,10 @@ class Neighbours:
         self._nursery.start_soon(self._claim_runs, effect.node, effect.runs)
 
     async def _claim_runs(self, node: str, runs: tuple[tuple[str, int], ...]) -> None:
-        life = self.presence.incarnation("runtime", node)
+        lives = self.presence.lives("runtime", node)
         try:
             claimed = await self._claimed(node, runs, await self._claim(node, runs))
-            if self.presence.incarnation("runtime", node) != life:
+            if self.presence.lives("runtime", node) != lives:
                 raise Unavailable("a life of it that has gone may have answered")  # the next is asked as it is met
             self._post(claimed)
         except WattleError as error:

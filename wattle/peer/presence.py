@@ -23,12 +23,16 @@ def new_incarnation() -> str:
 
 
 class Presence:
-    """The peers in sight, by (role, name), each with the incarnation seen last. ``changed`` hears of every coming and going."""
+    """The peers in sight, by (role, name), each with its incarnations. ``changed`` hears of every coming and going.
+
+    There are two of a peer that died and is back until its former life is missed; who begins to look meanwhile sees them in any order.
+    The newest is the one that began last by its own clock: where that went back, the former one, for as long as its token stands.
+    """
 
     def __init__(self, bus: Bus, keys: Keys, changed: Callable[[Alive, bool], None] | None = None) -> None:
         self._keys = keys
         self._changed = changed
-        self._seen: dict[tuple[str, str], dict[str, None]] = {}
+        self._seen: dict[tuple[str, str], set[str]] = {}
         self._watched: dict[trio.CancelScope, Collection[Alive]] = {}
         self._declaration: Declaration = bus.watch_alive(keys.alive(), self._token)
 
@@ -38,14 +42,15 @@ class Presence:
         except InvalidRequest as error:
             log.warning("token not understood", key=key[:200], problem=error.message)
             return
-        lives = self._seen.setdefault((peer.role, peer.peer), {})
+        who = (peer.role, peer.peer)
         if alive:
-            lives[peer.incarnation] = None
-        elif lives.pop(peer.incarnation, peer) is peer:
+            self._seen.setdefault(who, set()).add(peer.incarnation)
+        elif peer.incarnation not in self._seen.get(who, ()):
             return  # was not there
-        if not lives:
-            del self._seen[peer.role, peer.peer]
-        if not alive:
+        else:
+            self._seen[who].remove(peer.incarnation)
+            if not self._seen[who]:
+                del self._seen[who]
             for scope in [scope for scope, watched in self._watched.items() if peer in watched]:
                 scope.cancel()
         if self._changed is not None:
@@ -61,13 +66,16 @@ class Presence:
 
     def incarnation(self, role: str, name: str) -> str | None:
         """The newest life of a peer that is in sight."""
-        lives = self._seen.get((role, name))
-        return next(reversed(lives)) if lives else None
+        return max(self.lives(role, name), default=None)
+
+    def lives(self, role: str, name: str) -> frozenset[str]:
+        """All lives of a peer that are in sight."""
+        return frozenset(self._seen.get((role, name), ()))
 
     def newest(self, role: str, name: str | None = None) -> list[Alive]:
         """The newest life of each peer of a role in sight, or of the one so named."""
         return [
-            Alive(role, peer, next(reversed(lives)))
+            Alive(role, peer, max(lives))
             for (r, peer), lives in self._seen.items()
             if r == role and name in (None, peer)
         ]
