@@ -472,6 +472,13 @@ async def test_a_holder_that_is_busy_is_asked_again_and_not_for_ever(
     assert (holder.busy == 0) is had
 
 
+async def test_a_file_that_reads_as_an_error_reply_is_a_file_all_the_same(network: MemoryNetwork, node: Node) -> None:
+    holder = Holder(network.bus(), "holder", BUSY)
+    assignment, at = node.task(a=BUSY)
+    await node.place(assignment, at)
+    assert (at.inputs["a"].read_bytes(), holder.asked) == (BUSY, [0])
+
+
 async def test_a_file_that_changed_is_not_held_any_more(node: Node, other: Node) -> None:
     here, there = node.make("here", b"content"), other.make("there", b"content")
     here.path.write_bytes(b"CONTENT")

@@ -179,7 +179,7 @@ class Fetcher:
                 replies = await self._bus.get(
                     key, parameters=parameters, timeout=_CHUNK_TIMEOUT, priority=Priority.BULK
                 )
-                if not replies or replies[0].payload != BUSY:
+                if not replies or replies[0].ok or replies[0].payload != BUSY:
                     break
                 await trio.sleep(self._pause)
         if replies and replies[0].ok and len(replies[0].payload) == chunk.limit:
