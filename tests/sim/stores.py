@@ -51,7 +51,7 @@ class Copies:
     def keep(self, page: CopyPage) -> None:
         """Store a page; older rows never replace newer ones, and other owners' worse states stay."""
         for copied in page.runs:
-            if copied.forgotten:
+            if copied.forgotten and copied.head is None:
                 self.kept.pop((page.owner, page.store, copied.run), None)
             else:
                 self.put(page.owner, page.store, copied)
@@ -59,6 +59,8 @@ class Copies:
 
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
         """Store rows of one owner's state of a run, and its head, as in wattle/store/copies.py."""
+        if copied.head is not None and copied.head.pruned_at:
+            self.forget_run(copied.head)
         copy = self.kept.setdefault((owner, store, copied.run), Copy({}, {}))
         for key, row in copied.rows:
             if copied.number >= copy.numbers.get(key, 0):
@@ -82,6 +84,14 @@ class Copies:
         if copy is not None and (copy.head is None or copy.head.number <= head.number):
             del self.kept[head.owner, head.store, head.run]
         self.cursors.pop((head.owner, head.store), None)
+
+    def forget_run(self, head: RunHead) -> None:
+        """Drop what was before a run was pruned, and what counts no more and is of nobody who goes on telling."""
+        me = (head.owner, head.store)
+        for other in self.heads_of([head.run]):
+            owner = (other.owner, other.store)
+            if other.number <= head.number if owner == me else other.rank <= head.rank and owner not in self.cursors:
+                del self.kept[(*owner, other.run)]
 
     def heads(self) -> list[RunHead]:
         """Every state that is kept here."""

@@ -246,6 +246,29 @@ def head(owner: str, epoch: int, number: int = 1, **more: object) -> RunHead:
     return RunHead("r", owner, f"{owner}-store", epoch, number, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stand_in", [False, True], ids=["store", "stand-in of the simulator"])
+@pytest.mark.parametrize("retried", [1, 0], ids=["counts more", "counts less"])
+def test_a_pruned_state_leaves_the_copy_of_an_owner_that_tells_only_what_it_changes(
+    tmp_path: Path, retried: int, stand_in: bool
+) -> None:
+    store, simulated = RuntimeStore(tmp_path / "r.db"), stores.Copies()
+    copies = simulated if stand_in else store.copies
+    rows = {"document": "d", "run": "1", "w/a": "1"}
+    before = RunHead("r", "c3", "", 1)  # it merely stands in for a state of an owner of which nothing else is here
+    pruned = head("c1", 1, 9, final=True, pruned_at=5.0)
+    with store.transaction():
+        copies.put("c3", "", CopiedRun("r", 0, (("run", "0"),), before))
+        copies.keep(page("c1", 7, CopiedRun("r", 7, (("run", "ended"),), head("c1", 1, 7, final=True))))
+        copies.keep(page("c2", 10, CopiedRun("r", 10, tuple(rows.items()), head("c2", 2, 10, retried=retried))))
+        copies.keep(page("c1", 9, CopiedRun("r", 9, (), pruned, forgotten=True), after=7))
+        later = head("c2", 2, 11, retried=retried)
+        copies.keep(page("c2", 11, CopiedRun("r", 11, (("run", "2"),), later), after=10))
+    kept = simulated.kept[("c2", "c2-store", "r")].rows if stand_in else dict(store.copies.rows("c2", "c2-store", "r"))
+    assert kept == {**rows, "run": "2"}
+    assert set(copies.heads_of(["r"])) == {pruned, later}
+    assert stand_in or store.query("SELECT count(*) FROM copies WHERE owner <> 'c2'") == [(0,)]
+
+
 def test_an_older_row_never_replaces_a_newer_one(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "r.db")
     with store.transaction():

@@ -122,7 +122,7 @@ class CopyTables:
         that was kept before: the owner may have adopted the run again since, from a state that lacked some of it.
         """
         if copied.head is not None and copied.head.pruned_at:
-            self.forget_run(copied.run)
+            self.forget_run(copied.head)
         self._store.execute_many(
             _KEEP_ROW, ((owner, store, copied.run, key, copied.number, body) for key, body in copied.rows)
         )
@@ -151,10 +151,17 @@ class CopyTables:
             self._drop(*state)
         self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", state[:2])
 
-    def forget_run(self, run: str) -> None:
-        """Drop every owner's states of a run that is pruned: nobody needs them whole any more."""
-        for head in self.heads_of([run]):
-            self._drop(head.owner, head.store, run)
+    def forget_run(self, head: RunHead) -> None:
+        """Drop what nobody needs whole any more: that owner's copy, and what counts no more and is of nobody who goes on telling.
+
+        An owner of which there is a cursor tells only what it changes, which would be worth nothing without its copy. It says itself when
+        it has the run no more; where it is gone for good, its worse states are dropped by who looks for its runs (core/succession.py).
+        """
+        me, cursors = (head.owner, head.store), self.cursors()
+        for other in self.heads_of([head.run]):
+            owner = (other.owner, other.store)
+            if other.number <= head.number if owner == me else other.rank <= head.rank and owner not in cursors:
+                self._drop(*owner, head.run)
 
     def _drop(self, owner: str, store: str, run: str) -> None:
         for table in ("copies", "copied_runs"):

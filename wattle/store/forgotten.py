@@ -72,7 +72,7 @@ class ForgottenRuns:
         if row is None:
             return  # another owner has it meanwhile
         self._store.remove(head.run)
-        self._store.copies.forget_run(head.run)
+        self._store.copies.forget_run(head)
         self._store.execute(_FORGOTTEN, (head.run, number, head.pruned_at, text(head)))
         self._store.execute(_DROP_WORKFLOW, (row.workflow_name,))
         self._store.drop_document(row.document)
