@@ -308,8 +308,8 @@ class Checks:
         copy = keeper.copies().kept.get((owner, data, run))
         if run not in self.acked or run in self.excused or core is None or copy is None or copy.head is None:
             return
-        if copy.head.number > effect.head.number:
-            return  # it stays
+        if copy.head != effect.head:
+            return  # it stays: another has come since
         safe = {
             store.name
             for store in self._keepers()

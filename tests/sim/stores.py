@@ -79,9 +79,9 @@ class Copies:
             del self.kept[owner, "", head.run]
 
     def forget(self, head: RunHead) -> None:
-        """Drop an owner's state of a run, unless it has gone on since."""
+        """Drop an owner's state of a run, unless another has come since."""
         copy = self.kept.get((head.owner, head.store, head.run))
-        if copy is not None and (copy.head is None or copy.head.number <= head.number):
+        if copy is not None and copy.head in (None, head):
             del self.kept[head.owner, head.store, head.run]
         self.cursors.pop((head.owner, head.store), None)
 

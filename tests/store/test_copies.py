@@ -298,6 +298,32 @@ def test_each_owners_state_is_kept_until_its_owner_has_it_no_more_or_it_is_dropp
     assert store.copies.cursors() == {("c1", "c1-store"): 6}  # c2 has to tell everything anew, should it come back
 
 
+@pytest.mark.parametrize("stand_in", [False, True], ids=["store", "stand-in of the simulator"])
+@pytest.mark.parametrize(
+    "since",
+    [
+        pytest.param(head("c2", 1, 0, final=True, completed_at=5.0, cancelled=True), id="an end that nobody else has"),
+        pytest.param(head("c2", 1, 0, cancelled=True), id="a cancel that nobody else has"),
+        pytest.param(head("c2", 1, 5), id="a newer copy"),
+    ],
+)
+def test_an_order_to_drop_a_state_leaves_what_has_come_in_its_place(
+    tmp_path: Path, since: RunHead, stand_in: bool
+) -> None:
+    store = RuntimeStore(tmp_path / "r.db")
+    copies = stores.Copies() if stand_in else store.copies
+    told = head("c2", 1, 4)
+    with store.transaction():
+        copies.keep(page("c2", 4, CopiedRun("r", 4, (("run", "1"),), told)))
+        copies.forget(told)  # as one coordinator ordered
+        copies.put("c2", "c2-store", CopiedRun("r", since.number, (("run", "2"),), since))
+        copies.forget(told)  # as another did late, on what it had been told before
+    assert copies.heads_of(["r"]) == [since]
+    with store.transaction():
+        copies.forget(since)
+    assert copies.heads_of(["r"]) == []
+
+
 def test_a_stand_in_goes_when_a_real_copy_of_its_owner_comes(tmp_path: Path) -> None:
     store = RuntimeStore(tmp_path / "r.db")
     with store.transaction():

@@ -258,7 +258,7 @@ class Gather:
 
 @value(frozen=True, slots=True)
 class Forget:
-    """Have a peer drop a copy that has become worthless, unless it has a newer one by then: another owner has gone on from it."""
+    """Have a peer drop a copy that has become worthless, unless it has another in its place by then: another owner has gone on from it."""
 
     peer: str
     head: RunHead

@@ -191,7 +191,7 @@ class CopyAnswer:
 
 @value(frozen=True, slots=True)
 class ForgetOrder:
-    """``cmd/<peer>/forget``: drop the copies of these states, but not newer ones of the same owners. Answered with the same."""
+    """``cmd/<peer>/forget``: drop the copies of these very states, none that took their places since. Answered with the same."""
 
     heads: tuple[RunHead, ...]
 

@@ -86,7 +86,6 @@ _KEEP_HEAD = (
 )
 _STAND_IN = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number = 0"
 _DROP_OLDER = "DELETE FROM copies WHERE owner = ? AND store = ? AND run = ? AND number < ?"
-_NEWER = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number > ?"
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
     "DO UPDATE SET number = excluded.number"
@@ -145,11 +144,14 @@ class CopyTables:
         return bool(self._store.query(_STAND_IN, (owner, store, run)))
 
     def forget(self, head: RunHead) -> None:
-        """Drop an owner's state of a run, unless it has gone on since. Should that owner come back, it has to tell everything anew."""
-        state = (head.owner, head.store, head.run)
-        if not self._store.query(_NEWER, (*state, head.number)):
-            self._drop(*state)
-        self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", state[:2])
+        """Drop an owner's state of a run, unless another has come since. Should that owner come back, it has to tell everything anew.
+
+        The number alone does not tell: what stands in for a later state (``number`` 0) may be all that anybody beside its owner has of it.
+        """
+        owner = (head.owner, head.store)
+        if all(other == head for other in self.heads_of([head.run]) if (other.owner, other.store) == owner):
+            self._drop(*owner, head.run)
+        self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", owner)
 
     def forget_run(self, head: RunHead) -> None:
         """Drop what nobody needs whole any more: that owner's copy, and what counts no more and is of nobody who goes on telling.
