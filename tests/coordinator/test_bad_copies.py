@@ -34,7 +34,7 @@ ROWS = [run_row(RUN), SUBMITTED, worker_row(WORKER), task_row(TASK)]
 DEFINED = Definition("w", 5.0, document("w"), "d", 5.0)
 
 BAD: dict[str, list[tuple[str, str]]] = {
-    "nothing": [],
+    "no document": [ROWS[0], *ROWS[2:]],
     "no JSON": [("run", "{"), *ROWS[1:]],
     "a time that no clock shows": [run_row(replace(RUN, started_at=1e18)), *ROWS[1:]],
     "an epoch without attempts": [run_row(replace(RUN, adopted=2**61)), *ROWS[1:]],

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.states import States
 from tests.sim.stores import Rows
 from tests.sim.world import World
 from wattle.core import effects as do
@@ -53,6 +54,7 @@ class Checks:
         self.calm = True  # nothing was cut, nobody was wrongly missed
         self.starts: Counter[tuple[str, str]] = Counter()
         self.taken_ended: set[tuple[str, str, int]] = set()  # (run, store, epoch): taken over when it had ended
+        self.states = States()
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
         self._given: set[tuple[TaskId, str]] = set()
@@ -86,6 +88,7 @@ class Checks:
         if history is None:
             history = self._histories[peer.store.id] = History()
         history.check(saves)
+        self.states.note(peer.store, changed)
         for save in saves:
             match save:
                 case do.SaveTask():

@@ -92,7 +92,7 @@ class Coordinator(Keeper):
         core = self.core = CoordinatorCore(
             self.name, self.options, self.world.rng.random, store=store.id, number=store.number, settled=store.settled
         )
-        core.copies.cursors = dict(store.copies.cursors)
+        core.copies.cursors = store.copies.take_up()
         self._followed = {node: Followed(*cursor) for node, cursor in store.cursors.items()}
         self._journal: deque[tuple[int, dict[str, Change]]] = deque()
         self._journal_start = store.number

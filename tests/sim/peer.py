@@ -165,6 +165,8 @@ class Keeper(Peer):
         """Say how far an owner's copies go here, and which of the page's runs another has a better state of."""
         reply, page = self._keeping.pop(token)
         runs = [copied.run for copied in page.runs if copied.head is not None]
+        for run in runs:
+            self.world.checks.states.check(self.name, self.copies(), (page.owner, page.store, run))
         reply((number, better(page, self.known(runs))))
 
     def on_copies(self, effect: do.AskCopies, reply: Answer) -> None:
@@ -173,6 +175,7 @@ class Keeper(Peer):
 
     def on_copy(self, key: tuple[str, str, str], reply: Answer) -> None:
         """The rows of one."""
+        self.world.checks.states.check(self.name, self.copies(), key)
         copy = self.copies().kept.get(key)
         reply(None if copy is None else dict(copy.rows))
 

@@ -74,7 +74,7 @@ class Runtime(Keeper):
         self._keeping = {}
         core.past.most = FEW
         core.restore(store.open.values(), dict(store.fences), self.clock())
-        core.copies.cursors = dict(store.copies.cursors)
+        core.copies.cursors = store.copies.take_up()
         for act in core.resume_collecting():
             self._act(act)
         known = self.processes

@@ -34,11 +34,22 @@ CopyKey = tuple[str, str, str]
 
 @dataclass
 class Copy:
-    """One owner's state of a run; it counts once its head is there."""
+    """One owner's state of a run; without a head, its first parts."""
 
     rows: Rows
     numbers: dict[str, int]
     head: RunHead | None = None
+
+    def put(self, rows: Iterable[tuple[str, Any]], number: int) -> None:
+        """Take rows; older ones never replace newer ones."""
+        for key, row in rows:
+            if number >= self.numbers.get(key, 0):
+                self.rows[key], self.numbers[key] = row, number
+
+    def drop(self, before: int) -> None:
+        """Drop rows of earlier commits."""
+        for key in [key for key, number in self.numbers.items() if number < before]:
+            del self.rows[key], self.numbers[key]
 
 
 class Copies:
@@ -47,42 +58,65 @@ class Copies:
     def __init__(self) -> None:
         self.cursors: dict[tuple[str, str], int] = {}
         self.kept: dict[CopyKey, Copy] = {}
+        self.aside: dict[CopyKey, Copy] = {}  # runs of which the last part is to come
+
+    def take_up(self) -> dict[tuple[str, str], int]:
+        """The cursors, as of a peer that starts: what is aside is told anew."""
+        self.aside.clear()
+        return dict(self.cursors)
 
     def keep(self, page: CopyPage) -> None:
         """Store a page; older rows never replace newer ones, and other owners' worse states stay."""
         for copied in page.runs:
             if copied.forgotten and copied.head is None:
-                self.kept.pop((page.owner, page.store, copied.run), None)
+                self._drop((page.owner, page.store, copied.run))
             else:
                 self.put(page.owner, page.store, copied)
         self.cursors[page.owner, page.store] = page.number
 
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
         """Store rows of one owner's state of a run, and its head, as in wattle/store/copies.py."""
-        if copied.head is not None and copied.head.pruned_at:
-            self.forget_run(copied.head)
-        copy = self.kept.setdefault((owner, store, copied.run), Copy({}, {}))
-        for key, row in copied.rows:
-            if copied.number >= copy.numbers.get(key, 0):
-                copy.rows[key], copy.numbers[key] = row, copied.number
-        head = copied.head
+        state, head = (owner, store, copied.run), copied.head
         if head is None:
+            self.aside.setdefault(state, Copy({}, {})).put(copied.rows, copied.number)
             return
-        stood_in = copied.number and copy.head is not None and not copy.head.number
-        before = copied.number if not copied.rows else 1 if stood_in else 0
-        for key in [key for key, number in copy.numbers.items() if number < before]:
-            del copy.rows[key], copy.numbers[key]
+        if head.pruned_at:
+            self.forget_run(head)
+        elif not copied.rows and not self._take_in(state, copied.number, head):
+            return
+        copy = self.kept.setdefault(state, Copy({}, {}))
+        copy.put(copied.rows, copied.number)
+        if copied.rows and copied.number and copy.head is not None and not copy.head.number:
+            copy.drop(1)  # what stood in for it
         if copy.head is None or head.number >= copy.head.number:
             copy.head = head
         stand_in = self.kept.get((owner, "", head.run)) if store else None
         if stand_in is not None and (stand_in.head is None or head.standing >= stand_in.head.standing):
             del self.kept[owner, "", head.run]
 
+    def _take_in(self, state: CopyKey, number: int, head: RunHead) -> bool:
+        """Put what was told of a run up to its head in the place of what was kept; False where its rows are not aside."""
+        parts = self.aside.get(state)
+        if parts is None or max(parts.numbers.values()) != number:
+            return False
+        parts.drop(number)
+        upto = max(number, head.number)
+        copy = self.kept.setdefault(state, Copy({}, {}))
+        copy.put(parts.rows.items(), upto)
+        copy.drop(upto)
+        del self.aside[state]
+        return True
+
+    def _drop(self, state: CopyKey) -> None:
+        self.kept.pop(state, None)
+        self.aside.pop(state, None)
+
     def forget(self, head: RunHead) -> None:
         """Drop an owner's state of a run, unless another has come since."""
         copy = self.kept.get((head.owner, head.store, head.run))
         if copy is not None and copy.head in (None, head):
             del self.kept[head.owner, head.store, head.run]
+        self.aside = {state: parts for state, parts in self.aside.items() if state[:2] != (head.owner, head.store)}
         self.cursors.pop((head.owner, head.store), None)
 
     def forget_run(self, head: RunHead) -> None:
@@ -91,7 +125,7 @@ class Copies:
         for other in self.heads_of([head.run]):
             owner = (other.owner, other.store)
             if other.number <= head.number if owner == me else other.rank <= head.rank and owner not in self.cursors:
-                del self.kept[(*owner, other.run)]
+                self._drop((*owner, other.run))
 
     def heads(self) -> list[RunHead]:
         """Every state that is kept here."""

@@ -43,12 +43,16 @@ class Follower:
     def ship(self, journal: Journal) -> None:
         """Bring it up to date."""
         for page in journal.pages(self.number):
-            sent = decode(CopyPage, encode(page))
-            save, self.number = self.copies.keep(sent)
-            assert self.number == page.number
-            if save:
-                with self.store.transaction():
-                    self.store.copies.keep(sent)
+            self.keep(page)
+
+    def keep(self, page: CopyPage) -> None:
+        """Take a page."""
+        sent = decode(CopyPage, encode(page))
+        save, self.number = self.copies.keep(sent)
+        assert self.number == page.number
+        if save:
+            with self.store.transaction():
+                self.store.copies.keep(sent)
 
 
 class Owner:
@@ -229,6 +233,96 @@ def test_what_is_dropped_while_its_owner_tells_it_is_told_anew(
             with store.transaction():
                 copies.forget(head)
         cursors.forget("c1", owner.store.id)
+
+
+class Witness(Owner):
+    """An owner that remembers each state that it had of each run."""
+
+    def tell(self, *events: on.CoordinatorEvent) -> None:
+        super().tell(*events)
+        self.had: dict[tuple[str, int], list[tuple[str, str]]]
+        self.had = getattr(self, "had", {})
+        for number, run in self.store.owned.changed(self.core.number - 1):
+            if not run.startswith(DEFINITION):
+                self.had[run, number] = list(self.store.owned.all(run))
+
+
+@pytest.mark.parametrize("remembered", [1000, 12])
+@pytest.mark.parametrize("seed", range(3))
+def test_whenever_an_owner_dies_each_copy_is_a_state_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, remembered: int
+) -> None:
+    monkeypatch.setattr(journal_module, "REMEMBERED_MOST", remembered)
+    monkeypatch.setattr(journal_module, "REMEMBERED_LEAST", 2)
+    for name in (
+        "wattle.coordinator.journal.ROWS_MOST",
+        "wattle.store.owned.ROWS_MOST",
+        "wattle.store.copies.ROWS_MOST",
+    ):
+        monkeypatch.setattr(name, 3)
+    follower, seen = Follower(tmp_path / "follower.db"), 0
+    owner = Witness(tmp_path / "owner.db", seed)
+    for _ in range(30):
+        owner.step()
+        if owner.rng.random() < 0.3:
+            owner.journal = Journal(owner.store, owner.core)  # as after a restart: what was before is told whole
+        for turn, sent in enumerate(owner.journal.pages(follower.number)):
+            follower.keep(sent)
+            for head in follower.store.copies.heads_of([copied.run for copied in sent.runs]):
+                if not head.run.startswith(DEFINITION):
+                    want, found = recover(owner.had[head.run, head.number]), recover(_rows(follower, head))
+                    untouched = {n: worker for n, worker in want.workers.items() if n not in found.workers}
+                    assert all(worker.attempts == 0 for worker in untouched.values())
+                    assert replace(found, workers={**untouched, **found.workers}) == want
+                    seen += 1
+            if turn < 3:
+                owner.step()  # while the next page is on its way
+    assert seen > 50
+
+
+@pytest.mark.parametrize("stand_in", [False, True], ids=["store", "stand-in of the simulator"])
+def test_the_parts_of_a_run_told_whole_count_once_its_head_is_here(tmp_path: Path, stand_in: bool) -> None:
+    store, simulated = RuntimeStore(tmp_path / "r.db"), stores.Copies()
+    copies = simulated if stand_in else store.copies
+
+    def keep(*runs: CopiedRun) -> dict[str, str]:
+        with store.transaction():
+            copies.keep(page("c1", 3, *runs, after=3))
+        if not stand_in:
+            return dict(store.copies.rows("c1", "c1-store", "r"))
+        copy = simulated.kept.get(("c1", "c1-store", "r"))
+        return {} if copy is None else dict(copy.rows)
+
+    def told(number: int, *keys: str) -> CopiedRun:
+        return CopiedRun("r", number, tuple((key, f"{key} {number}") for key in keys))
+
+    def end(number: int, upto: int = 0) -> CopiedRun:
+        return CopiedRun("r", number, (), head("c1", 1, upto or number))
+
+    first = {"run": "run 3", "w/a": "w/a 3", "t/a/1": "t/a/1 3"}
+    assert keep(CopiedRun("r", 3, tuple(first.items()), head("c1", 1, 3))) == first
+    assert keep(told(5, "run", "t/a/9")) == first
+    assert keep(told(7, "run")) == first  # its owner began anew
+    assert keep(end(5)) == first  # and this was late
+    assert [h.number for h in copies.heads_of(["r"])] == [3]
+    assert keep(told(7, "w/a")) == first
+    second = {"run": "run 7", "w/a": "w/a 7"}
+    assert keep(end(7, 8)) == second  # told up to a later commit than it was begun with
+    assert keep(CopiedRun("r", 7, (("w/a", "older"),), head("c1", 1, 7))) == second
+    assert keep(end(7)) == second  # told twice
+    assert [h.number for h in copies.heads_of(["r"])] == [8]
+    keep(told(9, "run", "w/a"))
+    with store.transaction():
+        assert copies.take_up() == {("c1", "c1-store"): 3}
+    assert keep(end(9)) == second  # a restart has dropped its parts
+    keep(told(9, "run", "w/a"))
+    with store.transaction():
+        copies.forget(RunHead("another", "c1", "c1-store", 1))
+    assert keep(end(9)) == second  # as has an order to drop a copy of that owner's
+    keep(told(9, "run", "w/a"))
+    assert keep(CopiedRun("r", 9, forgotten=True)) == keep(end(9)) == {}
+    assert copies.heads_of(["r"]) == []  # nor is there one without rows
+    assert stand_in or store.query("SELECT count(*) FROM copies") == [(0,)]
 
 
 def _rows(follower: Follower, head: RunHead) -> list[tuple[str, str]]:

@@ -98,7 +98,8 @@ class CoordinatorAgent:
         self.core = CoordinatorCore(
             name, options, random.random, store=store.id, number=store.number, settled=store.settled
         )
-        self.core.copies.cursors = store.copies.cursors()
+        with store.transaction():
+            self.core.copies.cursors = store.copies.take_up()
         self._journal = Journal(store, self.core)
         self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores
         self._pages: dict[int, tuple[Query, CopyPage]] = {}  # copies to be kept

@@ -25,6 +25,9 @@ REMEMBERED_LEAST = 1_000
 ASKED_MOST = 1_000
 """Runs in one question: a few hundred kilobytes."""
 
+TURNS = 4
+"""Times that what changed of a run is told in pages while it is told whole; then all the rest comes in one, however much it is."""
+
 GONE_MOST = 500
 """Runs that are not there any more in one page, unless one commit removed more."""
 
@@ -198,26 +201,62 @@ class Journal:
         return CopiedRun(run, number, (), head if pruned else None, forgotten=True)
 
     def _whole(self, run: str, after: int) -> Iterator[CopyPage]:
-        """A run as it is now, in as many pages as it takes; the last one has its head. They move no cursor."""
-        number = self._store.number
-        for copied in self._parts(run, number):
-            yield CopyPage(self._core.name, self._store.id, after, after, (copied,))
+        """A run, in as many pages as it takes; the last one has its head. They move no cursor."""
+        for runs in self._parts(run):
+            yield CopyPage(self._core.name, self._store.id, after, after, runs)
 
-    def _parts(self, run: str, number: int) -> Iterator[CopiedRun]:
+    def _parts(self, run: str) -> Iterator[tuple[CopiedRun, ...]]:
+        """What is to be told of a run, page by page. Commits go on meanwhile: what they changed comes again, in the end with the head."""
+        number = self._store.number
         head = self._store.owned.head(run)
         if head is None or head.pruned_at:
-            yield self._gone(run, number)
+            yield (self._gone(run, number),)
             return
         if run.startswith(DEFINITION):
             definition = self._store.owned.definition(run.removeprefix(DEFINITION))
             if definition is not None:
-                yield definition_copy(definition, self._core.name, self._store.id, number)
+                yield (definition_copy(definition, self._core.name, self._store.id, number),)
             return
         after = ""
         while rows := self._store.owned.rows(run, after):
             after = rows[-1][0]
-            yield CopiedRun(run, number, tuple(rows))
-        yield CopiedRun(run, number, (), head)
+            yield (CopiedRun(run, number, tuple(rows)),)
+        yield from self._rest(run, number)
+
+    def _rest(self, run: str, number: int) -> Iterator[tuple[CopiedRun, ...]]:
+        """What has changed of a run since its rows were told as those of commit ``number``, and then its head."""
+        told = number
+        for turn in range(1, TURNS + 1):
+            rows = self._since(run, told)
+            told = self._store.number
+            if rows is None:
+                number, rows = (
+                    told,
+                    list(self._store.owned.all(run)),
+                )  # what was told under the earlier number counts no more
+            head = self._store.owned.head(run)
+            if head is None or head.pruned_at:
+                yield (self._gone(run, told),)
+                return
+            if len(rows) <= ROWS_MOST or turn == TURNS:
+                changed = (CopiedRun(run, number, tuple(rows)),) if rows else ()
+                yield (*changed, CopiedRun(run, number, (), head))
+                return
+            for start in range(0, len(rows), ROWS_MOST):
+                yield (CopiedRun(run, number, tuple(rows[start : start + ROWS_MOST])),)
+
+    def _since(self, run: str, after: int) -> list[tuple[str, str]] | None:
+        """The rows of a run that were changed after a commit; None where that is not known row by row."""
+        if after < self._start:
+            return None
+        rows: dict[str, object] = {}
+        for commit, changes in self._commits:
+            change = changes.get(run) if commit > after else None
+            if change is not None:
+                if change.whole or change.gone:
+                    return None
+                rows |= change.rows
+        return [_row(key, what) for key, what in rows.items()]
 
 
 def _merged(before: _Changes | None, change: _Changes) -> _Changes:

@@ -89,7 +89,8 @@ class Recall:
         if mine is not None and event.head.rank <= mine.rank:
             return  # it was taken over meanwhile on what others told, submitted anew, or gone on with
         epoch = max(event.epoch, 1 + event.left, 1 + (mine.epoch if mine else 0))  # no epoch is gone through here twice
-        cancelled = kept.run.cancel_requested or event.head.cancelled  # that copy may not tell of it, another does
+        asked = event.head.cancelled and event.head.retried >= kept.run.retried  # else it was retried until it was here
+        cancelled = kept.run.cancel_requested or asked  # that copy may not tell of it, another does
         cancelled |= self.core.ownership.handing.pop(kept.run.id, -1) == kept.run.retried
         if own is not None:
             cancelled |= own.cancel_requested and own.retried == kept.run.retried

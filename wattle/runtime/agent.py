@@ -107,7 +107,8 @@ class RuntimeAgent:
         """Take up what was running, then serve until cancelled or told to leave."""
         held = self.store.open_tasks()
         self.core.restore(held, self.store.fences({task.assignment.run for task in held}), time.time())
-        self.core.copies.cursors = self.store.copies.cursors()
+        with self.store.transaction():
+            self.core.copies.cursors = self.store.copies.take_up()
         die = self._settings.die_with_runtime
         if self._confining.demanded:
             await trio.to_thread.run_sync(self._confining.examine)

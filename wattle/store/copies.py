@@ -1,8 +1,11 @@
 """Copies of other owners' runs, as both stores keep them: a state per owner and run, and how far each owner's copies go.
 
 Rows are (key, JSON text) that only an adopting coordinator looks into: ``run``, ``document``, ``w/<worker>``,
-``t/<worker>/<attempt>``, ``h/<digest>/<node>``. Tables are reached by SQL on the store's own connection, because a peewee model belongs to
-the store that was opened last, and these tables are in two stores.
+``t/<worker>/<attempt>``, ``h/<digest>/<node>``. A run that is told whole takes several pages: its rows are kept aside, as if of another
+store of that owner's, until its head is here, so that a copy is a state that its owner once had.
+
+Tables are reached by SQL on the store's own connection, because a peewee model belongs to the store that was opened last, and these
+tables are in two stores.
 """
 
 from __future__ import annotations
@@ -67,6 +70,9 @@ COPY_MODELS = (CopiedRuns, Copies, CopyCursors)
 ROWS_MOST = 2000
 """Rows of a run in one answer or page, at most: about a megabyte."""
 
+ASIDE = "+"
+"""What follows the identity of an owner's data folder in rows whose head is still to come."""
+
 TRIM_MOST = 1000
 """Runs that are forgotten to have been pruned in one transaction, at most."""
 
@@ -85,6 +91,14 @@ _KEEP_HEAD = (
     "WHERE excluded.number >= copied_runs.number"
 )
 _STAND_IN = "SELECT 1 FROM copied_runs WHERE owner = ? AND store = ? AND run = ? AND number = 0"
+_ASIDE = "SELECT max(number) FROM copies WHERE owner = ? AND store = ? AND run = ?"
+_TAKE_IN = (
+    "INSERT INTO copies (owner, store, run, key, number, body) SELECT owner, ?, run, key, ?, body FROM copies "
+    "WHERE owner = ? AND store = ? AND run = ? AND number = ? ON CONFLICT (owner, store, run, key) "
+    "DO UPDATE SET number = excluded.number, body = excluded.body WHERE excluded.number >= copies.number"
+)
+_DROP_ROWS = "DELETE FROM copies WHERE owner = ? AND store = ? AND run = ?"
+_DROP_ASIDE = "DELETE FROM copies WHERE owner = ? AND store = ?"
 _DROP_OLDER = "DELETE FROM copies WHERE owner = ? AND store = ? AND run = ? AND number < ?"
 _KEEP_CURSOR = (
     "INSERT INTO copy_cursors (owner, store, number) VALUES (?, ?, ?) ON CONFLICT (owner, store) "
@@ -99,6 +113,12 @@ class CopyTables:
         self._store = store
 
     # --- writing ------------------------------------------------------------------------------------------------------
+
+    def take_up(self) -> dict[tuple[str, str], int]:
+        """The cursors, as of a peer that starts: what is aside is told anew, for which parts came is not stored (core/copies.py)."""
+        cursors = self.cursors()
+        self._store.execute_many(_DROP_ASIDE, ((owner, store + ASIDE) for owner, store in cursors))
+        return cursors
 
     def keep(self, page: CopyPage) -> None:
         """Store a page; older rows never replace newer ones.
@@ -117,19 +137,20 @@ class CopyTables:
     def put(self, owner: str, store: str, copied: CopiedRun) -> None:
         """Store rows of one owner's state of a run, and its head; of a run that was pruned the head alone is left.
 
-        What the head completes takes the place of what stood in for it, and of a run told whole, whose head comes alone at the end, of all
-        that was kept before: the owner may have adopted the run again since, from a state that lacked some of it.
+        Rows without a head are the first parts of a run told whole, and kept aside; a head without rows ends it.
         """
-        if copied.head is not None and copied.head.pruned_at:
-            self.forget_run(copied.head)
-        self._store.execute_many(
-            _KEEP_ROW, ((owner, store, copied.run, key, copied.number, body) for key, body in copied.rows)
-        )
         head = copied.head
+        aside = store if head is not None else store + ASIDE
+        self._store.execute_many(
+            _KEEP_ROW, ((owner, aside, copied.run, key, copied.number, body) for key, body in copied.rows)
+        )
         if head is None:
             return
-        if not copied.rows:
-            self._store.execute(_DROP_OLDER, (owner, store, copied.run, copied.number))
+        if head.pruned_at:
+            self.forget_run(head)
+        elif not copied.rows:
+            if not self._take_in(owner, store, copied.number, head):
+                return
         elif copied.number and self._stands_in(owner, store, copied.run):
             self._store.execute(_DROP_OLDER, (owner, store, copied.run, 1))
         self._store.execute(_KEEP_HEAD, _head_row(head))
@@ -138,6 +159,22 @@ class CopyTables:
         ):
             # What stood in for it, unless that is of a retry of which its owner has not heard.
             self._drop(owner, "", head.run)
+
+    def _take_in(self, owner: str, store: str, number: int, head: RunHead) -> bool:
+        """Put what was told of a run from its owner's commit ``number`` on, up to its head, in the place of what was kept before.
+
+        All of that goes: the owner may have adopted the run again since, from a state that lacked some of it. False where the rows are not
+        aside: the head comes a second time, or after the first parts of a newer state.
+        """
+        parts = (owner, store + ASIDE, head.run)
+        ((newest,),) = self._store.query(_ASIDE, parts)
+        if newest != number:
+            return False
+        upto = max(number, head.number)
+        self._store.execute(_TAKE_IN, (store, upto, *parts, number))
+        self._store.execute(_DROP_ROWS, parts)
+        self._store.execute(_DROP_OLDER, (owner, store, head.run, upto))
+        return True
 
     def _stands_in(self, owner: str, store: str, run: str) -> bool:
         """Whether what is kept of an owner's state is only what another had (``number`` 0)."""
@@ -151,6 +188,7 @@ class CopyTables:
         owner = (head.owner, head.store)
         if all(other == head for other in self.heads_of([head.run]) if (other.owner, other.store) == owner):
             self._drop(*owner, head.run)
+        self._store.execute(_DROP_ASIDE, (head.owner, head.store + ASIDE))
         self._store.execute("DELETE FROM copy_cursors WHERE owner = ? AND store = ?", owner)
 
     def forget_run(self, head: RunHead) -> None:
@@ -166,8 +204,9 @@ class CopyTables:
                 self._drop(*owner, head.run)
 
     def _drop(self, owner: str, store: str, run: str) -> None:
-        for table in ("copies", "copied_runs"):
-            self._store.execute(f'DELETE FROM "{table}" WHERE owner = ? AND store = ? AND run = ?', (owner, store, run))
+        self._store.execute("DELETE FROM copied_runs WHERE owner = ? AND store = ? AND run = ?", (owner, store, run))
+        for rows in (store, store + ASIDE):
+            self._store.execute(_DROP_ROWS, (owner, rows, run))
 
     def trim(self, before: float) -> int:
         """Forget which runs were pruned before a time, some of them at once; gives how many they were."""
