@@ -471,6 +471,22 @@ def test_an_assignment_that_meets_a_drain_goes_elsewhere() -> None:
     assert (cluster.task("a").status, cluster.task("a", 2).node) == ("returned", "n2")
 
 
+def test_an_assignment_that_was_handed_back_and_comes_once_more_after_the_drain_starts_nothing() -> None:
+    cluster = Cluster()
+    cluster.node("n1")
+    cluster.hold = lambda message: message.kind == "assign"
+    cluster.submit(workflow(worker("a")))
+    (late,) = cluster.held
+    cluster.tell_runtime("n1", on.Drain())
+    cluster.hold = lambda message: False
+    cluster.deliver(late)
+    cluster.until(lambda: cluster.task("a").status == "returned")
+    cluster.tell_runtime("n1", on.Resume())
+    cluster.deliver(late)
+    assert cluster.finish().status == "succeeded"
+    assert (cluster.started(), cluster.task("a", 2).status) == (["a"], "succeeded"), "it ran once"
+
+
 def test_a_node_that_refused_is_asked_again_after_a_while() -> None:
     cluster = Cluster()
     cluster.node("n1")

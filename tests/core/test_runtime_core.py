@@ -199,9 +199,9 @@ def test_an_assignment_told_twice_is_stored_once_and_never_run_again() -> None:
 def test_what_is_refused() -> None:
     driver = Driver(resources={"cpus": 2.0})
     assert codes(driver.assign(task(resources={"cpus": 3.0}))) == ["UNFIT"]
-    driver.start(task())
-    assert codes(driver.assign(task(attempt=2))) == ["UNFIT"], "two attempts of one worker never run at once"
-    driver(exited(0))
+    driver.start(task(attempt=2))
+    assert codes(driver.assign(task(attempt=3))) == ["UNFIT"], "two attempts of one worker never run at once"
+    driver(exited(0, of_task=task(attempt=2).id))
     driver.assign(task("b", attempt=5))
     driver(on.ProcessStarted(task("b", 5).id, 7, 0.0), exited(0, of_task=task("b", 5).id))
     assert codes(driver.assign(task("b", attempt=4))) == ["PASSED"], "an older attempt must not be waited for"
@@ -211,6 +211,29 @@ def test_what_is_refused() -> None:
     driver(on.Drain())
     assert codes(driver.assign(task("c"))) == ["DRAINING"]
     assert codes(driver.assign(task("b", attempt=6))) == ["OVER"], "it is known"
+
+
+def test_what_was_refused_is_handed_back_and_not_taken_when_its_assignment_comes_once_more_and_late() -> None:
+    driver = Driver(resources={"cpus": 2.0})
+    driver.start(task())
+    driver(on.Drain())
+    draining = driver.assign(task("b"))
+    driver(on.Resume())
+    unfit = driver.assign(task("c", resources={"cpus": 3.0}))
+    running = driver.assign(task(attempt=2))
+    assert [*codes(draining), *codes(unfit), *codes(running)] == ["DRAINING", "UNFIT", "UNFIT"]
+    for refused, error in (
+        (draining, "the node takes no new work"),
+        (unfit, "the task needs 3 cpus, the node has 2"),
+        (running, "attempt 1 of this worker has not ended here yet"),
+    ):
+        (save,) = of(do.SaveHeldTask, refused)
+        assert (save.task.phase, end(refused)) == (Phase.DONE, ("returned", error)), "it is stored before it is said"
+    driver(exited(0))
+    late = driver.assign(task("b"), task("c"), task(attempt=2))
+    assert (codes(late), of(do.Spawn, late), ends(late)) == (["OVER"] * 3, [], [])
+    cancelled = driver(on.CancelAsked(1, "c1", ((task("b").id, 1),)))
+    assert (codes(cancelled), ends(cancelled)) == (["OVER"], []), "its end is told, and stands"
 
 
 def test_a_lower_epoch_or_owner_is_fenced_and_told_the_current_one() -> None:

@@ -463,9 +463,6 @@ class Checks:
                     self.require(row.node == runtime.name, "attempt", fact.id, "was on", runtime.name, "not", row.node)
                     if fact.kind is FactKind.FINISHED:
                         same = row.status in (fact.status, TaskStatus.SUPERSEDED)
-                        if fact.started_at is None and fact.status is TaskStatus.CANCELLED:
-                            # refused, and the order to end it came after
-                            same = same or row.status is TaskStatus.RETURNED
                         # or it ran there on an earlier disk, and was given once more by an owner that did not know
                         same = same or any(task == fact.id and disk != peer_disk for task, disk in self._finished)
                         self.require(same, "attempt", fact.id, "ended", fact.status, "and the history says", row)

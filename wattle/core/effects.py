@@ -381,7 +381,7 @@ class Append:
 @value(frozen=True, slots=True)
 class Answer:
     """Answer one task of a command. ``code`` is OK, or why not: FENCED (epoch and owner are the current ones), OVER (it has ended here),
-    PASSED (a later attempt of its worker has), DRAINING or UNFIT.
+    PASSED (a later attempt of its worker has), DRAINING or UNFIT (it has ended here now, as handed back).
     """
 
     token: int

@@ -148,20 +148,19 @@ class RuntimeCore:
             self._answer(event.token, assignment.id, self._accept(assignment, event.owner))
 
     def _accept(self, assignment: Assignment, owner: str) -> tuple[str, str]:
-        refusal = self._fence(assignment.run, assignment.epoch, owner)
-        if refusal is not None:
-            return refusal
+        fenced = self._fence(assignment.run, assignment.epoch, owner)
+        if fenced is not None:
+            return fenced
         task_id = assignment.id
         if task_id in self.tasks:
             return "OK", ""  # told twice
         over = self.past.over(task_id)
         if over is not None:
             return over
-        if self.draining:
-            return "DRAINING", "the node takes no new work"
-        unfit = self._unfit(assignment)
-        if unfit:
-            return "UNFIT", unfit
+        refusal = self._refusal(assignment)
+        if refusal is not None:
+            self._never_start(task_id, assignment.epoch, owner, TaskStatus.RETURNED, refusal[1])
+            return refusal
         self._accepted += 1
         held = HeldTask(assignment, owner, Phase.QUEUED, self._accepted)
         task = Task(held, queued_at=self.now)
@@ -178,14 +177,15 @@ class RuntimeCore:
         self.queue.push(task)
         self.clocks.watch(task)
 
-    def _unfit(self, assignment: Assignment) -> str:
-        lacking = self.room.lacks(assignment.resources)
-        if lacking:
-            return lacking
+    def _refusal(self, assignment: Assignment) -> tuple[str, str] | None:
+        """Why a task is not taken; None when it is."""
+        if self.draining:
+            return "DRAINING", ENDINGS[Ending.DRAINING][1]
         open_attempt = self._workers.get((assignment.run, assignment.worker))
         if open_attempt is not None:  # design.md, invariant 4: one runtime never runs two tasks of one worker at once
-            return f"attempt {open_attempt} of this worker has not ended here yet"
-        return ""
+            return "UNFIT", f"attempt {open_attempt} of this worker has not ended here yet"
+        lacking = self.room.lacks(assignment.resources)
+        return ("UNFIT", lacking) if lacking else None
 
     def _fence(self, run: str, epoch: int, owner: str) -> tuple[str, str] | None:
         """None when (epoch, owner) may command the run; else the refusal. Keeps the highest pair."""
@@ -209,15 +209,17 @@ class RuntimeCore:
             return "OK", ""
         over = self.past.over(task_id)
         if over is None:
-            self._never_start(task_id, epoch, owner)
+            self._never_start(task_id, epoch, owner, *ENDINGS[Ending.CANCELLED])
         return over or ("OK", "")
 
-    def _never_start(self, task_id: TaskId, epoch: int, owner: str) -> None:
-        """An order to end a task has overtaken its assignment: the task is over before it is known."""
+    def _never_start(self, task_id: TaskId, epoch: int, owner: str, status: TaskStatus, error: str) -> None:
+        """A task is over before it was here: it is not taken, or an order to end it has overtaken its assignment.
+
+        Its owner goes by that, so an assignment that was sent before and comes later must not start it.
+        """
         self._accepted += 1
         assignment = Assignment(*task_id, epoch=epoch, workflow="")
         self._dirty[task_id] = HeldTask(assignment, owner, Phase.DONE, self._accepted)
-        status, error = ENDINGS[Ending.CANCELLED]
         self._saves.append(do.Append(Fact(FactKind.FINISHED, *task_id, at=self.now, status=status, error=error)))
         self.past.note_ended(task_id)
 
