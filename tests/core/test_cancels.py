@@ -10,7 +10,7 @@ from tests.core.test_replication import FLOW, HEAD, Told, coordinator, node, orp
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.membership import RESEND_FIRST
-from wattle.core.model import CopiedRun, CopyPage, Fact, FactKind, RunHead, TaskId, TaskStatus
+from wattle.core.model import CopiedRun, CopyPage, Fact, FactKind, RunHead, TaskId, TaskRecord, TaskStatus
 
 LATER = RunHead("r", "c2", "c2-store", 2, number=9)
 """Of another owner that has taken the run over."""
@@ -140,6 +140,23 @@ def test_what_a_node_did_not_tell_before_an_adopted_run_ended_is_read_in_its_fee
     assert told.all(do.ReadAgain) == [do.ReadAgain(frozenset({"n1"}))]
     assert told.all(do.SaveCursor) == [], "or it would not be read from its start"
     assert told.core.nodes["n2"].claims == {}
+
+
+@pytest.mark.parametrize("adopted", [0, 2])
+def test_what_a_node_did_not_tell_before_its_runs_adopter_restarted_is_read_in_its_feed(adopted: int) -> None:
+    """It was in sight at the adoption, had told the end before that, and is given up before the adopter's next life has met it."""
+    task = TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 90.0, 91.0)
+    stored = snapshot(task)
+    told = Told(lost_after=3.0)
+    told(on.Restore(replace(stored, run=replace(stored.run, owner="c1", epoch=2, adopted=adopted))))
+    told(replace(node("n2"), claimed=frozenset({"r"})), on.CancelRun("r"))
+    assert (told.all(do.ReadAgain), told.core.nodes["n2"].claims) == ([], {})
+    told(after=3.0)
+    assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]
+    assert [e.task.status for e in told.all(do.SaveTask)] == ["lost"]
+    assert told.all(do.ReadAgain) == ([do.ReadAgain(frozenset({"n2"}))] if adopted else [])
+    told(node("n1"), on.FactsLearned("n1", "n1-store", 1, (Fact(FactKind.FINISHED, *task.id, at=92.0),), first=True))
+    assert [e.fact.id for e in told.all(do.SaveLateFact)] == [task.id]
 
 
 def test_of_a_feed_that_is_read_again_all_counts_from_the_first_that_is_left() -> None:

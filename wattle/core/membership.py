@@ -99,9 +99,13 @@ class Membership:
         self.core.acts.append(do.Claim(name, ((run.id, run.epoch),)))
 
     def claim_no_more(self, run: Run) -> None:
-        """A run has ended. What nodes in sight know of it and have not told yet is read in their feeds, where it was adopted."""
+        """A run has ended. What nodes know of it and have not told yet is read in their feeds, where it was adopted.
+
+        Where no feed has been read again since this coordinator started, it was adopted in an earlier life, which may have ended before
+        nodes in sight had answered: those that have not been met since are no more asked either.
+        """
         unheard = [name for name, node in self.pool.nodes.items() if node.claims.pop(run.id, None) is not None]
-        if unheard and run.adopted:
+        if run.adopted and (unheard or self._followed is None):
             self.read_again(unheard)
 
     def _send_claims(self, node: Node) -> None:
