@@ -15,9 +15,9 @@ from wattle.bus.memory import MemoryBus
 from wattle.coordinator import agent as coordinator_agent
 from wattle.coordinator import neighbours
 from wattle.core import events as on
-from wattle.core.model import NodeInfo, TaskStatus
+from wattle.core.model import NodeInfo, RunHead, TaskStatus
 from wattle.errors import Conflict
-from wattle.protocol.messages import encode
+from wattle.protocol.messages import CopiesAnswer, CopiesQuestion, decode, encode
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.coordinator_tables import Documents
 
@@ -315,6 +315,18 @@ async def test_cancelling_reaches_the_node(net: World) -> None:
     assert await node.cancelled.size(1) == [task.id]
     assert (await net.final("r1"))["status"] == "cancelled"
     assert (await net.command("cancel_run", {"run": "r1"}))["status"] == "cancelled"  # told twice
+
+
+async def test_who_is_asked_about_a_run_looks_for_the_cancel_that_its_former_owner_left_behind(net: World) -> None:
+    await net.coordinator(adopt_after=0.01)
+    node = net.runtime()
+    await net.submit("r1")
+    await node.next()  # so it has been met, and asked which copies it has
+    node.copied = (RunHead("r1", "gone", "gone-store", 0, number=4, cancelled=True),)
+    question = CopiesQuestion("gone", "gone-store", ("r1",))
+    (reply,) = await net.client.get(KEYS.cmd("c1", "copies"), encode(question), timeout=20.0)
+    assert [(head.owner, head.cancelled) for head in decode(CopiesAnswer, reply.payload).heads] == [("c1", False)]
+    assert (await net.final("r1"))["status"] == "cancelled"
 
 
 async def test_a_retry_asked_for_twice_happens_once(net: World) -> None:

@@ -78,6 +78,7 @@ class Runtime:
         self.entries: list[tuple[int, tuple[Fact, ...]]] = []
         self.copies = Copies()
         self.kept: list[CopyPage] = []  # pages of coordinators' changes
+        self.copied: tuple[RunHead, ...] = ()  # states of which it tells whoever asks for copies
         self.better: tuple[RunHead, ...] = ()  # states of other owners of which it tells whoever sends a page
         self.answer = True  # whether assignments are answered
         self.ends = True  # whether what is cancelled ends at once
@@ -117,7 +118,7 @@ class Runtime:
                     self.kept.append(page)
                 answer = KeepAnswer(number, heads=self.better)
             case "copies":
-                answer = CopiesAnswer(())
+                answer = CopiesAnswer(self.copied)
             case "facts":
                 run = decode(FactsQuestion, query.payload).run
                 answer = FactsAnswer(tuple(f for _, facts in self.entries for f in facts if f.run == run))

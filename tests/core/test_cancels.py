@@ -211,6 +211,42 @@ def test_an_adopter_ends_a_run_of_whose_cancel_a_page_tells_while_it_takes_it_ov
     assert [e.snapshot.run.cancel_requested for e in told.all(do.AdoptRun)] == [True]
 
 
+def test_an_owner_is_told_by_a_question_to_look_for_a_cancel_that_came_to_be_known_after_it_had_asked() -> None:
+    """A former owner came back from a cut, told its cancel to one node, and was gone before anybody else saw it."""
+    other = Told("c3")
+    other(coordinator("c2"), coordinator("c1"), node("n1"))
+    other(on.CoordinatorGone("c2", "c2-1"))
+    other(after=1.0)
+    other(*(on.CopiesTold(q.peer, q.token, (HEAD,) if q.peer == "n1" else ()) for q in other.all(do.AskCopies)))
+    (question,) = (q for q in other.all(do.AskCopies) if q.peer == "c1")
+    assert (question.owner, question.store, question.runs) == ("c2", "c2-store", ("r",))
+
+    told = Told("c1")
+    told(coordinator("c3"), node("n1"))
+    told(on.Submit("r", FLOW))
+    former = RunHead("r", "c2", "c2-store", 0, number=4, cancelled=True)
+    told(on.OwnerInquired("c2", "c2-store"))
+    told(after=1.0)
+    heads = {"n1": (former,), "c1": (told.core.runs["r"].head("c1-store"),)}
+    for _ in range(2):  # whose runs, then which states of them
+        told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in told.all(do.AskCopies)))
+    assert [e.run.cancel_requested for e in told.all(do.SaveRun)] == [True]
+
+
+def test_what_is_found_out_already_is_not_asked_anew_because_another_asks() -> None:
+    told = Told()
+    told(coordinator("c2"), coordinator("c3"), node("n1"))
+    told(on.OwnerInquired("c2", "c2-store"), after=1.0)
+    assert told(after=1.0).all(do.AskCopies) == [], "it is in sight"
+    told(on.CoordinatorGone("c2", "c2-1"))
+    assert {q.owner for q in told(after=1.0).all(do.AskCopies)} == {"c2"}
+    told(
+        on.OwnerInquired("c2", "c2-store"),
+        *(on.CopiesTold(q.peer, q.token, ()) for q in told.all(do.AskCopies)),
+    )
+    assert told(after=10.0).all(do.AskCopies) == []
+
+
 def test_copies_that_tell_of_a_cancel_stay_until_the_owner_has_heard() -> None:
     told = Told("c1")
     told(coordinator("c2"), coordinator("c3"), node("n1"))

@@ -531,6 +531,11 @@ class Coordinator(Keeper):
     def heads(self, effect: do.AskCopies) -> list[RunHead]:
         return [*super().heads(effect), *self._own_heads(effect.runs)]
 
+    def on_copies(self, effect: do.AskCopies, reply: Answer) -> None:
+        if effect.runs and effect.owner:
+            self.post(on.OwnerInquired(effect.owner, effect.store))
+        super().on_copies(effect, reply)
+
     def known(self, runs: list[str]) -> list[RunHead]:
         return [*super().known(runs), *self._own_heads(runs)]
 
@@ -556,7 +561,7 @@ class Coordinator(Keeper):
                 self.post(on.CopiesTold(effect.peer, effect.token, *answer))
 
         if effect.peer == self.name:
-            self.on_copies(effect, told)
+            super().on_copies(effect, told)  # as in wattle/coordinator/copying.py
         else:
             self.ask(effect.peer, "copies", effect, told)
 

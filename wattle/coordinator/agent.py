@@ -146,7 +146,12 @@ class CoordinatorAgent:
             heard = self._follower.check
             self._dispatch = Dispatch(self.bus, self.keys, self.name, nursery, self.post, heard, timeout=self._timeout)
             self._desk = CopyDesk(
-                self.store.copies, self.store.transaction, self._sees, self.core.copies, self._own_heads
+                self.store.copies,
+                self.store.transaction,
+                self._sees,
+                self.core.copies,
+                self._own_heads,
+                lambda owner, store: self.post(on.OwnerInquired(owner, store)),
             )
             self._copying = Copying(
                 self.bus,

@@ -118,6 +118,7 @@ class CoordinatorCore:
             on.RunsClaimed: self.recall.claimed_at,
             on.CoordinatorSeen: self.succession.seen,
             on.CoordinatorGone: self.succession.gone,
+            on.OwnerInquired: self.succession.inquired,
             on.Prune: self.ownership.prune,
             on.Keep: self.ownership.keep,
             on.Kept: self.ownership.kept,

@@ -236,8 +236,8 @@ class AnswerKeep:
 class AskCopies:
     """Ask a peer, or oneself, which copies it has; ends in CopiesTold or CopiesUntold.
 
-    With ``runs``: every state it has of these. Else with an ``owner``: all copies of that owner's. Else: one copy for each owner it has
-    copies of.
+    With ``runs``: every state it has of these; they were found because of this ``owner``, about which another coordinator then asks, too
+    (OwnerInquired). Else with an ``owner``: all copies of that owner's. Else: one copy for each owner it has copies of.
     """
 
     peer: str

@@ -171,6 +171,14 @@ class CoordinatorGone:
 
 
 @value(frozen=True, slots=True)
+class OwnerInquired:
+    """Another coordinator asks which states of runs are here, as it has found copies of an owner's that it takes for gone."""
+
+    owner: str
+    store: str
+
+
+@value(frozen=True, slots=True)
 class Prune:
     """Remove final runs of this owner's for good; ``runs`` are their states as stored, which the core does not remember."""
 
@@ -276,6 +284,7 @@ CoordinatorEvent = (
     | RunsClaimed
     | CoordinatorSeen
     | CoordinatorGone
+    | OwnerInquired
     | Prune
     | Keep
     | Kept

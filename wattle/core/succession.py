@@ -135,6 +135,15 @@ class Succession:
         elif not self.lives(*owner):
             self._inquiries[owner] = Inquiry(self.core.now + self.core.options.adopt_after)
 
+    def inquired(self, event: on.OwnerInquired) -> None:
+        """Another coordinator has found copies of an owner that is gone: find out about it here, too.
+
+        This one may have done so before they came to be, and own a run of which one of them tells a cancel.
+        """
+        owner = (event.owner, event.store)
+        if owner not in self._inquiries:
+            self.suspect(owner)
+
     def told(self, event: on.CopiesTold) -> None:
         """A peer has said which copies it has."""
         owner = self._tokens.get(event.token)
@@ -216,10 +225,7 @@ class Succession:
         inquiry.answered.clear()
         inquiry.asked = self._names_in_sight()
         for peer in sorted(inquiry.asked):
-            if inquiry.runs:
-                self._ask(peer, inquiry.token, runs=inquiry.runs)
-            else:
-                self._ask(peer, inquiry.token, *owner)
+            self._ask(peer, inquiry.token, *owner, inquiry.runs)
 
     def _new_token(self, owner: Owner | None) -> int:
         self._token += 1

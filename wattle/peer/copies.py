@@ -16,11 +16,15 @@ def _none(runs: Sequence[str]) -> Iterable[RunHead]:
     return ()
 
 
+def _nobody(owner: str, store: str) -> None:
+    pass
+
+
 class CopyDesk:
     """Answers from the store.
 
     ``sees``: the coordinators in sight; ``kept``: what the core knows of the copies; ``own``: the heads of those of some runs that are the
-    peer's own.
+    peer's own; ``inquired`` is called when a coordinator has found copies of an owner that it takes for gone.
     """
 
     def __init__(
@@ -30,15 +34,19 @@ class CopyDesk:
         sees: Callable[[], Iterable[str]],
         kept: Copies,
         own: Callable[[Sequence[str]], Iterable[RunHead]] = _none,
+        inquired: Callable[[str, str], None] = _nobody,
     ) -> None:
-        self._kept = kept
+        self._kept, self._inquired = kept, inquired
         self._copies, self._transaction, self._sees, self._own = copies, transaction, sees, own
 
     def answer(self, verb: str, payload: bytes | None) -> bytes:
         """The answer to one question; raises InvalidRequest for what is none."""
         match verb:
             case "copies":
-                return encode(self.heads(decode(CopiesQuestion, payload)))
+                question = decode(CopiesQuestion, payload)
+                if question.runs and question.owner:
+                    self._inquired(question.owner, question.store)
+                return encode(self.heads(question))
             case "copy":
                 asked = decode(CopyQuestion, payload)
                 return encode(CopyAnswer(tuple(self._copies.rows(asked.owner, asked.store, asked.run, asked.after))))

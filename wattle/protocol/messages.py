@@ -157,7 +157,10 @@ class KeepAnswer:
 
 @value(frozen=True, slots=True)
 class CopiesQuestion:
-    """``cmd/<peer>/copies``: which states of these runs are there, or of this owner's runs, or one of each owner's? See AskCopies."""
+    """``cmd/<peer>/copies``: which states of these runs are there, or of this owner's runs, or one of each owner's? See AskCopies.
+
+    With both, copies of these runs of that owner's have been found, and a coordinator that is asked finds out about it, too.
+    """
 
     owner: str = ""
     store: str = ""
