@@ -32,6 +32,7 @@ from wattle.core.model import (
 )
 from wattle.core.numbering import first_attempt
 from wattle.core.replication import LINGER
+from wattle.core.run import head_of
 
 T = TypeVar("T")
 
@@ -364,6 +365,30 @@ def test_an_owner_that_hears_of_a_better_state_lets_go() -> None:
     assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 9)]
     assert told.core.runs == {}
     assert not told.core.nodes["n1"].tasks
+
+
+def _back_alone(quorum: int = 0) -> Told:
+    """A former owner that starts again when everybody else is down, and is asked to cancel what another has ended meanwhile."""
+    told = Told("c2", number=4, settled=4, quorum=quorum)
+    told(on.Restore(snapshot()))
+    return told(on.CancelRun("r"))
+
+
+def test_an_owner_that_is_back_and_sees_nobody_decides_and_then_gives_way_to_a_later_owners_end() -> None:
+    told = _back_alone()
+    (cancelled,) = told.all(do.AnnounceRun)
+    assert cancelled.run.status is RunStatus.CANCELLED
+    assert told.core.settled == told.core.number  # it is told
+    own = head_of(cancelled.run, "c2-store", told.core.number)
+    later = RunHead("r", "c1", "c1-store", own.epoch + 1, number=9, final=True, completed_at=90.0)
+    told(coordinator("c1"))
+    told(on.Kept("c1", told.core.number, (later,), (own,)))
+    assert [release.head for release in told.all(do.ReleaseRun)] == [later]
+
+
+def test_with_a_quorum_it_tells_no_end() -> None:
+    told = _back_alone(quorum=2)
+    assert told.core.settled < told.core.number
 
 
 def test_a_page_that_would_leave_a_gap_is_not_kept_and_the_answer_says_where_to_go_on() -> None:

@@ -54,7 +54,7 @@ class Figures:
             ("runs", self.runs),
             ("excused: on more lost disks than there were copies", self.excused),
             ("submitted twice by accident", self.doubled),
-            ("split decisions, by partitions without a quorum", self.split),
+            ("split decisions, without a quorum", self.split),
             *sorted((f"fault: {kind}", count) for kind, count in self.faults.items()),
         ]
         for name in ("worker", "task", "phase"):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.ends import Ends
 from tests.sim.states import States
 from tests.sim.stores import Rows
 from tests.sim.world import World
@@ -46,7 +47,7 @@ class Checks:
         ] = {}  # runs that ended without a cancel that their owner may not have heard of: when
         self.healed_at = float("inf")
         self.retries: dict[str, int] = {}
-        self.ends: dict[tuple[str, int], RunRecord] = {}  # as told first
+        self.ends = Ends(self)
         self.split: set[str] = set()
         self.doubled: set[str] = set()  # created by more than one coordinator
         self.excused: set[str] = set()
@@ -252,9 +253,9 @@ class Checks:
                 or (what == "retry" and kept.retried >= retried)
             ):
                 count += 1
-            elif any(head.rank > peer.store.head(run).rank for head in self._heads(other, run)):  # type: ignore[union-attr]
+            elif any(head.rank > peer.store.head(run).rank for head in self.heads(other, run)):  # type: ignore[union-attr]
                 count += 1  # another owner's newer state
-            elif what == "submit" and self._heads(other, run):
+            elif what == "submit" and self.heads(other, run):
                 count += 1  # the state that this owner let go for, and has adopted since: it is the same run
         need = min(core.options.replicas, len(core.replication.followers))
         if core.succession.quorum:  # else it was settled before, also at peers that are out of sight now
@@ -264,25 +265,28 @@ class Checks:
     def told(self, peer: Coordinator, run: RunRecord) -> None:
         """A user learns how a run ended."""
         self.world.note(peer.name, "tells the end of", run.id, run.status, run.completed_at)
-        first = self.ends.setdefault((run.id, run.retried), run)
+        first = self.ends.first(peer, run)
         if first.completed_at != run.completed_at:
             self.world.faults["end told with another time"] += 1
         if first.status == run.status or run.id in self.excused:
             return
         self.split.add(run.id)
         self.require(not self.quorum, "with a quorum,", first, "was told, and then", run)
-        self.require(not self.calm or run.id in self.doubled, first, "was told, and then", run)
+        may_differ = self.ends.may_differ(peer, run) or run.id in self.doubled
+        self.require(not self.calm or may_differ, first, "was told, and then", run)
 
     # --- what is kept -----------------------------------------------------------------------------------------------------
 
-    def _keepers(self) -> list[Keeper]:
+    def keepers(self) -> list[Keeper]:
+        """The peers that have stores."""
         return [peer for peer in self.world.peers.values() if peer.role != "client"]  # type: ignore[misc]
 
     def _kept(self, run: str) -> bool:
         """Whether anybody who is up has a state of a run."""
-        return any(peer.up and self._heads(peer, run) for peer in self._keepers())
+        return any(peer.up and self.heads(peer, run) for peer in self.keepers())
 
-    def _heads(self, peer: Any, run: str) -> list[Any]:
+    def heads(self, peer: Any, run: str) -> list[Any]:
+        """All states of a run in one peer's store."""
         heads = peer.copies().heads_of([run])
         own = peer.store.head(run) if peer.role == "coordinator" else None
         return heads if own is None else [*heads, own]
@@ -291,12 +295,12 @@ class Checks:
         """A store has dropped a run or a copy of it: another has it, and with it its cancel, unless it has ended or was retried since."""
         if run not in self.acked or run in self.excused:
             return
-        heads = [head for peer in self._keepers() for head in self._heads(peer, run)]
+        heads = [head for peer in self.keepers() for head in self.heads(peer, run)]
         self.require(bool(heads), "nobody has run", run, "any more")
         at = self.cancels.get(run)
         if at is None:
             return
-        states = [state for peer in self._keepers() for state in self._states(peer, run)]
+        states = [state for peer in self.keepers() for state in self._states(peer, run)]
         kept = any(
             head.retried > at or (head.retried == at and (head.final or head.cancelled or cancelled))
             for head, cancelled in states
@@ -315,8 +319,8 @@ class Checks:
             return  # it stays: another has come since
         safe = {
             store.name
-            for store in self._keepers()
-            for head in self._heads(store, run)
+            for store in self.keepers()
+            for head in self.heads(store, run)
             if head.standing >= copy.head.standing and (head.owner, head.store) != (owner, data)
         }
         have = len(safe) - 1  # the owner's own does not count
@@ -334,7 +338,7 @@ class Checks:
         for run in self.workflows:
             best = (-1, False, False)
             kept = (-1, False, False)
-            for peer in self._keepers():
+            for peer in self.keepers():
                 for head, cancelled in self._states(peer, run):
                     state = (head.retried, head.final, cancelled)
                     best = max(best, state)
@@ -389,7 +393,7 @@ class Checks:
                 continue
             owners = [(peer.name, peer.store.runs[run]["run"]) for peer in self.owners(run)]
             if len(owners) != 1 or not owners[0][1].status.final:
-                heads = [(p.name, p.up, head) for p in self._keepers() for head in self._heads(p, run)]
+                heads = [(p.name, p.up, head) for p in self.keepers() for head in self.heads(p, run)]
                 lines.append(f"run {run} is owned by {owners}; states: {heads}")
         for peer in self.world.peers.values():
             if peer.role == "client" and peer.wanted:  # type: ignore[attr-defined]
@@ -418,7 +422,7 @@ class Checks:
                 self._check_rest(other)  # type: ignore[arg-type]
 
     def _check_run(self, run: str, record: RunRecord, rows: Rows) -> None:
-        first = self.ends.get((run, record.retried))
+        first = self.ends.of(run, record.retried)
         if first is not None and first.status != record.status:
             self.split.add(run)
             self.require(not self.quorum, "with a quorum,", first, "was told, and in the end it is", record)
@@ -428,8 +432,8 @@ class Checks:
             all(worker.status.final for worker in workers), "run", run, "has ended, not all its workers:", workers
         )
         if run not in self.split and run not in self.doubled:
-            told = [retried for (other, retried) in self.ends if other == run]
-            self.require(max(told, default=0) <= record.retried, "run", run, "forgot a retry whose end was told")
+            told = self.ends.retries_of(run)
+            self.require(told <= record.retried, "run", run, "forgot a retry whose end was told")
             self.require(self.retries.get(run, 0) <= record.retried, "run", run, "forgot a retry")
             at = self.cancels.get(run)
             kept = at is None or at < record.retried or record.cancel_requested

@@ -1,0 +1,90 @@
+"""How runs were told to have ended, and which of two ends of one run must stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wattle.core.model import RunRecord
+
+if TYPE_CHECKING:
+    from tests.sim.checks import Checks
+    from tests.sim.coordinator import Coordinator
+
+Key = tuple[str, int]
+"""A run, and how often it had been retried."""
+
+
+@dataclass
+class Told:
+    """An end that was told: on how many other stores it had to be, and which peers had it then."""
+
+    end: RunRecord
+    need: int
+    knew: frozenset[str]
+    at: float
+
+
+class Ends:
+    """``told`` are the ends told first; of two that may both be told, the one that stands.
+
+    ``apart`` are those ended by two owners of which one knew nothing of the other's end, as everybody that did was away.
+    """
+
+    def __init__(self, checks: Checks) -> None:
+        self.checks = checks
+        self.told: dict[Key, Told] = {}
+        self.apart: set[Key] = set()
+
+    def first(self, peer: Coordinator, run: RunRecord) -> RunRecord:
+        """The end of a run that was told first, which may be this one."""
+        key = (run.id, run.retried)
+        if key not in self.told:
+            self._note(key, peer, run)
+        return self.told[key].end
+
+    def of(self, run: str, retried: int) -> RunRecord | None:
+        """The end that must stand."""
+        told = self.told.get((run, retried))
+        return None if told is None else told.end
+
+    def retries_of(self, run: str) -> int:
+        """The last retry of a run of which an end was told."""
+        return max((retried for other, retried in self.told if other == run), default=0)
+
+    def may_differ(self, peer: Coordinator, run: RunRecord) -> bool:
+        """Whether a coordinator may tell another end than the first: all that know of that are down, and more than it needed copies.
+
+        To a former owner that comes back meanwhile this is a cut, and without a quorum it goes on (docs/guarantees.md). The later owner's
+        end must stand. Whoever is up and not in its sight yet counts as down.
+        """
+        key = (run.id, run.retried)
+        first = self.told[key]
+        if key not in self.apart and self._all_away(peer, first):
+            self.apart.add(key)
+            self.checks.world.faults["two ends, and who knew of the first was down"] += self.checks.calm
+            if (run.epoch, run.owner) > (first.end.epoch, first.end.owner):
+                self._note(key, peer, run)
+        return key in self.apart
+
+    def _note(self, key: Key, peer: Coordinator, run: RunRecord) -> None:
+        core = peer.core
+        assert core is not None
+        need = min(core.options.replicas, len(core.replication.followers))
+        self.told[key] = Told(run, need, self._who_knows(run), self.checks.world.now)
+
+    def _who_knows(self, end: RunRecord) -> frozenset[str]:
+        """The peers, up or down, whose stores have an end."""
+        state = (end.retried, end.epoch, end.owner)
+        return frozenset(
+            peer.name
+            for peer in self.checks.keepers()
+            for head in self.checks.heads(peer, end.id)
+            if head.final and (head.retried, head.epoch, head.owner) == state
+        )
+
+    def _all_away(self, peer: Coordinator, first: Told) -> bool:
+        peers = self.checks.keepers()
+        replaced = {other.name for other in peers if other.new_since > first.at}
+        away = {other.name for other in peers if other is not peer and peer.tokens.get(other.name) != other.life}
+        return len(first.knew) > first.need and first.knew <= away | replaced and self._who_knows(first.end) <= away

@@ -1,0 +1,131 @@
+"""Which ends of a run the simulator lets two owners tell where nothing was cut: those of which neither could know of the other's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.core.outcomes import Outcome
+from tests.sim.checks import Checks
+from tests.sim.coordinator import Coordinator
+from tests.sim.peer import Keeper
+from tests.sim.runtime import Runtime
+from tests.sim.world import START, World
+from wattle.core.coordinator import CoordinatorOptions
+from wattle.core.invariants import InvariantBroken
+from wattle.core.model import CopiedRun, RunRecord, RunStatus
+from wattle.core.run import head_of
+from wattle.core.runtime import RuntimeOptions
+
+LATER = RunRecord("r", "w", RunStatus.SUCCEEDED, "c1", 2, START, completed_at=START + 6, adopted=2)
+FORMER = replace(LATER, status=RunStatus.CANCELLED, owner="c2", epoch=1, completed_at=START + 7, adopted=0)
+
+
+class Network:
+    """Two coordinators and two nodes, of which c2 and n2 are down at first; nothing is ever cut."""
+
+    def __init__(self, replicas: int = 2) -> None:
+        world = self.world = World(1)
+        self.checks = world.checks = Checks(world)
+        options = CoordinatorOptions(replicas=replicas)
+        self.c1, self.c2 = (Coordinator(world, name, options) for name in ("c1", "c2"))
+        self.n1, self.n2 = (Runtime(world, name, RuntimeOptions(1, {}), lambda _: Outcome()) for name in ("n1", "n2"))
+        self.up(self.c1, self.n1)
+
+    def up(self, *peers: Keeper) -> None:
+        for peer in peers:
+            peer.start()
+        self.world.run(self.world.now + 1.0, 10_000)
+
+    def down(self, *peers: Keeper) -> None:
+        for peer in peers:
+            peer.crash()
+        self.world.run(self.world.now + 1.0, 10_000)
+
+    def tell(self, owner: Coordinator, end: RunRecord, *copied: Keeper) -> None:
+        """An owner has stored an end, others have a copy of it, and it is told."""
+        store = owner.store
+        store.number += 1
+        store.runs["r"], store.touched["r"] = {"run": end}, store.number
+        head = head_of(end, store.id, store.number)
+        for peer in copied:
+            peer.copies().put(owner.name, store.id, CopiedRun("r", store.number, (("run", end),), head))  # type: ignore[arg-type]
+        self.checks.told(owner, end)
+
+    def in_the_end(self, record: RunRecord) -> None:
+        self.checks._check_run("r", record, {})
+
+
+def test_a_former_owner_may_tell_another_end_while_all_that_know_the_later_owners_are_away_and_that_one_stands() -> (
+    None
+):
+    network = Network()
+    network.tell(network.c1, LATER, network.n1)
+    network.down(network.c1, network.n1)
+    network.up(network.c2)
+    network.tell(network.c2, FORMER)
+    network.in_the_end(LATER)
+    with pytest.raises(InvariantBroken):
+        network.in_the_end(FORMER)
+
+
+def test_a_later_owner_that_comes_back_when_the_former_is_away_may_too_and_its_end_stands() -> None:
+    network = Network()
+    network.down(network.c1, network.n1)
+    network.up(network.c2)
+    network.tell(network.c2, FORMER)
+    network.down(network.c2)
+    network.up(network.c1, network.n1)
+    network.tell(network.c1, LATER, network.n1)
+    network.in_the_end(LATER)
+    with pytest.raises(InvariantBroken):
+        network.in_the_end(FORMER)
+
+
+def test_it_may_not_with_a_peer_in_sight_that_knows() -> None:
+    network = Network()
+    network.tell(network.c1, LATER, network.n1)
+    network.down(network.c1)
+    network.up(network.c2)
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c2, FORMER)
+
+
+def test_it_may_not_where_a_peer_in_sight_has_learned_of_the_end_since() -> None:
+    network = Network()
+    network.tell(network.c1, LATER, network.n1)
+    network.n2.copies().kept |= network.n1.copies().kept
+    network.down(network.c1, network.n1)
+    network.up(network.c2, network.n2)
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c2, FORMER)
+
+
+def test_it_may_not_where_the_end_was_told_before_it_had_its_copies() -> None:
+    network = Network()
+    network.tell(network.c1, LATER)
+    network.down(network.c1, network.n1)
+    network.up(network.c2)
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c2, FORMER)
+
+
+def test_it_may_not_where_one_that_knew_is_back_and_has_dropped_the_end() -> None:
+    network = Network()
+    network.tell(network.c1, LATER, network.n1)
+    network.down(network.c1)
+    network.n1.copies().kept.clear()
+    network.up(network.c2)
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c2, FORMER)
+
+
+def test_with_a_quorum_it_may_never() -> None:
+    network = Network()
+    network.checks.quorum = True
+    network.tell(network.c1, LATER, network.n1)
+    network.down(network.c1, network.n1)
+    network.up(network.c2)
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c2, FORMER)
