@@ -33,11 +33,12 @@ from tests.network.processes import (
     stock_client,
     wait_until,
 )
+from wattle.runtime.serving import CHUNK
 
 CRASH = (sys.executable, str(Path(__file__).with_name("crash.py")))
 PATIENCE = 30.0
 LISTENING = "00010000"  # __SO_ACCEPTCON in the flags of /proc/net/unix
-PADDING = (5 << 20) // 2
+PADDING = 5 * CHUNK // 2
 """Bytes of the files that pass from node to node: more than two chunks, so that a fetch can be interrupted between them."""
 
 STEPS = {

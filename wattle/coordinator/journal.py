@@ -88,9 +88,8 @@ class Journal:
                 case do.CreateRun():
                     of(effect.run.id).rows |= {"run": effect.run, "document": effect.submission}
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)
-                    of(effect.run.id).rows |= {
-                        f"w/{w.name}": w for w in effect.moved
-                    }  # others are as the document says
+                    # Those that have not moved are as the document says.
+                    of(effect.run.id).rows |= {f"w/{w.name}": w for w in effect.moved}
                 case do.SaveRun():
                     of(effect.run.id).rows["run"] = effect.run
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)
@@ -229,11 +228,8 @@ class Journal:
         for turn in range(1, TURNS + 1):
             rows = self._since(run, told)
             told = self._store.number
-            if rows is None:
-                number, rows = (
-                    told,
-                    list(self._store.owned.all(run)),
-                )  # what was told under the earlier number counts no more
+            if rows is None:  # all anew: what was told under the earlier number counts no more
+                number, rows = told, list(self._store.owned.all(run))
             head = self._store.owned.head(run)
             if head is None or head.pruned_at:
                 yield (self._gone(run, told),)
