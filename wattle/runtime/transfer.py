@@ -30,9 +30,7 @@ from wattle.runtime.serving import CHUNK
 _WINDOW = 2  # chunks asked for at once
 _SCANS = 3  # for somebody who has it, in a row without a byte gained, before giving up
 _ASK_TIMEOUT = 5.0
-_CHUNK_TIMEOUT = (
-    240.0  # for the chunks of four inputs to arrive over a slow link; a holder that dies is noticed by its token
-)
+_CHUNK_TIMEOUT = 240.0  # for chunks of four inputs over a slow link; a holder that dies is noticed by its token
 _BUSY_TRIES = 20  # with pauses between them, for a holder that has too much to send already
 
 Sight = Callable[[str | None], AbstractContextManager[None]]
