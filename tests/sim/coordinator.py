@@ -96,6 +96,7 @@ class Coordinator(Keeper):
         self._followed = {node: Followed(*cursor) for node, cursor in store.cursors.items()}
         self._journal: deque[tuple[int, dict[str, Change]]] = deque()
         self._journal_start = store.number
+        self._anew: dict[str, int] = {}  # run -> the newest commit that adopted it or let it go
         self._unsettled: deque[tuple[int, Callable[[], None]]] = deque()
         self._keeping = {}
         self._submitting: dict[str, list[Answer]] = {}
@@ -144,6 +145,14 @@ class Coordinator(Keeper):
                                 self._read(node, again, lambda _: None)
             for run in sorted(before):
                 world.checks.removed(run)
+            for save in saves:
+                match save:
+                    case do.CreateRun() if save.run.id in self._anew:
+                        changed[save.run.id], self._anew[save.run.id] = None, number
+                    case do.AdoptRun():
+                        self._anew[save.snapshot.run.id] = number
+                    case do.ReleaseRun(handing=False):
+                        self._anew[save.head.run] = number
             self._journal.append((number, {run: (rows, self.store.head(run)) for run, rows in changed.items()}))
             while len(self._journal) > self.journal_length:
                 self._journal_start = self._journal.popleft()[0]
@@ -650,6 +659,8 @@ class Coordinator(Keeper):
             if count >= self.page_rows:
                 break
             for run, (rows, head) in changes.items():
+                if self._anew.get(run, 0) > commit:
+                    continue  # counts no more
                 before = merged.get(run, ({}, None))[0]
                 merged[run] = (None if rows is None or before is None else {**before, **rows}, head)
                 count += 1 if rows is None else len(rows)

@@ -79,6 +79,14 @@ class Owner:
             self.journal.note(self.core.number, effects)
         self.assigned += [e for e in effects if isinstance(e, do.Assign)]
 
+    def commit(self, effect: do.CoordinatorEffect) -> None:
+        """One batch that saves this, without the core."""
+        self.core.number += 1
+        with self.store.transaction():
+            self.store.save([effect], self.core.number)
+        self.store.number = self.core.number
+        self.journal.note(self.core.number, [effect])
+
     def step(self) -> None:
         """Something happens."""
         if not self.assigned or self.rng.random() < 0.2:
@@ -185,6 +193,44 @@ def test_of_a_run_that_was_let_go_meanwhile_no_part_is_left_at_a_follower_that_i
         follower.ship(owner.journal)
         for head in follower.store.copies.heads_by("c1", owner.store.id):
             recover(_rows(follower, head))
+
+
+def test_of_a_run_that_was_let_go_and_adopted_again_no_change_from_before_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "ROWS_MOST", 1)  # a commit in each page
+    near, far = Follower(tmp_path / "near.db"), Follower(tmp_path / "far.db")
+    owner = Owner(tmp_path / "owner.db", 1)
+
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    start = recover(owner.store.owned.all("r"))
+    near.ship(owner.journal)
+    first, second = (a.assignment.id for a in owner.assigned)
+    owner.tell(on.FactsLearned("n1", "s1", 1, (Fact(FactKind.STARTED, *first, at=2.0, pid=1),)))
+    owner.tell(on.FactsLearned("n1", "s1", 2, (Fact(FactKind.STARTED, *second, at=3.0, pid=2),)))
+    owner.commit(do.ReleaseRun(RunHead("r", "c2", "s", 2, 5)))
+    adopted = replace(start, run=replace(start.run, epoch=3))
+    owner.commit(do.AdoptRun(adopted))
+    for follower in (near, far):
+        before = [list(_rows(follower, head)) for head in follower.store.copies.heads_by("c1", owner.store.id)]
+        while follower.number < owner.store.number:
+            follower.ship(owner.journal)
+            for head in follower.store.copies.heads_by("c1", owner.store.id):
+                assert _rows(follower, head) in before or recover(_rows(follower, head)) == adopted
+
+
+def test_of_a_run_that_was_let_go_and_submitted_again_only_the_new_one_is_told(tmp_path: Path) -> None:
+    follower, owner = Follower(tmp_path / "follower.db"), Owner(tmp_path / "owner.db", 1)
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    follower.ship(owner.journal)
+    started = Fact(FactKind.STARTED, *owner.assigned[0].assignment.id, at=2.0, pid=1)
+    owner.tell(on.FactsLearned("n1", "s1", 1, (started,)))
+    follower.ship(owner.journal)
+    owner.commit(do.ReleaseRun(RunHead("r", "c2", "s", 2, 5)))
+    owner.commit(do.CreateRun(owner.core.runs["r"].record(), WORKFLOW, {"a", "c"}, (), SUBMISSION))
+    follower.ship(owner.journal)
+    (head,) = follower.store.copies.heads_by("c1", owner.store.id)
+    assert not [key for key, _ in _rows(follower, head) if key.startswith("t/")]
 
 
 @pytest.mark.parametrize("stand_in", [False, True], ids=["store", "stand-in of the simulator"])

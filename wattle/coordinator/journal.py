@@ -49,12 +49,14 @@ class Journal:
         self._store, self._core = store, core
         self._commits: deque[tuple[int, dict[str, _Changes]]] = deque()
         self._start = store.number  # everything after this commit is in memory
+        self._anew: dict[str, int] = {}  # run -> the newest of these commits that adopted it or let it go
         self._rows = 0
 
     def note(self, number: int, effects: Iterable[CoordinatorEffect]) -> None:
         """Remember what a commit changed, if anybody follows."""
         if not self._core.replication.followers:
             self._commits.clear()
+            self._anew.clear()
             self._start, self._rows = number, 0
             return
         changes = self._changes(number, effects)
@@ -74,6 +76,8 @@ class Journal:
             if needed and self._rows <= REMEMBERED_MOST:
                 return
             self._commits.popleft()
+            for run in [run for run in oldest if self._anew.get(run) == number]:
+                del self._anew[run]
             self._start = number
             self._rows -= rows
 
@@ -90,6 +94,9 @@ class Journal:
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)
                     # Those that have not moved are as the document says.
                     of(effect.run.id).rows |= {f"w/{w.name}": w for w in effect.moved}
+                    if effect.run.id in self._anew:  # one of this name was let go of, and a follower may still have it
+                        of(effect.run.id).whole = True
+                        self._anew[effect.run.id] = number
                 case do.SaveRun():
                     of(effect.run.id).rows["run"] = effect.run
                     of(effect.run.id).head = head_of(effect.run, self._store.id, number)
@@ -102,16 +109,15 @@ class Journal:
                     of(effect.run).rows[holder_row(effect.digest, effect.node)[0]] = None
                 case do.AdoptRun():
                     of(effect.snapshot.run.id).whole = True
+                    self._anew[effect.snapshot.run.id] = number
                 case do.SaveLateFact():
                     of(effect.fact.run).whole = True
                 case do.SaveDefinition():
                     of(DEFINITION + effect.definition.name).whole = True
-                case do.ReleaseRun() if not effect.handing:
+                case do.ReleaseRun(handing=False) | do.ForgetRun():
                     changes[effect.head.run] = _Changes()
                     changes[effect.head.run].gone = True
-                case do.ForgetRun():
-                    changes[effect.head.run] = _Changes()
-                    changes[effect.head.run].gone = True
+                    self._anew[effect.head.run] = number
         for run, change in changes.items():
             if change.head is None and not change.gone and not change.whole:
                 current = self._core.runs.get(run)
@@ -138,6 +144,8 @@ class Journal:
             if rows >= ROWS_MOST:
                 break
             for run, change in changes.items():
+                if self._anew.get(run, 0) > commit:
+                    continue  # counts no more, and the follower may lack, or have dropped, what it was a change of
                 rows += 1 + len(change.rows)
                 merged[run] = _merged(merged.get(run), change)
             number = commit
@@ -166,8 +174,8 @@ class Journal:
         return CopyPage(self._core.name, self._store.id, -1, -1, tuple(heads))
 
     def _copied(self, run: str, change: _Changes, number: int) -> CopiedRun:
-        """A run's changes; of one that was let go after them there is none to be told, least of all without what came before."""
-        if change.gone or not self._is_here(run):
+        """A run's changes, or that it is not here any more."""
+        if change.gone:
             return self._gone(run, number)
         return CopiedRun(run, number, tuple(_row(key, what) for key, what in change.rows.items()), change.head)
 
@@ -188,10 +196,6 @@ class Journal:
                 yield CopyPage(self._core.name, self._store.id, after, after, tuple(gone))
                 gone = []
         yield CopyPage(self._core.name, self._store.id, after, max(upto, after), tuple(gone))
-
-    def _is_here(self, run: str) -> bool:
-        head = None if run in self._core.runs else self._store.owned.head(run)
-        return run in self._core.runs or (head is not None and not head.pruned_at)
 
     def _gone(self, run: str, number: int) -> CopiedRun:
         """A run that is not here any more: another's, or pruned."""
@@ -256,13 +260,12 @@ class Journal:
 
 
 def _merged(before: _Changes | None, change: _Changes) -> _Changes:
-    if before is None or change.gone:
+    if before is None:
         merged = _Changes()
         merged.rows, merged.head, merged.gone, merged.whole = dict(change.rows), change.head, change.gone, change.whole
         return merged
     before.rows |= change.rows
     before.head = change.head or before.head
-    before.gone = False
     before.whole = before.whole or change.whole
     return before
 
