@@ -210,7 +210,7 @@ def test_of_a_run_that_was_let_go_and_adopted_again_no_change_from_before_is_tol
     owner.tell(on.FactsLearned("n1", "s1", 2, (Fact(FactKind.STARTED, *second, at=3.0, pid=2),)))
     owner.commit(do.ReleaseRun(RunHead("r", "c2", "s", 2, 5)))
     adopted = replace(start, run=replace(start.run, epoch=3))
-    owner.commit(do.AdoptRun(adopted))
+    owner.commit(do.AdoptRun(Snapshot(adopted.run, WORKFLOW, start.workers, start.tasks, start.holders, SUBMISSION)))
     for follower in (near, far):
         before = [list(_rows(follower, head)) for head in follower.store.copies.heads_by("c1", owner.store.id)]
         while follower.number < owner.store.number:
