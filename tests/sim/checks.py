@@ -51,7 +51,7 @@ class Checks:
         self.split: set[str] = set()
         self.doubled: set[str] = set()  # created by more than one coordinator
         self.excused: set[str] = set()
-        self.quorum = False
+        self.quorum = 0
         self.calm = True  # nothing was cut, nobody was wrongly missed
         self.starts: Counter[tuple[str, str]] = Counter()
         self.taken_ended: set[tuple[str, str, int]] = set()  # (run, store, epoch): taken over when it had ended
@@ -271,7 +271,7 @@ class Checks:
         if first.status == run.status or run.id in self.excused:
             return
         self.split.add(run.id)
-        self.require(not self.quorum, "with a quorum,", first, "was told, and then", run)
+        self.require(not self.ends.bound(run), "with a quorum,", first, "was told, and then", run)
         may_differ = self.ends.may_differ(peer, run) or run.id in self.doubled
         self.require(not self.calm or may_differ, first, "was told, and then", run)
 
@@ -425,7 +425,7 @@ class Checks:
         first = self.ends.of(run, record.retried)
         if first is not None and first.status != record.status:
             self.split.add(run)
-            self.require(not self.quorum, "with a quorum,", first, "was told, and in the end it is", record)
+            self.require(not self.ends.bound(record), "with a quorum,", first, "was told, and in the end it is", record)
             self.require(not self.calm or run in self.doubled, first, "was told, and in the end it is", record)
         workers = [row for key, row in rows.items() if key[:2] == "w/"]
         self.require(

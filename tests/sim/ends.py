@@ -52,6 +52,18 @@ class Ends:
         """The last retry of a run of which an end was told."""
         return max((retried for other, retried in self.told if other == run), default=0)
 
+    def bound(self, run: RunRecord) -> bool:
+        """Whether a quorum keeps the end of this retry of a run that was told first from being followed by another.
+
+        It does while it is of more than half of all peers and of the disks together that were lost since (docs/replication.md, "Quorum").
+        """
+        peers, quorum, first = self.checks.keepers(), self.checks.quorum, self.told[run.id, run.retried]
+        lost = {peer.name for peer in peers if peer.new_since > first.at} - self._who_knows(first.end)
+        bound = 2 * quorum > len(peers) + len(lost)
+        if quorum and not bound:
+            self.checks.world.faults["two ends, on more lost disks than the quorum is for"] += 1
+        return bound
+
     def may_differ(self, peer: Coordinator, run: RunRecord) -> bool:
         """Whether a coordinator may tell another end than the first: all that know of that are down, and more than it needed copies.
 

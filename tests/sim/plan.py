@@ -4,7 +4,7 @@ that a fault can be left out and the rest stays."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -156,6 +156,7 @@ def make(seed: int) -> Plan:
     if not quiet:
         kinds = list(TANGLING) if tangled else rng.sample(KINDS, rng.randint(1, 6))
         _add_faults(plan, rng, length, kinds, 20 if tangled else rng.choice((1, 3, 6, 10, 15)))
+        _bear_lost_disks(plan)
         _add_cancel_out_of_sight(plan)
     return plan
 
@@ -173,6 +174,14 @@ def _add_faults(plan: Plan, rng: Random, length: float, kinds: list[str], count:
         for name in list(plan.runtimes)[1:]:
             if rng.random() < 0.5:
                 plan.late[name] = rng.random() * length
+
+
+def _bear_lost_disks(plan: Plan) -> None:
+    """In half of the seeds with a quorum it is large enough for the disks that are lost, though they were all lost at a time."""
+    lost = {fault.who for fault in plan.faults if fault.kind == "wipe"}
+    if plan.options.quorum and lost and Random(f"{plan.seed} disks").random() < 0.5:
+        peers = len(plan.coordinators) + len(plan.runtimes)
+        plan.options = replace(plan.options, quorum=min((peers + len(lost)) // 2 + 1, peers))
 
 
 def _add_cancel_out_of_sight(plan: Plan) -> None:

@@ -55,7 +55,7 @@ class Simulation:
         world.lease = plan.lease
         checks = self.checks = world.checks = Checks(world)
         checks.workflows = plan.workflows
-        checks.quorum = bool(plan.options.quorum)
+        checks.quorum = plan.options.quorum
         self.coordinators = {
             name: Coordinator(world, name, plan.options, journal=plan.journal) for name in plan.coordinators
         }

@@ -123,9 +123,25 @@ def test_it_may_not_where_one_that_knew_is_back_and_has_dropped_the_end() -> Non
 
 def test_with_a_quorum_it_may_never() -> None:
     network = Network()
-    network.checks.quorum = True
+    network.checks.quorum = 3
     network.tell(network.c1, LATER, network.n1)
     network.down(network.c1, network.n1)
     network.up(network.c2)
     with pytest.raises(InvariantBroken):
         network.tell(network.c2, FORMER)
+
+
+@pytest.mark.parametrize(("quorum", "wiped"), [(2, ()), (3, ("n1", "n2"))])
+def test_a_quorum_binds_no_longer_once_more_disks_are_lost_than_it_is_for(quorum: int, wiped: tuple[str, ...]) -> None:
+    network = Network()
+    network.checks.quorum, network.checks.calm = quorum, False
+    network.up(network.c2, network.n2)
+    network.tell(network.c1, LATER, network.n1, network.n2)
+    for name in wiped:
+        peer: Keeper = network.world.peers[name]  # type: ignore[assignment]
+        with pytest.raises(InvariantBroken):
+            network.tell(network.c2, FORMER)
+        network.down(peer)
+        peer.new_disk()  # type: ignore[attr-defined]
+        peer.new_since = network.world.now
+    network.tell(network.c2, FORMER)
