@@ -33,6 +33,7 @@ from wattle.core.model import (
 from wattle.core.numbering import first_attempt
 from wattle.core.replication import LINGER
 from wattle.core.run import head_of
+from wattle.core.succession import LOOK_EVERY
 
 T = TypeVar("T")
 
@@ -476,6 +477,29 @@ def test_an_owner_that_somebody_in_reach_still_sees_is_not_gone() -> None:
     assert timer.at is not None
     told(after=timer.at - told.now)
     assert told.all(do.AskCopies)  # it is asked again
+
+
+def test_peers_are_asked_in_turn_for_copies_that_they_got_of_an_owner_that_nobody_else_saw() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    told(*(on.CopiesTold(q.peer, q.token, ()) for q in told.all(do.AskCopies)))
+    asked, start = list[str](), told.now
+    for _ in range(7):
+        (timer,) = told.all(do.SetTimer)
+        assert timer.at is not None
+        asked += [q.peer for q in told(after=timer.at - told.now).all(do.AskCopies)]
+        told(*(on.CopiesTold(q.peer, q.token, ()) for q in told.all(do.AskCopies)))
+    assert asked[:3] == asked[3:6] == asked[:6][-3:]
+    assert set(asked[:3]) == {"c2", "n1", "n2"}
+    assert told.now - start == LOOK_EVERY * 7 / 4, "each once in about a minute"
+    while "n1" not in (peers := [q.peer for q in told.all(do.AskCopies)]):
+        told(*(on.CopiesTold(q.peer, q.token, ()) for q in told.all(do.AskCopies)))
+        told(after=LOOK_EVERY / 4)
+    assert peers == ["n1"]
+    lost = replace(HEAD, owner="c9", store="c9-store")  # only the node has ever seen this owner
+    told(*(on.CopiesTold(q.peer, q.token, (lost,)) for q in told.all(do.AskCopies)))
+    told(after=told.core.options.adopt_after)
+    assert {(q.peer, q.owner) for q in told.all(do.AskCopies)} == {(peer, "c9") for peer in ("c1", "c2", "n1", "n2")}
 
 
 def test_without_a_quorum_nothing_is_assigned_or_taken_over() -> None:

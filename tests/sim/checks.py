@@ -486,7 +486,9 @@ class Checks:
         self.require(not core.runs, where, "runs", list(core.runs))
         succession: Any = core.succession
         self.require(not succession._inquiries or not succession.quorum, where, "asks about", succession._inquiries)
-        self.require(not succession._tokens, where, "waits for answers to", succession._tokens)
+        about = [owner for owner in succession._tokens.values() if owner is not None]
+        looks = len(succession._tokens) - len(about)  # a look around may be under way
+        self.require(not about and looks < 2, where, "waits for answers to", succession._tokens)
         for node in core.nodes.values():
             left = (node.tasks, node.used, node.cancels, node.claims)
             seen = node.info.name in peer.tokens

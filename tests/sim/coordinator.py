@@ -193,6 +193,7 @@ class Coordinator(Keeper):
             case do.AnswerKeep():
                 self.answer_keep(act.token, act.number)
             case do.AskCopies():
+                self.world.looks += not act.owner
                 self._ask_copies(act)
             case do.Gather():
                 self._gather(act)

@@ -83,6 +83,7 @@ class World:
         self.drop = self.repeat = self.lag = 0.0
         self.lease = 1.0
         self.events = self.messages = 0
+        self.looks = 0  # questions, asked from time to time, which copies a peer has
         self.faults: Counter[str] = Counter()
         self.checks: Checks
         self.tracing = tracing

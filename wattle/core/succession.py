@@ -31,6 +31,9 @@ SEEN_ELSEWHERE = 0.25
 LOOK_AGAIN = 1.0
 """Seconds until a peer in sight that did not say which copies it has is asked again."""
 
+LOOK_EVERY = 60.0
+"""Seconds in which each peer in sight is asked once more which copies it has: it may have got some from an owner that nobody else saw."""
+
 TURN = 3
 """Inquiries in which a run is left to the coordinator that it falls to; then it falls to the next, for the first may not know of it."""
 
@@ -65,6 +68,8 @@ class Succession:
         self._decided: list[tuple[RunHead, list[tuple[str, RunHead]]]] = []  # best states, beside all told
         self._gathers: dict[str, list[RunHead]] = {}  # runs being fetched, and states of them brought meanwhile
         self._looks: dict[str, float] = {}  # peers that did not answer which copies they have: when to ask again
+        self._look_due = 0.0  # when to ask the next of those in sight
+        self._to_look: list[str] = []  # who has not been asked in this turn, the next one last
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
@@ -203,6 +208,7 @@ class Succession:
             del self._looks[peer]
             if peer in self.coordinators or self.core.members.in_sight(peer):
                 self.look(peer)
+        self._look_around()
         for owner, inquiry in list(self._inquiries.items()):
             if inquiry.token or inquiry.gathering or self.core.now < inquiry.due:
                 continue
@@ -214,8 +220,20 @@ class Succession:
             else:
                 inquiry.due = self.core.now + self.core.options.adopt_after
 
+    def _look_around(self) -> None:
+        """Look at the peers in sight in turn, one at a time, each about once in LOOK_EVERY seconds."""
+        if self.core.now < self._look_due:
+            return
+        if self._look_due:
+            self._to_look = self._to_look or sorted(self._names_in_sight() - {self.core.name})
+            peer = self._to_look.pop() if self._to_look else ""
+            if peer in self.coordinators or self.core.members.in_sight(peer):
+                self.look(peer)
+        self._look_due = self.core.now + LOOK_EVERY / self.peers_in_sight
+
     def moments(self) -> Iterator[float]:
         """When ``check_clocks`` has something to do."""
+        yield self._look_due
         yield from self._looks.values()
         yield from (i.due for i in self._inquiries.values() if not i.token and not i.gathering)
 
