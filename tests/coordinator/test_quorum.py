@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from tests.core.test_replication import coordinator
 from tests.store.test_copies import DOCUMENT, SUBMISSION, WORKFLOW
@@ -227,3 +228,33 @@ def test_an_adopter_gives_way_to_an_end_though_it_restarts(owner: Owner, followe
     owner.settle()
     assert owner.core.runs == {}
     assert owner.store.run("r") is None, "it belongs to who ended it"
+
+
+async def test_what_a_follower_is_told_anew_ends_what_it_was_being_told(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was out of sight in between; of two tellings side by side it would mix the parts."""
+    monkeypatch.setattr("wattle.store.owned.ROWS_MOST", 1)  # a run is told in many pages
+    owner, sent, answering = Owner(tmp_path / "o.db", Follower(tmp_path / "f.db")), list[int](), trio.Event()
+    owner.tell(coordinator("f"))
+    owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
+    owner._nursery, owner._journal = nursery, Journal(owner.store, owner.core)
+
+    async def send(peer: str, page: CopyPage, heads: list[RunHead], before: KeepAnswer) -> KeepAnswer:
+        sent.append(page.part)
+        await answering.wait()
+        return KeepAnswer(page.number, "f-store", ())
+
+    monkeypatch.setattr(owner, "_send", send)
+    owner.ship(do.Ship("f", 0))
+    await trio.testing.wait_all_tasks_blocked()
+    owner.ship(do.Ship("f", 0))
+    await trio.testing.wait_all_tasks_blocked()
+    answering.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert sent == [0, *range(len(sent) - 1)]
+    assert len(sent) > 4
+    assert [type(event) for event in owner.heard] == [on.Kept]
+    owner.ask_follower(do.Ask("f", None))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(owner.heard) == 2

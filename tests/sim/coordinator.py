@@ -99,6 +99,7 @@ class Coordinator(Keeper):
         self._anew: dict[str, int] = {}  # run -> the newest commit that adopted it or let it go
         self._unsettled: deque[tuple[int, Callable[[], None]]] = deque()
         self._keeping = {}
+        self._telling: dict[str, object] = {}  # a follower -> the order to tell or ask it something that counts
         self._submitting: dict[str, list[Answer]] = {}
         self._commands: dict[str, list[CoordinatorEffect]] = {}
         self._sending: set[str] = set()
@@ -601,6 +602,7 @@ class Coordinator(Keeper):
         pages = iter(self.pages(after))
         life = self.tokens.get(peer)
         heads: list[RunHead] = []
+        self._telling[peer] = effect
 
         def send(kept: int, heard: int) -> None:
             if self.tokens.get(peer) != life:
@@ -612,6 +614,8 @@ class Coordinator(Keeper):
                 return
 
             def answered(answer: tuple[int, tuple[RunHead, ...]] | None) -> None:
+                if self._telling.get(peer) is not effect:
+                    return  # it is told all anew
                 if answer is None:
                     self.post(on.NotKept(peer))
                     return
@@ -630,8 +634,11 @@ class Coordinator(Keeper):
         since, heard = effect.since, self.store.number
         runs = () if since is None else [run for _, run in self.store.changed_after(since)]
         asked = tuple(CopiedRun(head.run, head.number, (), head) for head in self._own_heads(runs))
+        self._telling[effect.peer] = effect
 
         def answered(answer: tuple[int, tuple[RunHead, ...]] | None) -> None:
+            if self._telling.get(effect.peer) is not effect:
+                return  # it has been told something since
             if answer is None:
                 self.post(on.NotKept(effect.peer))
             else:

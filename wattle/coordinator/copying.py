@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -56,12 +57,13 @@ class Copying:
     ) -> None:
         self._bus, self._keys, self._name, self._store = bus, keys, name, store
         self._journal, self._desk, self._nursery, self._post, self._timeout = journal, desk, nursery, post, timeout
+        self._telling: dict[str, trio.CancelScope] = {}  # a follower -> what it is being told, or asked
 
     # --- one's own changes ----------------------------------------------------------------------------------------------
 
     def ship(self, effect: do.Ship) -> None:
         """Send a follower what it lacks."""
-        self._nursery.start_soon(self._ship, effect)
+        self._tell(effect.peer, partial(self._ship, effect))
 
     async def _ship(self, effect: do.Ship) -> None:
         peer, after = effect.peer, effect.after
@@ -81,7 +83,23 @@ class Copying:
 
     def ask_follower(self, effect: do.Ask) -> None:
         """Ask a follower how far it is, and which better states it knows."""
-        self._nursery.start_soon(self._ask_follower, effect)
+        self._tell(effect.peer, partial(self._ask_follower, effect))
+
+    def _tell(self, peer: str, tell: Callable[[], Awaitable[None]]) -> None:
+        """Tell a follower one thing at a time.
+
+        One that was out of sight is told all anew, and its parts must not mix with those of what it was being told before.
+        """
+        if peer in self._telling:
+            self._telling[peer].cancel()
+        scope = self._telling[peer] = trio.CancelScope()
+        self._nursery.start_soon(self._tell_within, scope, peer, tell)
+
+    async def _tell_within(self, scope: trio.CancelScope, peer: str, tell: Callable[[], Awaitable[None]]) -> None:
+        with scope:
+            await tell()
+        if self._telling[peer] is scope:
+            del self._telling[peer]
 
     async def _ask_follower(self, effect: do.Ask) -> None:
         peer, since = effect.peer, effect.since
