@@ -14,10 +14,9 @@ import errno
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import peewee
@@ -42,14 +41,12 @@ log = get_logger("wattle.store")
 class Insert:
     """A prepared ``INSERT`` for one table; rows are tuples in the order of ``columns``.
 
-    ``same`` are columns with the same value, in SQL, in every row: what is not handed over costs nothing. Any others stay NULL.
+    Any other columns stay NULL.
     """
 
-    def __init__(
-        self, model: type[peewee.Model], columns: Sequence[str], same: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
-        names = [model._meta.fields[c].column_name for c in (*columns, *same)]
-        values = ", ".join([*("?" * len(columns)), *same.values()])
+    def __init__(self, model: type[peewee.Model], columns: Sequence[str]) -> None:
+        names = [model._meta.fields[c].column_name for c in columns]
+        values = ", ".join("?" * len(columns))
         self.sql = f'INSERT INTO "{model._meta.table_name}" ({_quoted(names)}) VALUES ({values})'
 
 

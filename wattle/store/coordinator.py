@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,14 @@ from wattle.core.model import (
     TaskRecord,
     TaskStatus,
     WorkerRecord,
-    WorkerStatus,
     Workflow,
 )
 from wattle.store.base import Insert, Lookup, Store, Update, Upsert
 from wattle.store.coordinator_rows import (
-    DEFINITION_COLUMNS,
-    NEW_WORKER,
     RUN_COLUMNS,
     TASK_COLUMNS,
     WORKER_COLUMNS,
-    definition_values,
+    NewWorkers,
     run_record,
     run_values,
     task_record,
@@ -53,9 +49,6 @@ from wattle.store.forgotten import ForgottenRuns
 from wattle.store.owned import DEFINITION, Definition, OwnedRuns, text
 
 _UPDATE_RUN = Update(Runs, RUN_COLUMNS)
-_DEFINED_WORKER = ("run", "name", *DEFINITION_COLUMNS, "created_at")
-_INSERT_WORKER = Insert(Workers, (*_DEFINED_WORKER, *WORKER_COLUMNS))
-_INSERT_NEW_WORKER = Insert(Workers, (*_DEFINED_WORKER, "status", "ready_at"), NEW_WORKER)
 _UPDATE_WORKER = Update(Workers, WORKER_COLUMNS)
 _UPSERT_TASK = Upsert(Tasks, TASK_COLUMNS)
 _INSERT_TASK = Upsert(Tasks, TASK_COLUMNS, ())
@@ -165,7 +158,7 @@ class CoordinatorStore(Store):
         self.put_workflow(document, submission.body, submission.digest, run.created_at)
         given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
         self.write(_INSERT_RUN, [(*given, *run_values(run))])
-        self._insert_workers(run, document, {worker.name: worker for worker in created.moved}, created.ready)
+        self._insert_workers(run, document, created.moved, created.ready)
         self.write(_TURN_TO_RUN, [(run.id, run.workflow)])
         self._follow([run])
 
@@ -184,7 +177,7 @@ class CoordinatorStore(Store):
         given = (run.id, run.workflow, run.created_at, text(submission.params), submission.digest)
         self.remove(run.id)
         self.write(_INSERT_RUN, [(*given, *run_values(run))])
-        self._insert_workers(run, document, snapshot.workers)
+        self._insert_workers(run, document, snapshot.workers.values())
         self.write(_UPSERT_TASK, (task_values(task) for task in snapshot.tasks))
         self.write(_INSERT_HOLDER, ((run.id, d, node) for d, nodes in snapshot.holders.items() for node in nodes))
         self.execute(_CLAIM_WORKFLOW, (run.id, run.workflow, run.created_at))
@@ -192,27 +185,12 @@ class CoordinatorStore(Store):
         self.execute("DELETE FROM forgotten WHERE run = ?", (run.id,))
 
     def _insert_workers(
-        self,
-        run: RunRecord,
-        document: Mapping[str, Any],
-        workers: Mapping[str, WorkerRecord],
-        ready: Set[str] = frozenset(),
+        self, run: RunRecord, document: Mapping[str, Any], moved: Iterable[WorkerRecord], ready: Set[str] = frozenset()
     ) -> None:
-        """The rows of a run's workers: those in ``workers`` as these say, the others as new, and some of them ``ready``.
-
-        They go in in the order of their keys, which SQLite takes in half the time of any other.
-        """
-        placed = sorted(((w["name"], n, w) for n, w in enumerate(document["workers"])), key=itemgetter(0))
-        at = run.created_at
-
-        def defined(name: str, position: int, worker: Mapping[str, Any]) -> tuple[Any, ...]:
-            return (run.id, name, *definition_values(position, run.workflow, worker), at)
-
-        known = (one for one in placed if one[0] in workers) if workers else ()
-        self.write(_INSERT_WORKER, ((*defined(*one), *worker_values(workers[one[0]])) for one in known))
-        new = (one for one in placed if one[0] not in workers) if len(workers) < len(placed) else ()
-        states = {True: (WorkerStatus.READY.value, at), False: (WorkerStatus.CREATED.value, None)}
-        self.write(_INSERT_NEW_WORKER, ((*defined(*one), *states[one[0] in ready]) for one in new))
+        """The rows of a run's workers: those that have ``moved`` as they say, the others as new, and some of them ``ready``."""
+        new = NewWorkers(document["workers"])
+        self.execute_many(new.sql, new.rows(run, ready))
+        self.write(_UPDATE_WORKER, ((*worker_values(worker), run.id, worker.name) for worker in moved))
 
     def _define(self, definition: Definition, number: int) -> None:
         self.put_workflow(definition.document, text(definition.document), definition.digest, definition.updated_at)
