@@ -420,6 +420,20 @@ def test_what_fails_to_start_or_is_skipped_is_kept_until_it_is_acknowledged(
     assert not held["exited"]
 
 
+def test_one_that_goes_by_an_end_starts_though_that_is_acknowledged_right_after(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """A busy spawner reads both at once: the runtime had asked for the one before it heard of the other's end."""
+    client = Client(tmp_path)
+    client.open()
+    client.say(spawn(tmp_path, "r/a/1", "true"))
+    told(client, "exited", "r/a/1")
+    follower = follows(tmp_path, "r/b/1", "r/a/1", on_success=True)
+    client.sock.sendall(encode(follower) + encode({"ack": ["r/a/1"]}))
+    assert told(client, "exited", "r/b/1")[1] == 0
+    assert [record[0] for record in Client(tmp_path).open()["exited"]] == ["r/b/1"]
+
+
 def test_a_folder_that_the_one_before_removed_is_made_again(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
     client = Client(tmp_path)
     client.open()

@@ -189,8 +189,10 @@ class _Spawner:
     def obey(self, connection: Connection, message: dict[str, Any]) -> None:
         if "open" in message:
             self.open(connection, **message["open"])
-        for id in message.get("ack", ()):
-            self.outcomes.forget(id)
+        for id in message.get(
+            "ack", ()
+        ):  # in turn: a start that was asked for before may go by the end that is forgotten
+            self.pending.append(("ack", [id]))
         for request in message.get("spawn", ()):
             check_request(*request)
             self.pending.append(("spawn", request))
@@ -239,6 +241,8 @@ class _Spawner:
             action, request = self.pending.popleft()
             if action == "spawn":
                 starts += self.children.ask(*request)
+            elif action == "ack":
+                self.outcomes.forget(*request)
             else:
                 self.children.end(*request)
 
