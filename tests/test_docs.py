@@ -23,12 +23,12 @@ from wattle.coordinator import journal, long_polls
 from wattle.core import ahead, lineup, numbering, replication
 from wattle.core.model import RunStatus, TaskStatus, WorkerStatus
 from wattle.core.placement import NodeStatus
-from wattle.core.runtime import RuntimeOptions
 from wattle.gateway import agent as gateway_agent
 from wattle.gateway import duty, request, routes
 from wattle.gateway import logs as gateway_logs
 from wattle.peer import claiming, loop
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
+from wattle.runtime import agent as runtime_agent
 from wattle.runtime import launching, outcomes, output
 from wattle.settings.agents import KINDS, AgentSettings, CoordinatorSettings, GatewaySettings
 from wattle.store import base, copies
@@ -316,7 +316,6 @@ def test_the_fields_of_health_are_documented() -> None:
 def numbers() -> list[tuple[str, str]]:
     """Pages, and what they have to say of numbers that stand in the code."""
     mib, kib = 2**20, 2**10
-    line: Any = next(field.default for field in fields(RuntimeOptions) if field.name == "line_seconds")
     client, gateway, coordinator = (
         steps.Policy(clock=float),
         GatewaySettings.model_fields,
@@ -332,7 +331,7 @@ def numbers() -> list[tuple[str, str]]:
         ("architecture", f"busy node has done up to {coordinator_agent.COLLECTED * 1e3:g} ms"),
         ("architecture", f"asked every {coordinator_agent.FEED_CHECK:g} s"),
         ("architecture", f"told up to {outcomes.LINGER * 1e3:g} ms late"),
-        ("architecture", f"{line * 1e3:g} ms of work by the node's running mean ({lineup.LINE_MOST} tasks at most)"),
+        ("architecture", f"{runtime_agent.LINE_SECONDS * 1e3:g} ms of work by the node's running mean ({lineup.LINE_MOST} tasks at most)"),
         ("architecture", f"up to {ahead.AHEAD_MOST} to a node"),
         ("architecture", f"each further one {duty.TURN:g} s later"),
         ("cli", f"workers (up to {logs.MOST_WORKERS})"),

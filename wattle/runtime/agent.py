@@ -38,6 +38,7 @@ from wattle.protocol.messages import (
 )
 from wattle.protocol.records import timestamp
 from wattle.protocol.verbs import OF_RUNTIMES
+from wattle.runtime import outcomes
 from wattle.runtime.capacity import detect
 from wattle.runtime.commands import Commands
 from wattle.runtime.confining import Confining
@@ -63,6 +64,10 @@ from wattle.runtime.staging import Staging
 from wattle.settings import RuntimeSettings
 from wattle.store.runtime import RuntimeStore
 
+LINE_SECONDS = 3 * outcomes.LINGER
+"""Seconds of short tasks that the spawner is given ahead (core/lineup.py). It tells of them LINGER seconds late, and no slot is to idle
+until it is given more."""
+
 LEAVE_LINGER = 0.5
 """Seconds a leaving runtime still answers, so that followers who missed its last facts can ask for them."""
 
@@ -87,7 +92,7 @@ class RuntimeAgent:
         self.incarnation = new_incarnation()
         resources = {**detect(), **settings.resources}
         self._slots, self._resources, self._labels = settings.slots, resources, settings.labels
-        self.core = RuntimeCore(RuntimeOptions(self._slots, resources, settings.queue_patience))
+        self.core = RuntimeCore(RuntimeOptions(self._slots, resources, settings.queue_patience, LINE_SECONDS))
         self._settings = settings
         self._starting = spawner
         self._folders = Folders(settings.data)

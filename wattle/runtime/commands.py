@@ -36,6 +36,7 @@ from wattle.protocol.messages import (
 )
 from wattle.protocol.records import node_view
 from wattle.protocol.verbs import COPIES
+from wattle.runtime import outcomes
 from wattle.runtime.pruning import Pruning
 from wattle.store.runtime import RuntimeStore
 
@@ -78,7 +79,9 @@ class Commands:
                 batch = decode(AssignBatch, query.payload)
                 check_assignments(batch)
                 self.questions[token] = (query, [])
-                self._loop.post(on.Assigned(token, batch.owner, batch.tasks))
+                others_wait = self._core.room.full and self._core.queue
+                within = outcomes.LINGER if others_wait else 0.0  # to be taken with the next news of those that run
+                self._loop.post(on.Assigned(token, batch.owner, batch.tasks), within=within)
                 for task in batch.tasks:
                     log.debug("task assigned", run=task.run, worker=task.worker, attempt=task.attempt, cause=task.cause)
             case "cancel":
