@@ -1,38 +1,55 @@
 """A process forked from this one. It begins with all that is imported here, which takes a new interpreter most of its start.
 
+It may be forked before it is known what it is to do: meanwhile it imports more, and then it is told (``tell`` here, ``told`` there).
+
 Only a process with a single thread may fork: what other threads were in the midst of would stay so for ever. So this belongs to commands,
 before they open a session.
 """
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import select
 import signal
+import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable
-from typing import NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+_MESSAGE_MAX = 32 << 10
+"""Bytes that a unix socket surely hands over in one piece."""
+
+_FILES_MAX = 8
+_STDIN, _STDOUT, _STDERR = range(3)
 
 
 class Forked:
     """A child that does ``main`` in a session of its own, so that a terminal's Ctrl-C does not reach it.
 
-    ``stdin`` and ``stdout`` are this side's ends of its pipes, ``log`` becomes its stderr; of all other descriptors it keeps ``keep``.
+    ``link`` is a socket to it, which it has as stdin and stdout. Its stderr is this process's until it is told, and of what else is open
+    here it has nothing.
     """
 
-    def __init__(self, main: Callable[[], object], log: int, keep: Iterable[int] = ()) -> None:
-        stdin, self.stdin = os.pipe()
-        self.stdout, stdout = os.pipe()
+    def __init__(self, main: Callable[[], object]) -> None:
+        _open_streams()
+        self.link, its_end = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()  # or the child would have it to write as well
         self.pid = os.fork()
         if self.pid == 0:
-            _do(main, (stdin, stdout, log), keep)
-        os.close(stdin)
-        os.close(stdout)
+            _do(main, its_end.fileno())
+        its_end.close()
+
+    def tell(self, what: object, log: int, *files: int) -> None:
+        """Tell it what to do, hand it ``files``, and have ``log`` be its stderr. One that has ended is not told: ``link`` says so."""
+        message = json.dumps(what).encode()
+        assert len(message) <= _MESSAGE_MAX
+        with suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(self.link, [message], [log, *files])
 
     def ended(self, timeout: float) -> bool:
         """Wait for its end for so many seconds, and collect it; False when it goes on."""
@@ -47,15 +64,30 @@ class Forked:
 
     def kill(self) -> None:
         """End it, and collect it."""
+        self.link.close()
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 
-def _do(main: Callable[[], object], files: Iterable[int], keep: Iterable[int]) -> NoReturn:
+def told() -> tuple[Any, list[int]]:
+    """What this process, a forked one, is to do, and the files that it is handed. It ends where its parent did without telling it."""
+    with socket.socket(fileno=os.dup(_STDIN)) as link:
+        message, files, *_ = socket.recv_fds(link, _MESSAGE_MAX, _FILES_MAX)
+    if not message:
+        os._exit(0)
+    for file in files:
+        os.set_inheritable(file, False)  # the processes that this one starts do not have them
+    log, *others = files
+    os.dup2(log, _STDERR)
+    os.close(log)
+    return json.loads(message), others
+
+
+def _do(main: Callable[[], object], link: int) -> NoReturn:
     """What the child does; nothing of what its parent was about to do."""
     try:
         os.setsid()
-        _take(files, keep)
+        _take(link)
         for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if callable(handler) and handler is not signal.default_int_handler:
@@ -67,14 +99,16 @@ def _do(main: Callable[[], object], files: Iterable[int], keep: Iterable[int]) -
         os._exit(1)
 
 
-def _take(files: Iterable[int], keep: Iterable[int]) -> None:
-    """Have ``files`` as standard streams, and of the others only ``keep``."""
-    above = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3) for file in files]  # they may be among 0 to 2 themselves
-    for number, file in enumerate(above):
-        os.dup2(file, number)
-    start = 3
-    for descriptor in sorted(keep):
-        os.closerange(start, descriptor)
-        start = max(start, descriptor + 1)
-    os.closerange(start, 1 << 20)
+def _open_streams() -> None:
+    """Have something open as each standard stream, so that no other file comes to be one."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(file)
+
+
+def _take(link: int) -> None:
+    """Have ``link`` as stdin and stdout, stderr as it is, and nothing else."""
+    os.dup2(link, _STDIN)
+    os.dup2(link, _STDOUT)
+    os.closerange(_STDERR + 1, 1 << 20)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, 1, "utf-8", closefd=False) for n, mode in enumerate("rww"))

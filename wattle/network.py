@@ -1,20 +1,19 @@
 """The embedded network: found, started and stopped by ``wattle run``; one child process on the data folder, forked (wattle/forked.py).
 
-Who uses an embedded network *holds* it: the process that started it by the pipe on the child's stdin, any later ``wattle run``
+Who uses an embedded network *holds* it: the process that started it by the child's stdin, any later ``wattle run``
 by a connection to ``hold.sock`` in the data folder. The kernel ends either when its process ends, in whatever way. When the last
 hold is gone the child stops, and all tasks with it. So no run pulls the network from under another, and nothing outlives its user.
 
 At most one network is on a data folder: ``up.lock`` is locked from before the child starts until it is gone (the lock is
 handed on with its descriptor). A network that a person started with ``wattle up`` has no ``hold.sock`` and is left alone.
 
-The child does ``serve``, which the command line gives (wattle/cli/embedded.py).
+The process is given by the command line (wattle/cli/embedded.py), which may have forked it before it knew that there would be need for one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import select
 import socket
 import time
@@ -40,8 +39,8 @@ _LOG_MAX = 10 << 20
 _GREETING_TIMEOUT = 5.0
 
 
-Serve = Callable[[Path, str, int, bool], object]
-"""Serves a data folder in a namespace until nobody holds this process; the descriptor of the lock; whether at rest. Ends the process."""
+Fork = Callable[[], Forked]
+"""Gives a process that serves a data folder until nobody holds it, once it is told which (``Child``) and handed the folder's lock."""
 
 
 class Network:
@@ -83,7 +82,7 @@ class Network:
     def abandon(self) -> None:
         """Let go without waiting: the child kills everything by itself."""
         if self._child is not None:
-            self._child.close_pipe()
+            self._child.let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +93,7 @@ class Network:
         self.close()
 
 
-def find_network(settings: ClientSettings, serve: Serve) -> Network:
+def find_network(settings: ClientSettings, fork: Fork) -> Network:
     """The endpoints that were named, else the network on the data folder, else an embedded one, just started."""
     if settings.connect:
         return Network(settings.connect)
@@ -110,7 +109,7 @@ def find_network(settings: ClientSettings, serve: Serve) -> Network:
                 return Network(endpoints, hold=hold)
         elif (lock := take_lock(data)) is not None:
             with lock:
-                return Network(endpoints, child=Child(data, settings.namespace, lock.fileno(), serve))
+                return Network(endpoints, child=Child(data, settings.namespace, lock.fileno(), fork()))
         time.sleep(0.05)  # another one is starting or ending there
     raise Unavailable(
         f"another wattle process has {data} locked and does not listen on its {SOCKET_NAME}: where it was given --listen, name that with"
@@ -119,7 +118,7 @@ def find_network(settings: ClientSettings, serve: Serve) -> Network:
     )
 
 
-def find_network_to_read(settings: ClientSettings, serve: Serve) -> Network:
+def find_network_to_read(settings: ClientSettings, fork: Fork) -> Network:
     """The same for commands that only look: on a folder with a history and no network, one *at rest*, which starts no tasks.
 
     Elsewhere nothing is started: connecting then says that nobody is there.
@@ -129,10 +128,10 @@ def find_network_to_read(settings: ClientSettings, serve: Serve) -> Network:
         return Network(settings.connect or (socket_endpoint(data),))
     lock = take_lock(data)
     if lock is None:
-        return find_network(settings, serve)  # somebody is starting one, or ending
+        return find_network(settings, fork)  # somebody is starting one, or ending
     with lock:
         return Network(
-            (socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), serve, at_rest=True)
+            (socket_endpoint(data),), child=Child(data, settings.namespace, lock.fileno(), fork(), at_rest=True)
         )
 
 
@@ -183,16 +182,17 @@ def take_lock(data: Path) -> BinaryIO | None:
 
 
 class Child:
-    """The network as a child process."""
+    """The network as a child process, which is told at once what to serve."""
 
-    def __init__(self, data: Path, namespace: str, lock: int, serve: Serve, *, at_rest: bool = False) -> None:
+    def __init__(self, data: Path, namespace: str, lock: int, process: Forked, *, at_rest: bool = False) -> None:
         self._log = data / LOG_NAME
+        self._process = process
         self._ready = False
         self._held = True
         self._unread = b""
         with self._open_log() as log:
             self._log_start = log.tell()
-            self._process = Forked(lambda: serve(data, namespace, lock, at_rest), log.fileno(), keep=[lock])
+            process.tell({"data": str(data), "namespace": namespace, "at_rest": at_rest}, log.fileno(), lock)
 
     def _open_log(self) -> BinaryIO:
         if self._log.exists() and self._log.stat().st_size > _LOG_MAX:
@@ -223,8 +223,8 @@ class Child:
             raise Unavailable(f"the embedded network {what}; {self._last_words()}", code="NO_NETWORK")
 
     def stop(self, timeout: float) -> None:
-        """Close the pipe and wait for the end; a child that others hold is left to them, one that does not end is killed."""
-        self.close_pipe()
+        """Give up the hold and wait for the end; a child that others hold is left to them, one that does not end is killed."""
+        self.let_go()
         ends = time.monotonic() + timeout
         while line := self._line(max(0.0, ends - time.monotonic())):
             if line == KEPT:
@@ -233,21 +233,24 @@ class Child:
             self._process.kill()
             raise InternalError(f"the embedded network did not stop within {timeout:g} s and was killed")
 
-    def close_pipe(self) -> None:
+    def let_go(self) -> None:
         """Give up the hold."""
         if self._held:
             self._held = False
-            os.close(self._process.stdin)
+            self._process.link.shutdown(socket.SHUT_WR)
 
     def _line(self, timeout: float) -> str | None:
         """The next line without its end; "" at the end of the output, None after ``timeout``."""
-        descriptor = self._process.stdout
+        link = self._process.link
         ends = time.monotonic() + timeout
         while b"\n" not in self._unread:
-            readable, _, _ = select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))
+            readable, _, _ = select.select([link], [], [], max(0.0, ends - time.monotonic()))
             if not readable:
                 return None
-            data = os.read(descriptor, 65536)
+            try:
+                data = link.recv(65536)
+            except ConnectionResetError:  # it ended before it heard what it was told
+                data = b""
             if not data:
                 return ""
             self._unread += data

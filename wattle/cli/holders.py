@@ -19,7 +19,7 @@ _STDIN = 0
 
 
 class Holders:
-    """Holds on this process: the pipe on stdin, and connections to ``hold.sock``. A thread of its own waits for their ends."""
+    """Holds on this process: its stdin, and connections to ``hold.sock``. A thread of its own waits for their ends."""
 
     def __init__(self, data: Path) -> None:
         path = data / HOLD_NAME

@@ -82,14 +82,14 @@ def open_reader(
     connect: list[str] | None, data: Path | None, namespace: str | None, bundle: Path | None
 ) -> Iterator[Client]:
     """A client for commands that only look. Where nothing runs, what a data folder holds is served for as long as they look."""
-    from wattle.cli.embedded import serve
+    from wattle.cli.embedded import fork
     from wattle.client.blocking import Client
     from wattle.network import find_network_to_read
     from wattle.security.clients import client_settings
 
     settings = client_settings({"connect": connect, "data": data, "namespace": namespace, "bundle": bundle})
     with (
-        find_network_to_read(settings, serve) as network,
+        find_network_to_read(settings, fork) as network,
         Client(
             network.ready(), namespace=settings.namespace, timeout=settings.timeout, bundle=settings.bundle
         ) as client,

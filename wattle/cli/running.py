@@ -50,8 +50,8 @@ class Job:
 
 def execute(job: Job) -> int:
     """Run a document and give the exit status; raises WattleError."""
-    # All before the network is forked, for it needs most of this too.
-    from wattle.cli.embedded import serve
+    # All before the network is forked, if it is not yet (wattle/cli/ahead.py): it needs most of this too.
+    from wattle.cli import embedded
     from wattle.client.blocking import Client
     from wattle.network import find_network
 
@@ -59,9 +59,11 @@ def execute(job: Job) -> int:
         {"connect": job.connect, "data": job.data, "namespace": job.namespace, "bundle": job.bundle}
     )
     with _interruptible():
-        text = read_document(job.file)
-        workflow = check(text, job.file, job.params)
-        with find_network(settings, serve) as network:
+        with embedded.process() as process:
+            text = read_document(job.file)
+            workflow = check(text, job.file, job.params)
+            network = find_network(settings, process)
+        with network:
             try:
                 with Client(network.ready(), namespace=settings.namespace, bundle=settings.bundle) as client:
                     if network.joined:
