@@ -412,6 +412,25 @@ def test_a_part_is_kept_only_with_those_before_it() -> None:
     assert told.all(do.AnswerKeep) == [do.AnswerKeep(1, 0)]  # all is to be told anew
 
 
+def test_a_page_of_what_was_told_before_does_not_fit_once_a_later_telling_has_begun() -> None:
+    """It begins where the follower is, but the parts of the later telling have changed what that page is a change of."""
+    told = Told()
+    told(on.Keep(1, CopyPage("c2", "s", 0, 1, (CopiedRun("r", 1, (("run", "{}"),), HEAD),), begun=1)))
+    late = CopyPage("c2", "s", 1, 2, (CopiedRun("r", 2, (("run", "{}"),), HEAD),), begun=2)
+    told(on.Keep(2, CopyPage("c2", "s", 1, 1, (CopiedRun("r", 9, forgotten=True),), begun=9)))
+    assert told.all(do.SaveCopies)
+    told(on.Keep(3, late))
+    assert told.all(do.SaveCopies) == []
+    assert told.all(do.AnswerKeep) == [do.AnswerKeep(3, 1)]
+    told(on.Keep(4, CopyPage("c2", "s", 1, 1, (CopiedRun("r", 12, (("run", "{}"),)),), part=1, begun=12)))
+    assert told.all(do.SaveCopies) == [], "its first part has not come"
+    told(on.Keep(5, CopyPage("c2", "s", 1, 9, (), part=1, begun=9)))
+    assert told.all(do.AnswerKeep) == [do.AnswerKeep(5, 9)]
+    told.core.copies.forget("c2", "s")
+    told(on.Keep(6, replace(late, after=0)))
+    assert told.all(do.SaveCopies) == [], "nor when copies were dropped"
+
+
 # --- adoption -----------------------------------------------------------------------------------------------------------
 
 HEAD = RunHead("r", "c2", "c2-store", 1, number=5)

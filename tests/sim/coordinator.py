@@ -652,8 +652,9 @@ class Coordinator(Keeper):
 
     def pages(self, after: int) -> Iterable[CopyPage]:
         """Pages that bring a follower from ``after`` to what is committed now: from memory for those who are close, else from the store."""
+        begun = self.store.number
         for part, page in enumerate(self._pages(after)):
-            yield replace(page, part=part)
+            yield replace(page, part=part, begun=begun)
 
     def _pages(self, after: int) -> Iterable[CopyPage]:
         if after < self._journal_start:

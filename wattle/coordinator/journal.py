@@ -129,8 +129,9 @@ class Journal:
 
     def pages(self, after: int) -> Iterator[CopyPage]:
         """Pages that bring a follower from ``after`` to what is committed now, to be sent one after another."""
+        begun = self._store.number
         for part, page in enumerate(self._pages(after)):
-            yield replace(page, part=part)
+            yield replace(page, part=part, begun=begun)
 
     def _pages(self, after: int) -> Iterator[CopyPage]:
         if after < self._start:

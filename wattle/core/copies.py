@@ -11,32 +11,39 @@ class Copies:
     """``cursors``: (owner, identity of its data folder) -> the owner's commit up to which everything is kept here.
 
     What takes several pages moves the cursor with the last of them. So of those before it is remembered, not stored, how many came since
-    anything was dropped: a cursor does not tell whether that was before the first page or after it.
+    anything was dropped: a cursor does not tell whether that was before the first page or after it. They also change what is kept while the
+    cursor stays, so a page of what its owner had begun to tell before does not fit any more, though it may start at the cursor.
     """
 
     def __init__(self) -> None:
         self.cursors: dict[tuple[str, str], int] = {}
-        self._parts: dict[tuple[str, str], int] = {}  # an owner -> the part that may come next
+        self._told: dict[
+            tuple[str, str], tuple[int, int]
+        ] = {}  # an owner -> when its telling began, and the part that may come next
 
     def forget(self, owner: str, store: str) -> None:
         """Some copies of an owner were dropped: it has to tell everything anew, should it come back."""
         self.cursors.pop((owner, store), None)
-        self._parts.pop((owner, store), None)
+        if (owner, store) in self._told:
+            begun, _ = self._told[owner, store]
+            self._told[owner, store] = begun, 0
 
     def keep(self, page: CopyPage) -> tuple[bool, int]:
         """Whether to store a page, and how far the copies then go, which is the answer.
 
         A page that starts beyond the cursor would leave a gap, one that ends before it is told twice: neither is stored, and the answer
-        says where to go on. Nor is one whose parts before it were dropped, or are on a disk that is lost: all are to be told anew.
+        says where to go on. Nor is one of an earlier telling, nor one whose parts before it were dropped, or are on a disk that is lost:
+        all are to be told anew.
         """
         owner = (page.owner, page.store)
-        kept, part = self.cursors.get(owner, 0), self._parts.get(owner, 0)
-        if page.after < 0 or page.after > kept or page.number < kept or page.part > part:
+        kept, (begun, part) = self.cursors.get(owner, 0), self._told.get(owner, (0, 0))
+        part = part if page.begun == begun else 0
+        if page.after < 0 or page.after > kept or page.number < kept or page.begun < begun or page.part > part:
             return False, kept
         if page.number == kept and not page.runs:
             return False, kept
         self.cursors[owner] = page.number
-        self._parts[owner] = max(part, page.part + 1)
+        self._told[owner] = page.begun, max(part, page.part + 1)
         return True, page.number
 
 

@@ -436,6 +436,7 @@ class CopyPage:
     """What changed in an owner's store after its commit ``after``, up to ``number``; an ``after`` of -1 only asks how far the copy is.
 
     ``part`` counts from 0 the pages sent one after another because of one ``after``: each is worth nothing without those before it.
+    ``begun`` is the owner's newest commit when the first of them was made: a page of an earlier telling is late.
     """
 
     owner: str
@@ -444,3 +445,4 @@ class CopyPage:
     number: int
     runs: tuple[CopiedRun, ...] = ()
     part: int = 0
+    begun: int = 0
