@@ -186,6 +186,9 @@ def _human_formatter(colors: bool, bound: Mapping[str, object]) -> logging.Forma
     return structlog.stdlib.ProcessorFormatter(processors=processors)
 
 
+_written = json.JSONEncoder(default=str).encode  # made once: json.dumps would make one for each line
+
+
 class _JsonFormatter(logging.Formatter):
     """One JSON object per record, with ``bound`` in it."""
 
@@ -204,7 +207,7 @@ class _JsonFormatter(logging.Formatter):
         error = _exception(entry.pop("exc_info", None))
         if error is not None:
             entry["exception"] = self.formatException(error)
-        return json.dumps(entry, default=str)
+        return _written(entry)
 
 
 def _exception(given: Any) -> Any:

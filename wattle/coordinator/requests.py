@@ -183,6 +183,8 @@ class Requests:
 
     def _once_settled(self, query: Query, row: Runs) -> Any:
         """Tell of a submission, or of a run's end, only once it is on other stores: it must not be taken back any more."""
+        if row.number <= self._agent.core.settled:
+            return run_view(row)
         self._agent.when_settled(row.number, lambda: self._answer_view(query, row.id))
         return _LATER
 

@@ -77,18 +77,23 @@ class Routes:
             (get, "peers", read, self._peers),
             (get, "schema", read, self._schema),
         ]
+        self._by_shape: dict[tuple[Method, str, int], list[tuple[list[str], Action, Handler]]] = {}
+        for method, pattern, action, handler in self.table:
+            parts = pattern.split("/")
+            self._by_shape.setdefault((method, parts[0], len(parts)), []).append((parts, action, handler))
 
     def find(self, method: Method, path: str) -> Route | None:
         """What answers a request; None when there is no such request."""
-        for m, pattern, action, handler in self.table:
-            if m is method and _matches(pattern, path):
-                pairs = list(zip(pattern.split("/"), path.split("/"), strict=True))
+        parts = path.split("/")
+        for pattern, action, handler in self._by_shape.get((method, parts[0], len(parts)), ()):
+            if _matches(pattern, parts):
+                pairs = zip(pattern, parts, strict=True)
                 return Route(action, handler, {p[1:-1]: check_name(q, p[1:-1]) for p, q in pairs if p[0] == "<"})
         return None
 
     def near(self, path: str) -> str:
         """A hint for a request that does not exist."""
-        same = [str(m) for m, p, *_ in self.table if _matches(p, path)]
+        same = [str(m) for m, p, *_ in self.table if _matches(p.split("/"), path.split("/"))]
         if same:
             return f"it has: {', '.join(same)}"
         parts = path[:200].split("/")
@@ -342,8 +347,7 @@ class Routes:
 # --- small parts --------------------------------------------------------------------------------------------------------
 
 
-def _matches(pattern: str, path: str) -> bool:
-    wanted, given = pattern.split("/"), path.split("/")
+def _matches(wanted: list[str], given: list[str]) -> bool:
     return len(wanted) == len(given) and all(w[0] == "<" or w == g for w, g in zip(wanted, given, strict=True))
 
 

@@ -38,6 +38,7 @@ class Loop(Generic[E]):
         self._mailbox: deque[E] = deque()
         self._due = math.inf  # when what is in the mailbox is to be handled, by trio's clock
         self._wake = trio.Event()
+        self._sleep = trio.CancelScope()  # what ends the wait for an event by itself
         self._at: float | None = None
         self._stopping = False
 
@@ -45,8 +46,12 @@ class Loop(Generic[E]):
         """Have an event handled after those before, ``within`` so many seconds: it may wait for company until then."""
         self._mailbox.append(event)
         due = trio.current_time() + within if within else -math.inf
-        if due < self._due:
-            self._due = due
+        if due >= self._due:
+            return
+        self._due = due
+        if within:
+            self._sleep.deadline = min(self._sleep.deadline, due)
+        else:
             self._wake.set()
 
     def set_timer(self, at: float | None) -> None:
@@ -63,7 +68,7 @@ class Loop(Generic[E]):
         while not self._stopping:
             while (seconds := min(self._due - trio.current_time(), self._patience())) > 0 and not self._stopping:
                 self._wake = trio.Event()
-                with trio.move_on_after(seconds):
+                with trio.move_on_after(seconds) as self._sleep:
                     await self._wake.wait()
             batch = [self._mailbox.popleft() for _ in range(min(len(self._mailbox), MAX_BATCH))]
             self._due = -math.inf if self._mailbox else math.inf

@@ -82,15 +82,27 @@ class Update:
 
 
 class Lookup(Generic[M]):
-    """A prepared ``SELECT`` of one row by primary key: peewee takes ten times as long to word the query as SQLite to answer it."""
+    """A prepared ``SELECT`` of one row by primary key: peewee takes ten times as long to word the query as SQLite to answer it.
+
+    Nor is peewee asked to make the row, field by field: SQLite gives all values as they are to be, but for what is true or false.
+    """
 
     def __init__(self, model: type[M]) -> None:
         meta = model._meta
-        self.model = model
-        self.readers = [(f.name, f.python_value) for f in meta.sorted_fields]
+        self._model = model
+        self._names = [f.name for f in meta.sorted_fields]
+        self._flags = [f.name for f in meta.sorted_fields if isinstance(f, peewee.BooleanField)]
         where = " AND ".join(f'"{f.column_name}" = ?' for f in meta.get_primary_keys())
         columns = _quoted(f.column_name for f in meta.sorted_fields)
         self.sql = f'SELECT {columns} FROM "{meta.table_name}" WHERE {where}'
+
+    def made(self, values: Row) -> M:
+        """The row with these values, to be read."""
+        row = self._model(__no_default__=True)
+        row.__data__ = data = dict(zip(self._names, values, strict=True))
+        for name in self._flags:
+            data[name] = bool(data[name])
+        return row
 
 
 class Meta(peewee.Model):
@@ -299,10 +311,8 @@ class Store:
 
     def row(self, lookup: Lookup[M], *key: Any) -> M | None:
         """The row with a primary key."""
-        row = self._connection.execute(lookup.sql, key).fetchone()
-        if row is None:
-            return None
-        return lookup.model(**{name: read(value) for (name, read), value in zip(lookup.readers, row, strict=True)})
+        values = self._connection.execute(lookup.sql, key).fetchone()
+        return None if values is None else lookup.made(values)
 
     def close(self) -> None:
         """Close the file; the write-ahead log is folded into it. One that cannot be written stays marked as open."""

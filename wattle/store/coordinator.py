@@ -48,7 +48,7 @@ from wattle.store.copies import CopyTables
 from wattle.store.forgotten import ForgottenRuns
 from wattle.store.owned import DEFINITION, Definition, OwnedRuns, text
 
-_UPDATE_RUN = Update(Runs, RUN_COLUMNS)
+_UPDATE_RUN = Update(Runs, (*RUN_COLUMNS, "number"))
 _UPDATE_WORKER = Update(Workers, WORKER_COLUMNS)
 _UPSERT_TASK = Upsert(Tasks, TASK_COLUMNS)
 _INSERT_TASK = Upsert(Tasks, TASK_COLUMNS, ())
@@ -121,9 +121,9 @@ class CoordinatorStore(Store):
             self._create_run(created)
         for defined in groups[do.SaveDefinition]:
             self._define(defined.definition, number)
-        if groups[do.SaveRun]:
-            runs = [e.run for e in groups[do.SaveRun]]
-            self.write(_UPDATE_RUN, ((*run_values(run), run.id) for run in runs))
+        runs = [e.run for e in groups[do.SaveRun]]
+        if runs:
+            self.write(_UPDATE_RUN, ((*run_values(run), number, run.id) for run in runs))
             self._follow(runs)
         if groups[do.SaveWorker]:
             self.write(
@@ -149,7 +149,8 @@ class CoordinatorStore(Store):
         for forgotten in groups[do.ForgetRun]:
             self.forgotten.forget(forgotten.head, number)
         if number > self.number:
-            self.execute_many(_TOUCH_RUN, ((number, run) for run in touched_runs(groups)))
+            touched = touched_runs(groups).difference(run.id for run in runs)
+            self.execute_many(_TOUCH_RUN, ((number, run) for run in touched))
             self.execute(_SAVE_META, ("number", str(number)))
 
     def _create_run(self, created: do.CreateRun) -> None:
@@ -164,7 +165,9 @@ class CoordinatorStore(Store):
 
     def _follow(self, runs: Iterable[RunRecord]) -> None:
         """Let each run's workflow show it, unless that shows a later one."""
-        self.write(_FOLLOW_RUN, ((r.id, r.status.value, r.started_at, r.completed_at, r.workflow, r.id) for r in runs))
+        self.write(
+            _FOLLOW_RUN, ((r.id, r.status._value_, r.started_at, r.completed_at, r.workflow, r.id) for r in runs)
+        )
 
     def _adopt(self, snapshot: Snapshot) -> None:
         """Take another owner's run in as one's own, history and all."""

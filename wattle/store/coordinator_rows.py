@@ -34,7 +34,7 @@ RUN_COLUMNS = (
 def run_values(run: RunRecord) -> tuple[Any, ...]:
     """The values of RUN_COLUMNS for a run."""
     return (
-        run.status.value, run.owner, run.epoch, run.started_at, run.completed_at, run.error_message, run.cancel_requested,
+        run.status._value_, run.owner, run.epoch, run.started_at, run.completed_at, run.error_message, run.cancel_requested,
         text(run.counts), run.retried, run.adopted,
     )  # fmt: skip
 
