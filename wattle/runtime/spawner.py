@@ -189,9 +189,8 @@ class _Spawner:
     def obey(self, connection: Connection, message: dict[str, Any]) -> None:
         if "open" in message:
             self.open(connection, **message["open"])
-        for id in message.get(
-            "ack", ()
-        ):  # in turn: a start that was asked for before may go by the end that is forgotten
+        for id in message.get("ack", ()):
+            # In turn: a start that was asked for before may go by the end that is forgotten.
             self.pending.append(("ack", [id]))
         for request in message.get("spawn", ()):
             check_request(*request)
