@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from tests.sim.ends import Ends
 from tests.sim.states import States
 from tests.sim.stores import Rows
+from tests.sim.unheard import Unheard
 from tests.sim.world import World
 from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.invariants import History, InvariantBroken, check_coordinator, check_runtime
 from wattle.core.model import FactKind, RunRecord, TaskId, TaskRecord, TaskStatus, WorkerRecord, Workflow
-from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.runtime import RuntimeCore
 from wattle.core.states import Phase
 
@@ -54,7 +54,7 @@ class Checks:
         self.quorum = 0
         self.calm = True  # nothing was cut, nobody was wrongly missed
         self.starts: Counter[tuple[str, str]] = Counter()
-        self.taken_ended: set[tuple[str, str, int]] = set()  # (run, store, epoch): taken over when it had ended
+        self.unheard = Unheard()
         self.states = States()
         self._creators: dict[str, str] = {}
         self._histories: dict[str, History] = {}
@@ -102,8 +102,10 @@ class Checks:
                     self._cursors[peer.store.id, save.node, save.store] = save.number
                 case do.AdoptRun():
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
-                    if save.snapshot.run.status.final:
-                        self.taken_ended.add((save.snapshot.run.id, peer.store.id, save.snapshot.run.adopted))
+                    self.unheard.taken_over(peer, save.snapshot.run)
+                case do.ReleaseRun():
+                    run = save.head.run
+                    self.unheard.let_go(save.head, [t for t, name in self._given if (t.run, name) == (run, peer.name)])
                 case do.CreateRun():
                     run = save.run.id
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
@@ -451,17 +453,14 @@ class Checks:
             if runtime.role != "runtime" or not runtime.up:
                 continue
             peer_disk = runtime.store.id  # type: ignore[attr-defined]
-            for entry in runtime.store.feed:  # type: ignore[attr-defined]
+            for number, entry in enumerate(runtime.store.feed, 1):  # type: ignore[attr-defined]
                 for fact in entry:
                     if fact.run != run:
                         continue
                     row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
-                    run_row: RunRecord = rows["run"]
-                    # It was taken over last when it had ended. A retry since then excuses attempts of other adopters alone: the first
-                    # owner's are in every copy.
-                    unheard = (run, owner.store.id, run_row.adopted) in self.taken_ended
-                    if row is None and unheard and (not run_row.retried or is_of_a_later_epoch(fact.attempt, 1)):
-                        self.world.faults["attempt unknown to who adopted an ended run"] += 1
+                    excuse = self.unheard.excuse(owner, rows["run"], runtime, number, fact)  # type: ignore[arg-type]
+                    if row is None and excuse:
+                        self.world.faults[excuse] += 1
                         continue
                     self.require(row is not None, "attempt", fact.id, "of", runtime.name, "is not in the history")
                     self.require(row.node == runtime.name, "attempt", fact.id, "was on", runtime.name, "not", row.node)
