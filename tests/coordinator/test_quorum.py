@@ -258,3 +258,23 @@ async def test_what_a_follower_is_told_anew_ends_what_it_was_being_told(
     owner.ask_follower(do.Ask("f", None))
     await trio.testing.wait_all_tasks_blocked()
     assert len(owner.heard) == 2
+
+
+async def test_what_is_told_anew_may_be_done_before_what_it_ended_is(tmp_path: Path, nursery: trio.Nursery) -> None:
+    owner = Owner(tmp_path / "o.db", Follower(tmp_path / "f.db"))
+    owner._nursery, leave = nursery, trio.Event()
+
+    async def slow() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await leave.wait()
+
+    owner._tell("f", slow)
+    await trio.testing.wait_all_tasks_blocked()
+    owner._tell("f", trio.lowlevel.checkpoint)
+    await trio.testing.wait_all_tasks_blocked()
+    leave.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert owner._telling == {}

@@ -98,7 +98,7 @@ class Copying:
     async def _tell_within(self, scope: trio.CancelScope, peer: str, tell: Callable[[], Awaitable[None]]) -> None:
         with scope:
             await tell()
-        if self._telling[peer] is scope:
+        if self._telling.get(peer) is scope:  # what came after this may have begun, or be done already
             del self._telling[peer]
 
     async def _ask_follower(self, effect: do.Ask) -> None:

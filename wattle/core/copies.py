@@ -17,9 +17,8 @@ class Copies:
 
     def __init__(self) -> None:
         self.cursors: dict[tuple[str, str], int] = {}
-        self._told: dict[
-            tuple[str, str], tuple[int, int]
-        ] = {}  # an owner -> when its telling began, and the part that may come next
+        # An owner -> when its telling began, and the part of it that may come next.
+        self._told: dict[tuple[str, str], tuple[int, int]] = {}
 
     def forget(self, owner: str, store: str) -> None:
         """Some copies of an owner were dropped: it has to tell everything anew, should it come back."""
