@@ -33,7 +33,7 @@ def document(values: list[str]) -> dict[str, object]:
 def main() -> None:
     values = sys.argv[1:] or ["0", "0.5", "1", "1.5"]
     with Client() as client:
-        run = client.wait(client.submit(document(values)).id)
+        run = client.submit_and_wait(document(values))
         print(f"run {run.id} {run.status}")
         print(b"".join(client.logs(run.id, "gather")).decode(), end="")
 

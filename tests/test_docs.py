@@ -27,6 +27,7 @@ from wattle.gateway import agent as gateway_agent
 from wattle.gateway import duty, request, routes
 from wattle.gateway import logs as gateway_logs
 from wattle.peer import claiming, loop
+from wattle.protocol import records
 from wattle.protocol.records import AttemptView, NodeView, ResultView, RunView, UsageView, WorkerView, WorkflowView
 from wattle.runtime import agent as runtime_agent
 from wattle.runtime import launching, outcomes, output
@@ -324,6 +325,8 @@ def numbers() -> list[tuple[str, str]]:
     return [
         ("api", f"`limit` ({gateway_logs.MAX_LOG // mib} MiB)"),
         ("api", f"{routes.GRACE:g} s to appear"),
+        ("api", f"for submissions of up to {records.WAITING_SUBMISSION // kib} KiB"),
+        ("client", f"when the document is small ({records.WAITING_SUBMISSION // kib} KiB)"),
         ("api", f"answered at most {request.LATE:g} s after that ({gateway_agent.REQUEST_TIMEOUT:g} s after it came"),
         ("api", f"at most {long_polls.MAX_WAITING:,} requests that wait"),
         ("api", f"`lease` ({AgentSettings.model_fields['lease'].default:g} s unless set)"),

@@ -15,7 +15,7 @@ from wattle.client.answers import WorkerChange
 from wattle.client.steps import Ask, Emit, Happening, Next, Pause, Policy, Steps
 from wattle.errors import InternalError, NotFound, Unavailable
 from wattle.protocol.keys import Keys
-from wattle.protocol.records import RunView
+from wattle.protocol.records import WAITING_SUBMISSION, RunView
 
 KEYS = Keys()
 
@@ -180,6 +180,30 @@ def test_waiting_outlives_a_gateway_and_ends_at_its_limit() -> None:
     stage = Stage(slow)
     with pytest.raises(Unavailable, match=r"still running after 50 s"):
         stage.play(steps.wait(stage.policy, "r", 50.0))
+    assert stage.now == 50.0
+
+
+def test_a_submission_waits_for_its_end_in_one_request_and_in_more_where_it_takes_long() -> None:
+    stage = Stage(script(good(run("succeeded"))))
+    assert stage.play(steps.submit_and_wait(stage.policy, {"name": "w"}, None, "r", None))[1].status == "succeeded"
+    assert stage.asked == ["runs?wait=20"]
+
+    stage = Stage(script(NOBODY, good(run()), good(run("failed"))))
+    assert stage.play(steps.submit_and_wait(stage.policy, {"name": "w"}, None, "r", None))[1].status == "failed"
+    assert stage.asked == ["runs?wait=20", "runs?wait=20", "runs/r?wait=20"]
+
+    stage = Stage(script(good(run()), good(run("succeeded"))))
+    large = {"name": "w", "x": "x" * WAITING_SUBMISSION}
+    assert stage.play(steps.submit_and_wait(stage.policy, large, None, "r", None))[1].status == "succeeded"
+    assert stage.asked == ["runs", "runs/r?wait=20"]
+
+    def slow(path: str, parameters: dict[str, str]) -> list[Reply]:
+        stage.now += float(parameters["wait"])
+        return good(run())
+
+    stage = Stage(slow)
+    with pytest.raises(Unavailable, match="still running"):
+        stage.play(steps.submit_and_wait(stage.policy, {"name": "w"}, None, "r", 50.0))
     assert stage.now == 50.0
 
 

@@ -19,6 +19,7 @@ async def test_submit_and_wait(gateway: FakeGateway) -> None:
     async with TrioClient(gateway.endpoint) as client:
         view = await client.submit({"name": "flow", "workers": []})
         assert (await client.wait(view.id)).status == "succeeded"
+        assert (await client.submit_and_wait({"name": "flow", "workers": []}, run="r")).id == "r"
 
 
 async def test_watch_and_other_requests_at_once(gateway: FakeGateway) -> None:

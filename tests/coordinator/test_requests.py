@@ -92,6 +92,46 @@ async def test_a_long_poll_that_runs_out_is_answered_with_what_is(net: World) ->
     assert agent._requests._polls._waiting_count == 0
 
 
+async def test_a_submission_that_waits_is_answered_when_the_run_ends(net: World) -> None:
+    agent = await net.coordinator()
+    node = net.runtime()
+    answers: list[Any] = []
+
+    async def submit() -> None:
+        body = {"document": document(), "run": "r1"}
+        answers.append(await net.ask(KEYS.cmd("c1", "submit"), body, parameters="wait=3600"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit)
+        task = await node.next()
+        nursery.start_soon(submit)  # as whoever lost the answer does
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == []
+        node.finish(task.id)
+    assert [view["status"] for view in answers] == ["succeeded", "succeeded"]
+    await submit()  # of a run that has ended long ago
+    assert answers[-1] == answers[0]
+    assert agent._requests._polls._waiting_count == 0
+
+
+async def test_a_submission_that_waits_in_vain_is_answered_with_what_is(net: World) -> None:
+    await net.coordinator()
+    body = {"document": document(), "run": "r1"}
+    assert (await net.ask(KEYS.cmd("c1", "submit"), body, parameters="wait=0.01"))["status"] == "created"
+    assert (await net.ask(KEYS.cmd("c1", "submit"), body, parameters="wait=0.01"))["status"] == "created"
+
+
+async def test_a_submission_that_cannot_wait_is_refused_before_anything_is_started(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_polls, "MAX_WAITING", 0)
+    await net.coordinator()
+    for parameters, kind in (("wait=3600", Unavailable), ("wait=soon", InvalidRequest)):
+        with pytest.raises(kind):
+            await net.ask(KEYS.cmd("c1", "submit"), {"document": document(), "run": "r1"}, parameters=parameters)
+    assert (await net.command("runs", {"limit": 10}))["runs"] == []
+
+
 async def test_long_polls_are_bounded_and_others_are_served_all_the_same(
     net: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

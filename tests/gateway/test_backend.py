@@ -13,6 +13,7 @@ import trio.testing
 
 from wattle.bus.base import Declaration, Query
 from wattle.bus.memory import MemoryBus, MemoryNetwork
+from wattle.core.hashing import ranked
 from wattle.core.model import TaskId
 from wattle.errors import NotFound, Unavailable
 from wattle.gateway.backend import Backend
@@ -144,6 +145,26 @@ async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_i
         assert trio.current_time() - began < TIMEOUT
         peer.live()
         await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_submission_that_waited_at_a_coordinator_that_goes_waits_on_where_its_run_is(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
+    first = Peer(network.bus(), "coordinator", ranked(["c1", "c2"], "r1")[0])
+    second = Peer(network.bus(), "coordinator", ranked(["c1", "c2"], "r1")[1], lambda count: {"id": "r1"})
+    backend = await backend_on(network)
+
+    async def die() -> None:
+        await trio.sleep(15)
+        first.die()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(die)
+        assert await backend.take("submit", "r1", b"{}", new="r1", wait=20) == {"id": "r1"}
+    (asked,) = [query for query in first.asked if KEYS.cmd_verb(query.key) == "submit"]
+    assert asked.parameters == "wait=20"
+    (again,) = [query for query in second.asked if KEYS.cmd_verb(query.key) == "submit"]
+    assert 4 < float(again.parameters.removeprefix("wait=")) < 5
 
 
 async def test_what_must_not_be_asked_twice_is_not_asked_again_though_somebody_goes(

@@ -18,6 +18,7 @@ from wattle.core.model import TaskId, TaskStatus
 from wattle.errors import Conflict, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.gateway import agent as gateway_agent
 from wattle.gateway import routes
+from wattle.protocol.records import WAITING_SUBMISSION
 
 
 async def pages(net: World, path: str, listed: str) -> list[list[Any]]:
@@ -364,6 +365,39 @@ async def test_who_waits_for_a_run_sees_it_though_its_put_comes_through_another_
         await net.submit("late")
         await net.command("cancel_run", {"run": "late"})
     assert view["status"] == "cancelled"
+
+
+async def test_what_starts_a_run_may_wait_for_its_end(net: World) -> None:
+    await net.coordinator()
+    await net.gateway()
+    node = net.runtime()
+    await net.api("workflows", document())
+    views: dict[str, Any] = {}
+
+    async def start(path: str, payload: Any) -> None:
+        views[path] = await net.api(f"{path}?wait=3600", payload)
+
+    async with trio.open_nursery() as nursery:
+        for path, payload in (
+            ("runs", {"document": document(), "params": {}}),
+            ("runs/r1", document()),
+            ("workflows/p/start", None),
+        ):
+            nursery.start_soon(start, path, payload)
+        for count in (1, 2, 3):
+            node.finish((await node.next(count)).id)
+    assert [view["status"] for view in views.values()] == ["succeeded"] * 3
+    assert views["runs/r1"]["id"] == "r1"
+    assert (await net.api("runs?wait=0.01", document()))["status"] in ("created", "running")
+
+
+async def test_a_large_submission_does_not_wait_and_is_told_how_to(net: World) -> None:
+    await net.coordinator()
+    await net.gateway()
+    large = document(padding="x" * WAITING_SUBMISSION)
+    with pytest.raises(InvalidRequest, match=r"get runs/<run>\?wait="):
+        await net.api("runs/r1?wait=1", large)
+    assert (await net.api("runs"))["runs"] == []
 
 
 async def test_a_run_that_never_comes_is_not_found_after_a_short_grace(

@@ -156,11 +156,14 @@ def _after_commits(store: Any, steps: Callable[[Iterable[Any]], Iterator[str]], 
 def _gateway(trap: Trap) -> None:
     from wattle.gateway.agent import GatewayAgent
     from wattle.gateway.backend import Backend
+    from wattle.gateway.request import Patience
 
     ask = Backend.ask
 
-    async def wrapped_ask(self: Any, coordinator: str, verb: str, payload: bytes) -> Any:
-        answer = await ask(self, coordinator, verb, payload)
+    async def wrapped_ask(
+        self: Any, coordinator: str, verb: str, payload: bytes, patience: Patience | None = None
+    ) -> Any:
+        answer = await ask(self, coordinator, verb, payload, patience)
         if verb == "submit":
             trap.at("acknowledged")
         return answer

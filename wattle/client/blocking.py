@@ -124,6 +124,20 @@ class Client:
         run = run or new_run_id(requests.run_prefix(document), time.time(), requests.nonce())
         return self._ask(requests.submit(document, params, run))
 
+    def submit_and_wait(
+        self,
+        document: Document,
+        params: Mapping[str, Any] | None = None,
+        run: str | None = None,
+        timeout: float | None = None,
+    ) -> RunView:
+        """Submit a document and give its run once it is final; raises Unavailable (TIMEOUT) when it is not within ``timeout`` seconds.
+
+        One request for a run that is short. Whoever may want to cancel the run names it (``run``).
+        """
+        run = run or new_run_id(requests.run_prefix(document), time.time(), requests.nonce())
+        return self._do(steps.submit_and_wait(self._policy, document, params, run, timeout))
+
     def start(self, workflow: str, params: Mapping[str, Any] | None = None, run: str | None = None) -> RunView:
         """Start a run of a stored workflow."""
         run = run or new_run_id(workflow, time.time(), requests.nonce())

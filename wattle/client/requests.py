@@ -20,7 +20,7 @@ from wattle.client.answers import Health, LogChunk, Page, Pruned
 from wattle.errors import InvalidRequest
 from wattle.names import as_name, check_name
 from wattle.protocol.keys import STREAMS, Keys
-from wattle.protocol.records import NodeView, RunView, WorkerView, WorkflowView
+from wattle.protocol.records import WAITING_SUBMISSION, NodeView, RunView, WorkerView, WorkflowView
 from wattle.values import value
 
 T = TypeVar("T")
@@ -141,10 +141,16 @@ def _body(values: Mapping[str, Any]) -> bytes:
 # --- runs ---------------------------------------------------------------------------------------------------------------
 
 
-def submit(document: Document, params: Mapping[str, Any] | None, run: str) -> Request[RunView]:
-    """Submit a document and start it, as run ``run``: repeating it is harmless."""
+def submit(document: Document, params: Mapping[str, Any] | None, run: str, wait: float = 0.0) -> Request[RunView]:
+    """Submit a document and start it, as run ``run``: repeating it is harmless.
+
+    Answered once it is stored, or with ``wait`` when it is final or after that many seconds; a large one does not wait.
+    """
     body = {"document": document_value(document), "params": dict(params or {}), "run": check_name(run, "run")}
-    return Request("runs", _json(answers.run_view), payload=_body(body))
+    payload = _body(body)
+    if not wait or len(payload) > WAITING_SUBMISSION:
+        return Request("runs", _json(answers.run_view), payload=payload)
+    return Request("runs", _json(answers.run_view), encode({"wait": wait}), payload, held=wait)
 
 
 def start(workflow: str, params: Mapping[str, Any] | None, run: str) -> Request[RunView]:

@@ -8,14 +8,14 @@ differ only in how they perform these steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from wattle.bus.base import Reply, Sample
 from wattle.client import requests
 from wattle.client.answers import Page
-from wattle.client.requests import Request
+from wattle.client.requests import Document, Request
 from wattle.errors import InternalError, NotFound, Unavailable, WattleError, error_from_dict
 from wattle.protocol.keys import Keys
 from wattle.protocol.records import RunView, WorkflowView
@@ -178,6 +178,18 @@ def wait(policy: Policy, run: str, timeout: float | None) -> Steps[Any, RunView]
             return view
         if ends is not None and policy.clock() >= ends:
             raise Unavailable(f"run {run} is still {view.status} after {timeout:g} s", code="TIMEOUT")
+
+
+def submit_and_wait(
+    policy: Policy, document: Document, params: Mapping[str, Any] | None, run: str, timeout: float | None
+) -> Steps[Any, RunView]:
+    """Submit, and wait until the run is final, in one request where it does not take long; raises Unavailable as ``wait`` does."""
+    hold = policy.hold if timeout is None else min(timeout, policy.hold)
+    began = policy.clock()
+    view = yield from ask(policy, requests.submit(document, params, run, hold))
+    if view.final:
+        return view
+    return (yield from wait(policy, run, None if timeout is None else max(timeout - (policy.clock() - began), 0.0)))
 
 
 # --- writing without an answer -----------------------------------------------------------------------------------------

@@ -23,10 +23,13 @@ class LongPolls:
         ] = {}  # run -> long polls that end with it, and their ends
         self._waiting_count = 0
 
-    def add(self, query: Query, run: str, wait: float) -> None:
-        """Keep a query until its run has ended, or for so many seconds. Raises Unavailable when there are too many."""
+    def check_room(self) -> None:
+        """Raise Unavailable when there are too many. Those that are let in together may all be added."""
         if self._waiting_count >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for runs already; ask again without wait", code="BUSY")
+
+    def add(self, query: Query, run: str, wait: float) -> None:
+        """Keep a query until its run has ended, or for so many seconds."""
         scope = self._waiting.setdefault(run, {})[query] = trio.CancelScope()
         self._waiting_count += 1
         self._nursery.start_soon(self._answer_after, wait, run, query, scope)

@@ -1,7 +1,8 @@
 """Requests that gateways pass on: ``cmd/<coordinator>/<verb>`` with a JSON object, answered with a public shape.
 
 A gateway asks all coordinators at once; one that does not know the run or workflow says so, and who else may. Reads come straight from
-the store, which has everything that was ever acknowledged. What changes something is answered after its commit.
+the store, which has everything that was ever acknowledged. What changes something is answered after its commit; a submission or start with
+the parameter ``wait`` once the run has ended, or after so many seconds.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from wattle.core.waiting import why_waiting
 from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
 from wattle.names import new_run_id
-from wattle.peer.asking import refuse
+from wattle.peer.asking import parse_parameters, parse_seconds, refuse
 from wattle.peer.loop import wall_clock
-from wattle.protocol.messages import NOT_HERE
+from wattle.protocol.messages import LAST_TIME, NOT_HERE
 from wattle.protocol.records import WorkflowView, node_view
 from wattle.store.coordinator_tables import Runs
 from wattle.store.owned import Definition, Submission
@@ -119,12 +120,13 @@ class Requests:
         return await self._begin(query, run_id, request)
 
     async def _begin(self, query: Query, run_id: str, request: SubmissionRequest) -> Any:
+        until = self._wait_until(query)
         while run_id in self._submitting:
             await self._submitting[run_id].wait()
         existing = self._store.run(run_id)
         if existing is not None:
             if existing.document == request.digest and json.loads(existing.params) == request.params:
-                return self._once_settled(query, existing)  # told twice
+                return self._once_settled(query, existing, until)  # told twice
             raise Conflict(
                 f"run {run_id!r} exists already, with another document or other parameters; choose another id"
             )
@@ -145,18 +147,28 @@ class Requests:
         finally:
             del self._submitting[run_id]
             committed.set()  # whoever waits for it looks at what became of it
-        self._answer_view(query, run_id)
+        self._answer_view(query, run_id, until)
         return _LATER
 
-    def _answer_view(self, query: Query, run_id: str) -> None:
-        """Tell how a run is now; it may have ended meanwhile, and that is told once it is on other stores."""
+    def _wait_until(self, query: Query) -> float:
+        """When what a submission asks to wait is over. Raises Unavailable where it could not wait: before the run is started."""
+        wait = parse_seconds(parse_parameters(query.parameters), "wait", LAST_TIME)
+        if wait:
+            self._polls.check_room()
+        return trio.current_time() + wait
+
+    def _answer_view(self, query: Query, run_id: str, until: float = 0.0) -> None:
+        """Tell how a run is now, or once it has ended if that is before ``until``; its end is told once it is on other stores."""
         row = self._store.run(run_id)
         if row is None:
             refuse(query, self._owner_unreachable(run_id))  # another owner has got it meanwhile
             return
         view = run_view(row)
+        left = until - trio.current_time()
         if view.final and row.number > self._agent.core.settled:
-            self._once_settled(query, row)
+            self._once_settled(query, row, until)
+        elif left > 0 and not view.final:
+            self._polls.add(query, run_id, left)
         else:
             self._answer(query, view)
 
@@ -178,14 +190,13 @@ class Requests:
             return self._once_settled(query, row)
         if wait <= 0:
             return view
+        self._polls.check_room()
         self._polls.add(query, row.id, wait)
         return _LATER
 
-    def _once_settled(self, query: Query, row: Runs) -> Any:
+    def _once_settled(self, query: Query, row: Runs, until: float = 0.0) -> Any:
         """Tell of a submission, or of a run's end, only once it is on other stores: it must not be taken back any more."""
-        if row.number <= self._agent.core.settled:
-            return run_view(row)
-        self._agent.when_settled(row.number, lambda: self._answer_view(query, row.id))
+        self._agent.when_settled(row.number, lambda: self._answer_view(query, row.id, until))
         return _LATER
 
     def release(self, row: Runs) -> None:

@@ -202,18 +202,18 @@ class Backend:
         return names
 
     async def take(
-        self, verb: str, name: str, payload: bytes, run: str | None = None, *, new: str | None = None
+        self, verb: str, name: str, payload: bytes, run: str | None = None, *, new: str | None = None, wait: float = 0.0
     ) -> Any:
         """What the coordinator answers that something new falls to (see ``taker``); the payload is safe to be sent twice.
 
         One that goes out of sight before it answers may have taken it, and told others: then whoever has that run is asked, or whose
-        turn it is now. ``new`` is the run's id where nobody can have it yet.
+        turn it is now. ``new`` is the run's id where nobody can have it yet. ``wait`` is how many seconds the run's end may be waited for.
         """
-        patience = self.patience()
+        patience = self.patience(wait)
         while True:
             coordinator = await self.taker(name, run)
             try:
-                return await self.ask(coordinator, verb, payload)
+                return await self.ask(coordinator, verb, payload, patience)
             except Unavailable as error:
                 between = error.code in ("NO_COORDINATOR", "OWNER_UNREACHABLE")
                 if not between or patience.over:
@@ -221,11 +221,16 @@ class Backend:
             run = run or new
             await trio.sleep(MOMENT)
 
-    async def ask(self, coordinator: str, verb: str, payload: bytes) -> Any:
-        """What one coordinator answers."""
-        timeout = self.timeout + len(payload) / 1e6
-        answerers = self._presence.newest("coordinator", coordinator)
-        replies = await self._get(self.keys.cmd(coordinator, verb), payload, answerers=answerers, timeout=timeout)
+    async def ask(self, coordinator: str, verb: str, payload: bytes, patience: Patience | None = None) -> Any:
+        """What one coordinator answers, by then at least that ``patience`` asks it to wait for."""
+        wait = patience.wait if patience is not None else 0.0
+        replies = await self._get(
+            self.keys.cmd(coordinator, verb),
+            payload,
+            answerers=self._presence.newest("coordinator", coordinator),
+            timeout=max(self.timeout, wait + LATE) + len(payload) / 1e6,
+            parameters=f"wait={wait:g}" if wait else "",
+        )
         for reply in replies or ():
             if reply.ok:
                 return json.loads(reply.payload)

@@ -25,7 +25,7 @@ from wattle.names import as_name, check_name, new_run_id
 from wattle.peer.asking import parse_number, parse_object, parse_seconds
 from wattle.peer.presence import Presence
 from wattle.protocol.messages import decode
-from wattle.protocol.records import PeerView, as_json, node_view, seconds
+from wattle.protocol.records import WAITING_SUBMISSION, PeerView, as_json, node_view, seconds
 from wattle.security.roles import Action
 from wattle.settings import GatewaySettings
 
@@ -60,7 +60,7 @@ class Routes:
             (get, "runs", read, self._list_runs),
             (post, "runs", run, self._submit),
             (get, "runs/<run>", read, self._run),
-            (put, "runs/<run>", run, self._submit),
+            (put, "runs/<run>", run, self._put_run),
             (post, "runs/<run>", run, self._submit),
             (delete, "runs/<run>", run, self._cancel),
             (get, "runs/<run>/cancel", run, self._cancel),
@@ -145,7 +145,8 @@ class Routes:
         )
 
     async def _start(self, request: Request) -> Answer:
-        request.only()
+        request.only("wait")
+        patience = self._backend.patience(self._wait_of_start(request))
         asked = parse_object(request.payload) if request.payload else {}
         unknown = sorted(set(asked) - {"params", "run"})
         if unknown:
@@ -158,7 +159,8 @@ class Routes:
         if run is not None and await self._backend.holder(run) not in (None, starter):
             raise Conflict(f"run {run!r} exists already, at another coordinator; choose another id")
         args = {"name": name, "params": asked.get("params") or {}, "run": run}
-        return json_answer(await self._backend.ask(starter, "start", to_json(args)))
+        view = await self._backend.ask(starter, "start", to_json(args))
+        return json_answer(await self._wait_for_run(view["id"], patience) if patience.wait else view)
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
@@ -201,28 +203,42 @@ class Routes:
         return place, run_id
 
     async def _submit(self, request: Request) -> Answer:
+        request.only("wait")
+        return await self._take_run(request, self._wait_of_start(request))
+
+    async def _put_run(self, request: Request) -> Answer:
         request.only()
+        return await self._take_run(request, 0.0)
+
+    async def _take_run(self, request: Request, wait: float) -> Answer:
         submission = await read_submission(request.payload, request.names.get("run"))
         run = submission.run
         if run is not None:
-            return json_answer(await self._backend.take("submit", run, submission.payload, run))
+            return json_answer(await self._backend.take("submit", run, submission.payload, run, wait=wait))
         new = new_run_id(as_name(submission.name), time.time(), secrets.token_hex(2))  # so that it may be sent twice
-        return json_answer(await self._backend.take("submit", new, submission.named(new), new=new))
+        return json_answer(await self._backend.take("submit", new, submission.named(new), new=new, wait=wait))
+
+    def _wait_of_start(self, request: Request) -> float:
+        """How many seconds a request that starts a run waits for its end; raises InvalidRequest for one too large to be kept so long."""
+        wait, size = parse_seconds(request.parameters, "wait", self._settings.max_wait), len(request.payload or b"")
+        if wait and size > WAITING_SUBMISSION:
+            text = f"a submission of {size} bytes cannot wait for its run's end, one of {WAITING_SUBMISSION} can"
+            raise InvalidRequest(f"{text}: submit it without wait, then get runs/<run>?wait=...")
+        return wait
 
     async def _run(self, request: Request) -> Answer:
         request.only("wait")
         wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
         if wait > 0:
-            return json_answer(await self._wait_for_run(request, wait))
+            return json_answer(await self._wait_for_run(request.names["run"], self._backend.patience(wait)))
         return json_answer(await self._backend.owner("run", {"run": request.names["run"]}, _no_run(request)))
 
-    async def _wait_for_run(self, request: Request, wait: float) -> Any:
-        run, missing = request.names["run"], _no_run(request)
-        patience = self._backend.patience(wait)
+    async def _wait_for_run(self, run: str, patience: Patience) -> Any:
+        missing = _missing_run(run)
 
         async def ask() -> Any:
             try:
-                return await self._backend.owner("run", {"run": run, "wait": wait}, missing, patience)
+                return await self._backend.owner("run", {"run": run, "wait": patience.wait}, missing, patience)
             except NotFound:
                 return None
 
@@ -358,7 +374,11 @@ def _filled(pattern: str, parts: list[str]) -> str:
 
 
 def _no_run(request: Request) -> NotFound:
-    return NotFound(f"there is no run {request.names['run']!r}; wattle runs lists them", code="RUN_NOT_FOUND")
+    return _missing_run(request.names["run"])
+
+
+def _missing_run(run: str) -> NotFound:
+    return NotFound(f"there is no run {run!r}; wattle runs lists them", code="RUN_NOT_FOUND")
 
 
 def _no_workflow(request: Request) -> NotFound:

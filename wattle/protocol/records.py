@@ -13,6 +13,10 @@ from typing import Any
 from wattle.core.model import NodeInfo
 from wattle.values import value
 
+WAITING_SUBMISSION = 16 * 1024
+"""Most bytes of a submission that waits for its run's end, for it is kept meanwhile: the 5,000 requests that may wait at a coordinator
+(wattle/coordinator/long_polls.py) stay below the 128 MiB that a lane of the bus keeps (wattle/bus/lanes.py), so that others are served."""
+
 
 def timestamp(seconds: float | None) -> str | None:
     """Seconds since the epoch as RFC 3339 in UTC; None stays None."""
