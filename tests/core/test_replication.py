@@ -639,6 +639,17 @@ def test_worse_copies_go_once_a_better_state_is_on_as_many_stores_as_an_acknowle
     assert told.all(do.Forget) == [do.Forget("n1", HEAD)]
 
 
+@pytest.mark.parametrize("owner", ["c1", "c3"])
+@pytest.mark.parametrize("still", [True, False])
+def test_worse_copies_stay_where_an_owner_has_let_go_of_the_better_state(owner: str, still: bool) -> None:
+    told = Told(replicas=1)
+    told(coordinator("c2"), coordinator("c3"), node("n1"), node("n2"))
+    better = RunHead("r", owner, f"{owner}-store", 2)
+    keepers = ("n1", "n2", "c1", "c3") if still else tuple({"n1", "n2", "c1", "c3"} - {owner})
+    orphaned(told, ("n1", HEAD), *((peer, better) for peer in keepers))
+    assert told.all(do.Forget) == ([do.Forget("n1", HEAD)] if still else [])
+
+
 @pytest.mark.parametrize(
     ("keepers", "dropped"),
     [

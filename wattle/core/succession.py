@@ -317,7 +317,8 @@ class Succession:
         """
         peers = self._names_in_sight() if self._decided else set()
         for best, told in self._decided:
-            if best.pruned_at or (self.lives(best.owner, best.store) and self._spread(told, best, peers)):
+            safe = self.lives(best.owner, best.store) and _told_by_owner(told, best) and self._spread(told, best, peers)
+            if best.pruned_at or safe:
                 self._drop_worse(told, best)
         self._decided.clear()
 
@@ -361,3 +362,10 @@ class Succession:
         for inquiry in self._inquiries.values():
             inquiry.gathering.discard(run)
         return self._gathers.pop(run, [])
+
+
+def _told_by_owner(told: Iterable[tuple[str, RunHead]], best: RunHead) -> bool:
+    """Whether a state's owner itself says to have it: others may still keep a copy of one that it has let go of."""
+    return any(
+        peer == best.owner and head.store == best.store and head.standing == best.standing for peer, head in told
+    )
