@@ -103,6 +103,7 @@ class Checks:
                 case do.AdoptRun():
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
                     self.unheard.taken_over(peer, save.snapshot.run)
+                    self.ends.part(peer, save.snapshot.run)
                 case do.ReleaseRun():
                     run = save.head.run
                     self.unheard.let_go(save.head, [t for t, name in self._given if (t.run, name) == (run, peer.name)])

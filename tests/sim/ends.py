@@ -28,7 +28,7 @@ class Told:
 class Ends:
     """``told`` are the ends told first; of two that may both be told, the one that stands.
 
-    ``apart`` are those ended by two owners of which one knew nothing of the other's end, as everybody that did was away.
+    ``apart`` are those with two owners of which one knew nothing of the other's end, as everybody that did was away.
     """
 
     def __init__(self, checks: Checks) -> None:
@@ -67,17 +67,23 @@ class Ends:
     def may_differ(self, peer: Coordinator, run: RunRecord) -> bool:
         """Whether a coordinator may tell another end than the first: all that know of that are down, and more than it needed copies.
 
-        To a former owner that comes back meanwhile this is a cut, and without a quorum it goes on (docs/guarantees.md). The later owner's
-        end must stand. Whoever is up and not in its sight yet counts as down.
+        To a former owner that comes back meanwhile this is a cut, and without a quorum it goes on (docs/guarantees.md). So it is to whoever
+        took the run over while they were down, whatever comes back until it has ended. The later owner's end must stand.
         """
         key = (run.id, run.retried)
-        first = self.told[key]
-        if key not in self.apart and self._all_away(peer, first):
-            self.apart.add(key)
-            self.checks.world.faults["two ends, and who knew of the first was down"] += self.checks.calm
-            if (run.epoch, run.owner) > (first.end.epoch, first.end.owner):
-                self._note(key, peer, run)
+        self.part(peer, run)
+        self.checks.world.faults["two ends, and who knew of the first was down"] += (
+            self.checks.calm and key in self.apart
+        )
+        if key in self.apart and (run.epoch, run.owner) > (self.told[key].end.epoch, self.told[key].end.owner):
+            self._note(key, peer, run)
         return key in self.apart
+
+    def part(self, peer: Coordinator, run: RunRecord) -> None:
+        """Note that a coordinator goes on with a run while all that know its end are down, or up and not in its sight yet."""
+        key = (run.id, run.retried)
+        if key in self.told and key not in self.apart and self._all_away(peer, self.told[key]):
+            self.apart.add(key)
 
     def _note(self, key: Key, peer: Coordinator, run: RunRecord) -> None:
         core = peer.core

@@ -12,9 +12,10 @@ from tests.sim.coordinator import Coordinator
 from tests.sim.peer import Keeper
 from tests.sim.runtime import Runtime
 from tests.sim.world import START, World
+from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorOptions
 from wattle.core.invariants import InvariantBroken
-from wattle.core.model import CopiedRun, RunRecord, RunStatus
+from wattle.core.model import CopiedRun, RunRecord, RunStatus, Snapshot, Workflow
 from wattle.core.run import head_of
 from wattle.core.runtime import RuntimeOptions
 
@@ -53,6 +54,10 @@ class Network:
             peer.copies().put(owner.name, store.id, CopiedRun("r", store.number, (("run", end),), head))  # type: ignore[arg-type]
         self.checks.told(owner, end)
 
+    def take_over(self, owner: Coordinator, run: RunRecord) -> None:
+        """A coordinator has stored that a run is its own now."""
+        self.checks.committed(owner, [do.AdoptRun(Snapshot(run, Workflow("w", {}), {}, ()))], {})
+
     def in_the_end(self, record: RunRecord) -> None:
         self.checks._check_run("r", record, {})
 
@@ -81,6 +86,30 @@ def test_a_later_owner_that_comes_back_when_the_former_is_away_may_too_and_its_e
     network.in_the_end(LATER)
     with pytest.raises(InvariantBroken):
         network.in_the_end(FORMER)
+
+
+def test_who_took_the_run_over_while_all_that_know_were_away_may_though_one_is_back_when_it_ends() -> None:
+    network = Network(replicas=1)
+    network.up(network.c2)
+    network.tell(network.c2, FORMER, network.n1)
+    network.down(network.c2, network.n1)
+    running = replace(LATER, status=RunStatus.RUNNING, completed_at=None)
+    network.take_over(network.c1, running)
+    network.up(network.n1)
+    network.tell(network.c1, LATER)
+    network.in_the_end(LATER)
+    with pytest.raises(InvariantBroken):
+        network.in_the_end(FORMER)
+
+
+def test_it_may_not_where_one_that_knew_was_in_sight_then() -> None:
+    network = Network(replicas=1)
+    network.up(network.c2)
+    network.tell(network.c2, FORMER, network.n1)
+    network.down(network.c2)
+    network.take_over(network.c1, replace(LATER, status=RunStatus.RUNNING, completed_at=None))
+    with pytest.raises(InvariantBroken):
+        network.tell(network.c1, LATER)
 
 
 def test_it_may_not_with_a_peer_in_sight_that_knows() -> None:
