@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import core
 from benchmarks.agents import READY, agent, memory, times
 from benchmarks.baselines import TRUE
+from benchmarks.nodes import LEASE
 from wattle import Client
 from wattle.errors import WattleError
 
@@ -80,7 +81,7 @@ def coordinated(place: Path, count: int, nodes: int) -> tuple[float, Details]:
     with tempfile.TemporaryDirectory(prefix="wtlb-", dir=place) as name:
         folder = Path(name)
         settings = folder / "alone.toml"
-        settings.write_text("[coordinator]\nreplicas = 0\n")
+        settings.write_text(f"[coordinator]\nreplicas = 0\nlease = {LEASE}\n")
         with (
             agent(folder, "coordinator", further=("--config", str(settings))) as (pid, endpoint),
             _simulated(endpoint, nodes),

@@ -6,12 +6,14 @@ WATTLE_STORMS is how many of each to try (default 60); a failing seed is printed
 from __future__ import annotations
 
 import os
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.harness import Cluster
 from tests.core.storms import Storm
+from wattle.core import placing
 from wattle.core.model import RunStatus, WorkerStatus
 
 MANY = settings(
@@ -24,15 +26,16 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @MANY
-@given(seed=SEEDS)
-def test_after_any_faults_a_healed_network_ends_every_run(seed: int) -> None:
+@given(seed=SEEDS, placed_most=st.sampled_from((1, placing.PLACED_MOST)))
+def test_after_any_faults_a_healed_network_ends_every_run(seed: int, placed_most: int) -> None:
     storm = Storm(seed)
-    storm.shake(250)
-    storm.heal()
-    final = storm.cluster.finish()
-    _check_end(storm.cluster)
-    storm.cluster.until(lambda: not any(runtime.store.open for runtime in storm.cluster.runtimes.values()))
-    storm.cluster.quiet()
+    with patch.object(placing, "PLACED_MOST", placed_most):
+        storm.shake(250)
+        storm.heal()
+        final = storm.cluster.finish()
+        _check_end(storm.cluster)
+        storm.cluster.until(lambda: not any(runtime.store.open for runtime in storm.cluster.runtimes.values()))
+        storm.cluster.quiet()
     assert storm.cluster.run() == final
     _check_nothing_left(storm.cluster)
 

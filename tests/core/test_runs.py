@@ -10,8 +10,9 @@ from tests.core.harness import Cluster, Message, statuses, worker, workflow
 from tests.core.outcomes import Outcome
 from wattle.core import effects as do
 from wattle.core import events as on
+from wattle.core import placing
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
-from wattle.core.model import Assignment, Fact, FactKind, Retries, TaskId, TaskStatus
+from wattle.core.model import Assignment, Fact, FactKind, NodeInfo, Retries, TaskId, TaskStatus
 from wattle.core.retry import retry_delay
 from wattle.core.states import IllegalTransition, WorkerEvent
 
@@ -72,6 +73,20 @@ def test_higher_priority_goes_first_and_older_runs_before_younger() -> None:
     cluster.finish("s")
     order = [t.worker for t in sorted(cluster.coordinator.store.tasks.values(), key=lambda t: t.started_at or 0.0)]
     assert order == ["high", "young", "first", "low"]
+
+
+def test_what_is_too_much_to_be_placed_at_once_is_placed_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "PLACED_MOST", 2)
+    core = CoordinatorCore("c1", CoordinatorOptions(), lambda: 0.5)
+    given, timers = [], []
+    workers = workflow(*(worker(f"w{number}", priority=number) for number in range(5)))
+    node = on.NodeSeen(NodeInfo("n1", "1", "s1", slots=9, resources={"cpus": 9.0}))
+    for events in ((node, on.Submit("r", workers, None)), (on.Tick(),), (on.Tick(),), (on.Tick(),)):
+        effects = core.handle(events, 100.0)
+        given.append([effect.assignment.worker for effect in effects if isinstance(effect, do.Assign)])
+        timers += [effect.at == 100.0 for effect in effects if isinstance(effect, do.SetTimer)]
+    assert given == [["w4", "w3"], ["w2", "w1"], ["w0"], []]
+    assert timers == [True, True, False, False]
 
 
 def test_a_workflow_without_workers_has_succeeded_at_once() -> None:

@@ -15,6 +15,10 @@ from wattle.core.run import Run, Worker
 if TYPE_CHECKING:
     from wattle.core.coordinator import CoordinatorCore
 
+PLACED_MOST = 10_000
+"""Workers given to nodes in one batch, at most: about 0.7 s, after which what was acknowledged is sent, and news of nodes is heard. A
+thousand nodes take a hundred thousand short tasks at once, and answered nobody for 7 s."""
+
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
 
@@ -26,9 +30,12 @@ class Placing:
         self.core = core
         self._ready = ReadyQueue()
         self._delayed: list[tuple[float, str, str]] = []  # heap of (not_before, run, worker)
+        self._unplaced = False  # whether the last batch had more to place
 
     def moments(self) -> Iterator[float]:
-        """When ``release_delayed`` has something to do."""
+        """When ``release_delayed`` or ``place`` has something to do."""
+        if self._unplaced:
+            yield self.core.now
         if self._delayed:
             yield self._delayed[0][0]
 
@@ -55,14 +62,19 @@ class Placing:
         return ready | {(run, worker) for _, run, worker in self._delayed}
 
     def place(self) -> None:
-        """Give ready workers to nodes with room, by priority and age, until there is no room or nothing ready."""
+        """Give ready workers to nodes with room, by priority and age, until there is no room or nothing ready, or it is enough at once."""
+        self._unplaced = False
         if not self.core.succession.quorum:
             return
+        left = PLACED_MOST
         pool, window = self.core.members.pool, self.core.options.prefetch_window
         heads = self._ready.heads()
         if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
             heads.clear()  # no node has room for anything: no need to ask for each kind
         while heads:
+            if not left:
+                self._unplaced = True
+                break
             entry, requirement = heapq.heappop(heads)
             found = self._waiting_worker(entry[3], entry[4])
             if found is not None:
@@ -71,6 +83,7 @@ class Placing:
                 if node is None:
                     continue  # no room for its kind: the others of this requirement wait too
                 self.assign(run, worker, node)
+                left -= 1
             following = self._ready.drop(requirement)
             if following is not None:
                 heapq.heappush(heads, (following, requirement))
