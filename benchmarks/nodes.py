@@ -1,7 +1,8 @@
 """Runtimes that execute nothing, many in one process: ``python -m benchmarks.nodes ENDPOINT COUNT SLOTS``.
 
 Each is a peer of its own to a coordinator: a token, a state, commands, a feed. What it is assigned has succeeded at once, and is told in
-entries of as many facts as a runtime with such tasks tells at once. Prints ``ready`` once all are declared, and ends with its standard input.
+entries of as many facts as a runtime with such tasks tells at once. Prints ``ready`` once all are declared, and ends with its standard
+input.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ SECONDS = 0.002
 """How long a task is said to have taken."""
 
 LEASE = 20.0
-"""Seconds for which the link of all nodes is kept: one process that reads for a thousand of them lags behind for longer than the usual 1."""
+"""Seconds for which the link of all nodes is kept: a process that reads for a thousand of them may lag behind for more than 1."""
 
 AT_ONCE = 32
 """Nodes that join at a time: one process answers for all of them."""
