@@ -515,21 +515,6 @@ def test_a_node_on_which_a_later_attempt_has_ended_is_asked_what_it_knows_and_ge
     assert [cluster.task("a", attempt).status for attempt in (1, 8)] == ["returned", "succeeded"]
 
 
-def test_an_attempt_of_another_to_which_the_run_was_submitted_too_counts() -> None:
-    cluster = Cluster()
-    cluster.node("n1")
-    cluster.hold = lambda message: message.kind == "assign"
-    cluster.submit(workflow(worker("a"), worker("b", "a")))
-    returned = Fact(FactKind.FINISHED, "r", "a", 1, at=1.0, status=TaskStatus.RETURNED)
-    started = Fact(FactKind.STARTED, "r", "a", 2, at=2.0, pid=7, started_at=2.0)
-    ended = Fact(FactKind.FINISHED, "r", "a", 2, at=3.0, status=TaskStatus.SUCCEEDED)
-    cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, (returned, started, ended)))
-    cluster.held.clear()
-    cluster.release()
-    assert cluster.finish().status == "succeeded"
-    assert [cluster.task("a", attempt).status for attempt in (1, 2)] == ["returned", "succeeded"]
-
-
 def test_the_end_of_an_attempt_that_its_node_has_passed_is_what_the_node_says() -> None:
     cluster = Cluster()
     cluster.node("n1")

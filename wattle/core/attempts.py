@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wattle.core import effects as do
 from wattle.core.model import Fact, FactKind, TaskId, TaskRecord, TaskStatus, Usage
+from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.placement import Node
 from wattle.core.retry import retry_delay
 from wattle.core.run import Run, Worker
@@ -98,6 +99,7 @@ class Attempts:
             node.ending.discard(task)
         found = self.find(task)
         if found is None:
+            self._pass_over(fact)
             if fact.kind is FactKind.FINISHED:
                 self.core.saves.append(do.SaveLateFact(node.info.name, fact))
         elif found[2].node != node.info.name:
@@ -106,6 +108,19 @@ class Attempts:
             self._started(*found, fact.at)
         else:
             self._finished(node, *found, fact)
+
+    def _pass_over(self, fact: Fact) -> None:
+        """A number that an attempt has had is not given again, also when it is not remembered because the store is an older one.
+
+        The node would take the next attempt of that number for the one it has ended, and nothing would ever be heard of it.
+        """
+        run = self.core.runs.get(fact.run)
+        worker = run.workers.get(fact.worker) if run is not None else None
+        if run is None or worker is None or is_of_a_later_epoch(fact.attempt, run.epoch):
+            return  # it has ended, or is a later owner's
+        if fact.attempt > worker.attempts:
+            worker.attempts = fact.attempt
+            self.core.save_worker(run, worker)
 
     def _started(self, run: Run, worker: Worker, record: TaskRecord, at: float) -> TaskRecord:
         advanced = self.advance(worker, record, TaskEvent.STARTED, started_at=at)

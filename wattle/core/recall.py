@@ -188,18 +188,14 @@ class Recall:
         return task.status is TaskStatus.SUCCEEDED and not worker.reproduced
 
     def discover(self, node: Node, task: TaskId, at: float) -> bool:
-        """Take an attempt into a run's history that another gave out and no copy told of; False when there is nothing to do.
-
-        That is an earlier owner; one to which the same run was submitted as well; or this one, where the store is an older one since.
-        """
+        """Take an attempt into a run's history that an earlier owner gave out and no copy told of; False when there is nothing to do."""
         run = self.core.runs.get(task.run)
         worker = run.workers.get(task.worker) if run is not None else None
-        if run is None or worker is None or worker.knows(task.attempt):
+        if run is None or worker is None or worker.known is None or task.attempt in worker.known:
             return False
         if is_of_a_later_epoch(task.attempt, run.epoch):
             return False  # a later owner gave it: this one will hear of that
-        if worker.known is not None:
-            worker.known.add(task.attempt)
+        worker.known.add(task.attempt)
         record = TaskRecord(*task, node.info.name, TaskStatus.ASSIGNED, at)
         worker.open[task.attempt] = record
         worker.attempts = max(worker.attempts, task.attempt)

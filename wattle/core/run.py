@@ -94,10 +94,6 @@ class Worker:
         self.reproduced, self.not_before, self.results = record.reproduced, record.not_before, dict(record.results)
         self.ready_at, self.started_at, self.completed_at = record.ready_at, record.started_at, record.completed_at
 
-    def knows(self, attempt: int) -> bool:
-        """Whether an attempt is in its history."""
-        return attempt <= self.attempts if self.known is None else attempt in self.known
-
     def story(self, run: str) -> tuple[str, ...]:
         """What it is and went through, for the message of an illegal transition."""
         counts = f"waiting {self.waiting}, attempts {self.attempts}, failures {self.failures}, losses {self.losses}"
