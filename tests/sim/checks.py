@@ -77,7 +77,7 @@ class Checks:
 
     def coordinator(self, peer: Coordinator, core: CoordinatorCore) -> None:
         """A coordinator has handled a batch."""
-        check_coordinator(core)
+        check_coordinator(core, self.doubled)
 
     def runtime(self, peer: Runtime, core: RuntimeCore) -> None:
         """A runtime has handled a batch."""

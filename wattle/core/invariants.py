@@ -6,7 +6,7 @@ Each check raises InvariantBroken, which says what is wrong and where.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
@@ -29,13 +29,16 @@ def _require(true: bool, *what: object) -> None:
 # --- a coordinator ----------------------------------------------------------------------------------------------------
 
 
-def check_coordinator(core: CoordinatorCore) -> None:
-    """The counters agree with the states, nothing that could go on is forgotten, and every open attempt is booked."""
+def check_coordinator(core: CoordinatorCore, doubled: Collection[str] = ()) -> None:
+    """The counters agree with the states, nothing that could go on is forgotten, and every open attempt is booked.
+
+    ``doubled`` are runs that were submitted to another coordinator as well.
+    """
     waiting = core.placing.waiting()
     for run in core.runs.values():
         _check_counters(run, waits=core.unsettled(run))
         for name, worker in run.workers.items():
-            _check_dependencies(run, worker)
+            _check_dependencies(run, worker, doubled=run.id in doubled)
             if not worker.status.final and not worker.open:
                 _check_progress(run, worker, queued=(run.id, name) in waiting)
             if worker.open or worker.lost:
@@ -65,7 +68,7 @@ def _check_counters(run: Run, *, waits: bool) -> None:
     _require(not left or run.stage <= min(left), where, "is at stage", run.stage, "with all before", left, "ended")
 
 
-def _check_dependencies(run: Run, worker: Worker) -> None:
+def _check_dependencies(run: Run, worker: Worker, *, doubled: bool) -> None:
     status = worker.status
     if status is WorkerStatus.CREATED:
         unmet = 0
@@ -73,8 +76,8 @@ def _check_dependencies(run: Run, worker: Worker) -> None:
             unmet += run.workers[name].status is not WorkerStatus.SUCCEEDED
         if worker.waiting != unmet:
             raise InvariantBroken(f"{_where(run, worker)} waits for {worker.waiting} of {unmet}")
-    elif status is WorkerStatus.SUCCEEDED and run.adopted:
-        pass  # under an earlier owner, who knew; the node that ran what it needs may not have told yet
+    elif status is WorkerStatus.SUCCEEDED and (run.adopted or doubled):
+        pass  # under another owner, who knew; the node that ran what it needs may not have told yet, or the number is passed over here
     elif status in (WorkerStatus.READY, WorkerStatus.RUNNING, WorkerStatus.SUCCEEDED):
         for name in worker.spec.needs:
             need = run.workers[name]
