@@ -84,8 +84,8 @@ def coordinated(place: Path, count: int, nodes: int) -> tuple[float, Details]:
         settings.write_text(f"[coordinator]\nreplicas = 0\nlease = {LEASE}\n")
         with (
             agent(folder, "coordinator", further=("--config", str(settings))) as (pid, endpoint),
+            agent(folder, "gateway", endpoint) as (_, door),  # first, for it asks everyone whether they see its name
             _simulated(endpoint, nodes),
-            agent(folder, "gateway", endpoint) as (_, door),
             Client(door, timeout=READY) as client,
         ):
             _until_seen(client, nodes)
