@@ -165,8 +165,8 @@ def test_yaml_is_taken_with_params_and_errors_name_their_line(client: Watcher) -
     client.put("runs/y-1", text)
     assert client.get("runs/y-1?wait=30")["status"] == "succeeded"
     assert client.raw("runs/y-1/workers/a/logs/stdout") == b"hello you\n"
-    run = client.get("runs", {"document": text, "params": {"who": "me"}})
-    assert client.wait(run["id"])["params"] == {"who": "me"}
+    run = client.get("runs?wait=30", {"document": text, "params": {"who": "me"}})
+    assert (run["status"], run["params"]) == ("succeeded", {"who": "me"})
     assert client.raw(f"runs/{run['id']}/workers/a/logs/stdout") == b"hello me\n"
     with pytest.raises(ApiError) as caught:
         client.get("runs", text.replace("command", "comand"))
