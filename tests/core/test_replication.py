@@ -603,6 +603,19 @@ def test_with_a_quorum_an_end_that_comes_while_an_older_state_is_fetched_stands(
     assert told.all(do.AdoptRun) == []
 
 
+def test_what_stands_in_for_a_state_after_a_retry_is_taken_over_as_that() -> None:
+    """Of lower standing than what it was taken over from, it would be let go for that, and taken over again, for ever."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    stand_in = replace(HEAD, number=0, retried=1)
+    before = snapshot()
+    told(on.Gathered(stand_in, 2, replace(before, run=replace(before.run, cancel_requested=True))))
+    (adopted,) = told.all(do.AdoptRun)
+    assert (adopted.snapshot.run.retried, adopted.snapshot.run.cancel_requested) == (1, False)
+    assert told.core.runs["r"].head(told.core.store).standing > stand_in.standing
+
+
 def test_with_a_quorum_a_retry_is_settled_before_its_end() -> None:
     told = Told(quorum=2)
     told(coordinator("c2"))

@@ -89,13 +89,19 @@ class Recall:
         if mine is not None and event.head.rank <= mine.rank:
             return  # it was taken over meanwhile on what others told, submitted anew, or gone on with
         epoch = max(event.epoch, 1 + event.left, 1 + (mine.epoch if mine else 0))  # no epoch is gone through here twice
-        asked = event.head.cancelled and event.head.retried >= kept.run.retried  # else it was retried until it was here
-        cancelled = kept.run.cancel_requested or asked  # that copy may not tell of it, another does
-        cancelled |= self.core.ownership.handing.pop(kept.run.id, -1) == kept.run.retried
+        retried = max(
+            event.head.retried, kept.run.retried
+        )  # what stands in for a lost state may be of before its retry
+        asked = event.head.cancelled and event.head.retried == retried  # else it was retried until it was here
+        cancelled = kept.run.cancel_requested and kept.run.retried == retried
+        cancelled |= asked  # that copy may not tell of it, another does
+        cancelled |= self.core.ownership.handing.pop(kept.run.id, -1) == retried
         if own is not None:
-            cancelled |= own.cancel_requested and own.retried == kept.run.retried
+            cancelled |= own.cancel_requested and own.retried == retried
             self.core.forget(own, event.head)  # it was submitted anew meanwhile, or gone on with from an older state
-        record = replace(kept.run, owner=self.core.name, epoch=epoch, adopted=epoch, cancel_requested=cancelled)
+        record = replace(
+            kept.run, owner=self.core.name, epoch=epoch, adopted=epoch, retried=retried, cancel_requested=cancelled
+        )
         if record.status.final:
             record = replace(record, cancel_requested=kept.run.cancel_requested)
             self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
