@@ -56,6 +56,11 @@ class Peer:
         for declaration in self.declared:
             declaration.undeclare()
 
+    async def die_after(self, seconds: float) -> None:
+        """Be gone in a while."""
+        await trio.sleep(seconds)
+        self.die()
+
     def _take(self, query: Query) -> None:
         self.asked.append(query)
         answer = self.answers(len(self.asked))
@@ -127,10 +132,6 @@ async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_i
     peer = Peer(network.bus(), "coordinator", "c1")
     backend = await backend_on(network)
 
-    async def die() -> None:
-        await trio.sleep(1)
-        peer.die()
-
     for ask in (
         lambda: backend.owner("run", {"run": "r1", "wait": 20}, MISSING, backend.patience(20)),
         lambda: backend.everyone("runs", {}),
@@ -138,7 +139,7 @@ async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_i
     ):
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(die)
+            nursery.start_soon(peer.die_after, 1)
             with pytest.raises(Unavailable) as caught:
                 await ask()
         assert caught.value.code == "NO_COORDINATOR"
@@ -154,12 +155,8 @@ async def test_a_submission_that_waited_at_a_coordinator_that_goes_waits_on_wher
     second = Peer(network.bus(), "coordinator", ranked(["c1", "c2"], "r1")[1], lambda count: {"id": "r1"})
     backend = await backend_on(network)
 
-    async def die() -> None:
-        await trio.sleep(15)
-        first.die()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(die)
+        nursery.start_soon(first.die_after, 15)
         assert await backend.take("submit", "r1", b"{}", new="r1", wait=20) == {"id": "r1"}
     (asked,) = [query for query in first.asked if KEYS.cmd_verb(query.key) == "submit"]
     assert asked.parameters == "wait=20"
@@ -193,12 +190,8 @@ async def test_a_listing_is_asked_for_again_when_one_goes_that_might_have_had_so
     peer = Peer(network.bus(), "coordinator", "c2", lambda _: {"runs": []})
     backend = await backend_on(network)
 
-    async def die() -> None:
-        await trio.sleep(1)
-        lost.die()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(die)
+        nursery.start_soon(lost.die_after, 1)
         assert await backend.everyone("runs", {}) == [("c2", {"runs": []})]
     assert len(peer.asked) == 2
 
@@ -208,10 +201,6 @@ async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(
 ) -> None:
     peer = Peer(network.bus(), "runtime", "n1")
     backend = await backend_on(network)
-
-    async def die() -> None:
-        await trio.sleep(1)
-        peer.die()
 
     async def ask() -> object:
         return await backend.log(KEYS.log(TASK, "stdout"), {"offset": 0}, backend.patience(20), "n1")
@@ -223,7 +212,7 @@ async def test_who_asks_for_a_log_hears_that_its_node_went_or_does_not_answer(
     assert 20 < trio.current_time() - began < 20 + LATE + 1
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(die)
+        nursery.start_soon(peer.die_after, 1)
         assert await ask() is None
     assert trio.current_time() - began < LATE
 

@@ -89,9 +89,8 @@ def test_machines_and_people_come_and_go(tmp_path: Path) -> None:
             net.wattle("cluster", "push", "--cluster", str(members.folder))
 
         def both_seen_by_alice() -> bool:
-            with Client(
-                bundle=members.bundle("alice"), data=tmp_path
-            ) as alice:  # nobody listens while sessions are opened anew
+            # Nobody listens while sessions are opened anew.
+            with Client(bundle=members.bundle("alice"), data=tmp_path) as alice:
                 return len(nodes(alice)) == 2
 
         until(both_seen_by_alice, "alice may go on")

@@ -89,9 +89,8 @@ class Recall:
         if mine is not None and event.head.rank <= mine.rank:
             return  # it was taken over meanwhile on what others told, submitted anew, or gone on with
         epoch = max(event.epoch, 1 + event.left, 1 + (mine.epoch if mine else 0))  # no epoch is gone through here twice
-        retried = max(
-            event.head.retried, kept.run.retried
-        )  # what stands in for a lost state may be of before its retry
+        # What stands in for a state that is lost may be of before its retry.
+        retried = max(event.head.retried, kept.run.retried)
         asked = event.head.cancelled and event.head.retried == retried  # else it was retried until it was here
         cancelled = kept.run.cancel_requested and kept.run.retried == retried
         cancelled |= asked  # that copy may not tell of it, another does

@@ -222,7 +222,7 @@ class Backend:
             await trio.sleep(MOMENT)
 
     async def ask(self, coordinator: str, verb: str, payload: bytes, patience: Patience | None = None) -> Any:
-        """What one coordinator answers, by then at least that ``patience`` asks it to wait for."""
+        """What one coordinator answers, which may wait with that for as long as ``patience`` has it wait."""
         wait = patience.wait if patience is not None else 0.0
         replies = await self._get(
             self.keys.cmd(coordinator, verb),
