@@ -178,11 +178,12 @@ def runs(bench: Bench) -> Round:
     """N runs of 10 workers submitted at once by 50 clients, beside one run of as many workers."""
     count = bench.sizes.runs
     network = bench.network()
-    before = network.cpu()
-    seconds, details = scale.many_runs(network.door, count)
-    spent = {part: after - before[part] for part, after in network.cpu().items()}
     tasks = count * scale.WORKERS
-    details |= {f"cpu of {part}, us": taken / tasks * 1e6 for part, taken in spent.items()}
+    before = network.cpu()
+    seconds = scale.many_runs(network.door, count)
+    details = {f"cpu of {part}, us": (after - before[part]) / tasks * 1e6 for part, after in network.cpu().items()}
+    apart, answers = scale.answered(network.door, count)
+    details |= {"as two requests, us a task": apart / tasks * 1e6} | answers
     alone, _ = _measured(network, scale.flat(tasks))
     return Round(
         "us a task", {name: taken / tasks * 1e6 for name, taken in (("wattle", seconds), ("fan", alone))}, details

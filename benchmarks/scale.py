@@ -6,18 +6,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import trio
 
 from benchmarks import core
 from benchmarks.agents import READY, agent, memory, times
 from benchmarks.baselines import TRUE
 from benchmarks.nodes import LEASE
-from wattle import Client
+from wattle import Client, TrioClient
 from wattle.errors import WattleError
 
 PATIENCE = 1_800.0
@@ -96,40 +98,54 @@ def coordinated(place: Path, count: int, nodes: int) -> tuple[float, Details]:
             return spent, {"tasks a second": count / seconds, "resident memory, most, MB": memory(pid)}
 
 
-def many_runs(connect: str, runs: int) -> tuple[float, Details]:
-    """Seconds for many runs of ten workers that many clients submit at once, each its share one right after the other."""
-    with ThreadPoolExecutor(CLIENTS) as threads:
-        started = time.perf_counter()
-        shares = [len(range(client, runs, CLIENTS)) for client in range(CLIENTS)]
-        told = [both for found in threads.map(lambda share: _share(connect, share), shares) for both in found]
-        seconds = time.perf_counter() - started
+def many_runs(connect: str, runs: int) -> float:
+    """Seconds from the first submission of many runs of ten workers until all clients know the ends of theirs.
+
+    The clients are connected before. Each hands in its share at once, and asks for a run and its end in one request.
+    """
+    return trio.run(_many_runs, connect, runs, _together)
+
+
+def answered(connect: str, runs: int) -> tuple[float, Details]:
+    """The same with two requests for a run, which tells besides how soon each is answered."""
+    acknowledged, late = list[float](), list[float]()
+    seconds = trio.run(_many_runs, connect, runs, partial(_apart, acknowledged, late))
     return seconds, {
-        "submission to acknowledgement, most, s": max(answered for answered, _ in told),
-        "end to final answer, most, s": max(late for _, late in told),
+        "submission to acknowledgement, most, s": max(acknowledged),
+        "end to final answer, most, s": max(late),
     }
 
 
-def _share(connect: str, runs: int) -> list[tuple[float, float]]:
-    """What one client sees: seconds until each submission is acknowledged, and from each run's end until that is told."""
-    found, open_runs = [], []
-    with Client(connect, timeout=READY) as client:
-        for _ in range(runs):
-            started = time.perf_counter()
-            open_runs.append((client.submit(flat(WORKERS)).id, started))
-            found.append(time.perf_counter() - started)
-        late = [_late(client, run) for run, _ in open_runs]
-    return list(zip(found, late, strict=True))
+async def _many_runs(connect: str, runs: int, one: Callable[[TrioClient], Awaitable[None]]) -> float:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(TrioClient(connect, timeout=READY)) for _ in range(CLIENTS)]
+        started = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for number in range(runs):
+                nursery.start_soon(one, clients[number % CLIENTS])
+        return time.perf_counter() - started
 
 
-def _late(client: Client, run: str) -> float:
+async def _together(client: TrioClient) -> None:
+    _good(await client.submit_and_wait(flat(WORKERS), timeout=PATIENCE))
+
+
+async def _apart(acknowledged: list[float], late: list[float], client: TrioClient) -> None:
+    """Add the seconds until a submission is acknowledged, and those from its run's end, or the question for it, until that is told."""
+    started = time.perf_counter()
+    run = (await client.submit(flat(WORKERS))).id
+    acknowledged.append(time.perf_counter() - started)
     asked = time.time()
-    view = _succeeded(client, run)
-    ended = datetime.fromisoformat(view.completed_at).timestamp()
-    return time.time() - max(asked, ended)
+    view = _good(await client.wait(run, PATIENCE))
+    late.append(time.time() - max(asked, datetime.fromisoformat(view.completed_at).timestamp()))
 
 
-def _succeeded(client: Client, run: str) -> Any:
-    view = client.wait(run, PATIENCE)
+def _succeeded(client: Client, run: str) -> None:
+    _good(client.wait(run, PATIENCE))
+
+
+def _good(view: Any) -> Any:
+    """A run that has succeeded; raises WattleError for another."""
     if view.status != "succeeded":
         raise WattleError(f"run {view.id} is {view.status}: {view.error_message}")
     return view
