@@ -3,7 +3,7 @@
 It may be forked before it is known what it is to do: meanwhile it imports more, and then it is told (``tell`` here, ``told`` there).
 
 Only a process with a single thread may fork: what other threads were in the midst of would stay so for ever. So this belongs to commands,
-before they open a session.
+which do it before they open a session, and have all three standard streams open (wattle/__main__.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ class Forked:
     """
 
     def __init__(self, main: Callable[[], object]) -> None:
-        _open_streams()
         self.link, its_end = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
@@ -97,13 +96,6 @@ def _do(main: Callable[[], object], link: int) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(1)
-
-
-def _open_streams() -> None:
-    """Have something open as each standard stream, so that no other file comes to be one."""
-    while (file := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(file)
 
 
 def _take(link: int) -> None:

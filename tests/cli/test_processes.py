@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -44,6 +45,18 @@ def test_run_starts_a_network_shows_the_result_and_stops_it(spawn: Spawn, docume
     assert "a succeeded on n1" in out
     assert out.endswith("succeeded: 1 worker in 1.5 s\nthe result\n")
     assert (data / "stopped").read_text() == "True 1.0"  # its tasks would have died with it, and soon
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_does_its_work_where_streams_are_closed(tmp_path: Path, closed: str) -> None:
+    file = tmp_path / "touch.json"
+    file.write_text(json.dumps({"name": "touch", "workers": [{"name": "w", "command": f"touch {tmp_path}/done"}]}))
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "wattle", "run", str(file)]
+    done = subprocess.run([*command, "--data", str(tmp_path / "data")], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("touch" in done.stdout) == (">&-" not in closed.split())
+    assert (tmp_path / "done").exists()
+    wait_unlocked(tmp_path / "data")
 
 
 def test_a_failed_run_shows_why_and_exits_1(spawn: Spawn, document: Write) -> None:
