@@ -19,6 +19,9 @@ from wattle.values import value
 if TYPE_CHECKING:
     from wattle.security.bundle import Bundle
 
+REOPENED_MS = 3_000
+"""Milliseconds within which a member of a secured cluster listens again that opens its session anew, as all do that a push tells something."""
+
 
 @value(frozen=True, slots=True)
 class Connection:
@@ -37,8 +40,10 @@ class Connection:
     def options(self) -> ZenohOptions:
         """A client session on the first of the endpoints that answers."""
         # No rules: a client serves nothing.
-        tls = {} if self.bundle is None else {"transport/link/tls": self.bundle.tls}
-        return ZenohOptions(mode="client", connect=self.settings.endpoints, secured=tls)
+        if self.bundle is None:
+            return ZenohOptions(mode="client", connect=self.settings.endpoints)
+        tls = {"transport/link/tls": self.bundle.tls}
+        return ZenohOptions(mode="client", connect=self.settings.endpoints, wait_ms=REOPENED_MS, secured=tls)
 
     def policy(self, clock: Callable[[], float], patience: float) -> Policy:
         """How patient the client is."""
