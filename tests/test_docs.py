@@ -333,6 +333,7 @@ def numbers() -> list[tuple[str, str]]:
         ("architecture", f"a process start up to {loop.LINGER * 1e3:g} ms"),
         ("architecture", f"busy node has done up to {coordinator_agent.COLLECTED * 1e3:g} ms"),
         ("architecture", f"asked every {coordinator_agent.FEED_CHECK:g} s"),
+        ("architecture", f"once in {coordinator_agent.FEED_TURNS} times"),
         ("architecture", f"told up to {outcomes.LINGER * 1e3:g} ms late"),
         ("architecture", f"{runtime_agent.LINE_SECONDS * 1e3:g} ms of work by the node's running mean ({lineup.LINE_MOST} tasks at most)"),
         ("architecture", f"up to {ahead.AHEAD_MOST} to a node"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -150,6 +151,34 @@ async def test_a_finish_of_which_every_hint_was_lost_is_found_by_asking(
     await net.submit("r1")
     node.finish((await node.next()).id, tell=False)
     assert (await net.final("r1"))["status"] == "succeeded"
+
+
+async def test_what_became_of_an_attempt_that_only_another_owner_knew_is_found_by_asking(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given out when the run had ended here, and the hint of how it ended is lost."""
+    monkeypatch.setattr(coordinator_agent, "FEED_CHECK", 0.01)
+    await net.coordinator()
+    node = net.runtime()
+    await net.submit("r1")
+    first = await node.next()
+    node.finish(first.id)
+    await net.final("r1")
+    other = replace(first, attempt=2)
+    node.held[other.id] = other
+    asked = Inbox()
+
+    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind == "reply" and key == KEYS.feed("node1"):
+            asked(key)
+        return False
+
+    net.network.lose = lose
+    node.finish(other.id, tell=False)
+    await asked.size(2)
+    await trio.testing.wait_all_tasks_blocked()
+    attempts = (await net.command("worker", {"run": "r1", "worker": "a"}))["attempts"]
+    assert [(attempt["attempt"], attempt["status"]) for attempt in attempts] == [(1, "succeeded"), (2, "superseded")]
 
 
 async def test_an_ordered_end_of_which_the_only_hint_was_lost_is_found_by_asking(

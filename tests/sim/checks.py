@@ -104,9 +104,6 @@ class Checks:
                     self._given |= {(task.id, peer.name) for task in save.snapshot.tasks}
                     self.unheard.taken_over(peer, save.snapshot.run)
                     self.ends.part(peer, save.snapshot.run)
-                case do.ReleaseRun():
-                    run = save.head.run
-                    self.unheard.let_go(save.head, [t for t, name in self._given if (t.run, name) == (run, peer.name)])
                 case do.CreateRun():
                     run = save.run.id
                     if self._creators.setdefault(run, peer.store.id) != peer.store.id:
@@ -454,12 +451,12 @@ class Checks:
             if runtime.role != "runtime" or not runtime.up:
                 continue
             peer_disk = runtime.store.id  # type: ignore[attr-defined]
-            for number, entry in enumerate(runtime.store.feed, 1):  # type: ignore[attr-defined]
+            for entry in runtime.store.feed:  # type: ignore[attr-defined]
                 for fact in entry:
                     if fact.run != run:
                         continue
                     row: Any = rows.get(f"t/{fact.worker}/{fact.attempt}")
-                    excuse = self.unheard.excuse(owner, rows["run"], runtime, number, fact)  # type: ignore[arg-type]
+                    excuse = self.unheard.excuse(owner, rows["run"], fact.id)
                     if row is None and excuse:
                         self.world.faults[excuse] += 1
                         continue

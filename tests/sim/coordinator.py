@@ -385,6 +385,11 @@ class Coordinator(Keeper):
                 self._check_feed(name)
         self.world.later(FEED_CHECK, self._check_feeds, life)
 
+    def check_all_feeds(self) -> None:
+        """Ask every node whether its feed has gone on, as an agent does within a minute, by turns."""
+        for name in self.core.nodes if self.core is not None else ():
+            self._check_feed(name)
+
     def _check_feed(self, name: str) -> None:
         state = self._followed.get(name)
         if state is None or not state.joined:

@@ -118,6 +118,9 @@ class Simulation:
         world.run(world.now + 5.0, EVENTS_MOST)
         if (more := world.messages - before - 2 * (world.looks - looks)) > 0:
             raise AssertionError(f"{more} messages in a network at rest")
+        for coordinator in self.coordinators.values():
+            coordinator.check_all_feeds()
+        world.run(world.now + 5.0, EVENTS_MOST)
         if not self.checks.finished():
             raise AssertionError(f"all had ended, and then: {self.checks.why_unfinished()}")
         self.checks.end(faultless=self.plan.quiet)

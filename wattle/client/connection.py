@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wattle.security.bundle import Bundle
 
 REOPENED_MS = 3_000
-"""Milliseconds within which a member of a secured cluster listens again that opens its session anew, as all do that a push tells something."""
+"""Milliseconds in which a member of a secured cluster listens again that opens its session anew, as all do that are told something."""
 
 
 @value(frozen=True, slots=True)

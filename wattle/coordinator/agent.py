@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import count
 
 import trio
 from pydantic import ValidationError
@@ -57,6 +58,10 @@ Item = tuple[CoordinatorEvent, Done | None]
 FEED_CHECK = 5.0
 """Seconds between questions to nodes with open tasks of which nothing was heard meanwhile, whether their feeds have gone on, should the
 last hint have been lost; and to those whose last question had no answer, as long as they are in sight."""
+
+FEED_TURNS = 12
+"""After as many of these times every node in sight has been asked once: it may have run what another owner gave out when the run had ended
+here, and the hint of how that ended may be lost."""
 
 COLLECTED = 0.02
 """Seconds that the news of a node with enough work before it are collected, so that there are many to a commit."""
@@ -382,10 +387,10 @@ class CoordinatorAgent:
         return ahead * node.mean_seconds > WORK_AHEAD * node.info.slots
 
     async def _check_feeds(self) -> None:
-        while True:
+        for turn in count():
             await trio.sleep(FEED_CHECK)
-            for name, node in self.core.nodes.items():
-                if node.tasks or node.ending or self._follower.is_behind(name):
+            for number, (name, node) in enumerate(self.core.nodes.items(), turn):
+                if node.tasks or node.ending or self._follower.is_behind(name) or number % FEED_TURNS == 0:
                     self._follower.check_quiet(name)
                 if node.status is NodeStatus.DRAINING:  # that it takes work again may have been lost on the way
                     self._nursery.start_soon(self._neighbours.look, name)
