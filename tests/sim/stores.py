@@ -153,7 +153,7 @@ class CoordinatorStore:
         self.runs: dict[str, Rows] = {}
         self.touched: dict[str, int] = {}  # run -> the commit that changed it last
         self.forgotten: dict[str, int] = {}
-        self.left: dict[str, int] = {}  # run -> the epoch in which it was let go of for a state of an earlier one
+        self.left: dict[str, int] = {}  # run -> the epoch in which it was let go of
         self.cursors: dict[str, tuple[str, int]] = {}
         self.copies = Copies()
 
@@ -249,7 +249,7 @@ class CoordinatorStore:
             stands_in = replace(head, number=0, cancelled=head.cancelled or handing)
             copied = CopiedRun(head.run, 0, tuple(rows.items()), stands_in)
             self.copies.put(head.owner, head.store, copied)
-        if rows is not None and not handing and rows["run"].epoch > head.epoch:
+        if rows is not None and not handing:
             self.left[head.run] = rows["run"].epoch
         if not handing:
             self.runs.pop(head.run, None)

@@ -519,6 +519,7 @@ def test_nothing_stands_in_where_a_copy_of_that_owners_is(tmp_path: Path) -> Non
         owner.store.save([do.ReleaseRun(head("c2", 2, 6, final=True))], 100)
     assert owner.store.copies.rows("c2", "c2-store", "r") == [("run", "2")]
     assert [h.number for h in owner.store.copies.heads_of(["r"])] == [5]
+    assert owner.store.forgotten.left("r") == 1  # no copy here need tell of an epoch as late as that
 
 
 def test_a_run_that_is_handed_over_stays_ones_own_beside_the_copy(tmp_path: Path) -> None:
@@ -531,9 +532,7 @@ def test_a_run_that_is_handed_over_stays_ones_own_beside_the_copy(tmp_path: Path
     assert (kept.owner, kept.epoch, kept.cancelled) == ("c2", 2, True)
 
 
-def test_the_epoch_of_a_run_let_go_of_for_an_earlier_ones_end_is_remembered_until_it_is_taken_over_again(
-    tmp_path: Path,
-) -> None:
+def test_the_epoch_of_a_run_let_go_of_is_remembered_until_it_is_taken_over_again(tmp_path: Path) -> None:
     owner = Owner(tmp_path / "c.db", 1)
     owner.tell(on.Submit("r", WORKFLOW, SUBMISSION))
     found = recover(owner.store.owned.all("r"))
@@ -547,10 +546,10 @@ def test_the_epoch_of_a_run_let_go_of_for_an_earlier_ones_end_is_remembered_unti
     with owner.store.transaction():
         adopt(2)
         owner.store.save([do.ReleaseRun(ended)], 101)
-    assert owner.store.forgotten.left("r") == 0
+    assert owner.store.forgotten.left("r") == 2
     with owner.store.transaction():
         adopt(3)
-        owner.store.save([do.ReleaseRun(ended)], 102)
+        owner.store.save([do.ReleaseRun(ended), do.ReleaseRun(replace(ended, epoch=3))], 102)  # two followers say so
     assert owner.store.forgotten.left("r") == 3
     assert owner.store.owned.head("r") is owner.store.forgotten.pruned("r") is None
     with owner.store.transaction():

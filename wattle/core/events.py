@@ -244,7 +244,7 @@ class CopiesUntold:
 class Gathered:
     """The copy of a run that was asked for, to be adopted in ``epoch``; ``snapshot`` has all its attempts.
 
-    ``left`` is the epoch in which the run was this coordinator's before, where it let go of it for a state of an earlier one; else 0.
+    ``left`` is the epoch in which the run was this coordinator's before, where it let go of it; else 0.
     ``own`` is the state of the run that is this coordinator's own in its store by now: of one that has ended only the store tells.
     """
 

@@ -139,8 +139,7 @@ class Holders(peewee.Model):
 class Forgotten(peewee.Model):
     """Runs that were here and are not any more, with the commit that removed them: told to those who keep copies.
 
-    ``head`` is the last state (JSON) of one that was pruned; else another owner has the run, and ``head`` is there where that one's state
-    is of an earlier epoch.
+    ``head`` is the last state (JSON) here: of one that was pruned, or else of a run that another owner has.
     """
 
     run = TextField(primary_key=True)

@@ -40,8 +40,8 @@ class ForgottenRuns:
     def release(self, head: RunHead, number: int, *, handing: bool) -> None:
         """Let another owner have a run or definition; what was one's own stays as a copy until a real one is here.
 
-        While it is being handed over it stays one's own as well, so that whoever keeps copies of it hears of its cancel. Where that owner's
-        state is of an earlier epoch, the last one here is remembered.
+        While it is being handed over it stays one's own as well, so that whoever keeps copies of it hears of its cancel. The last epoch
+        here is remembered: that owner's may be an earlier one, and so may be that of a copy which is here and keeps its place.
         """
         left = None
         if head.run.startswith(DEFINITION):
@@ -50,9 +50,9 @@ class ForgottenRuns:
             self._store.execute("DELETE FROM workflows WHERE name = ?", (head.run.removeprefix(DEFINITION),))
         else:
             rows = tuple(self._store.owned.all(head.run))
-            own = self._store.run(head.run)
-            if own is not None and own.epoch > head.epoch:
-                left = text(self._store.owned.head(head.run))
+            last = self._store.owned.head(head.run) or self._store.owned.last(head.run)  # let go of twice in a batch
+            if last is not None and not last.pruned_at:
+                left = text(last)
             if not handing:
                 self._store.remove(head.run)
         of = (head.owner, head.store)
@@ -97,7 +97,7 @@ class ForgottenRuns:
         return [head for head in found if head is not None]
 
     def left(self, run: str) -> int:
-        """The epoch in which a run was let go of for another owner's state of an earlier one; 0 where it was not, or is here."""
+        """The epoch in which a run was let go of for another owner's state; 0 where it was not, or is here."""
         last = self._store.owned.last(run)
         return 0 if last is None or last.pruned_at else last.epoch
 

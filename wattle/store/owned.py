@@ -195,7 +195,7 @@ class OwnedRuns:
         return last if last is not None and last.pruned_at else None
 
     def last(self, run: str) -> RunHead | None:
-        """The last state of a run that was pruned, or let go of for an earlier epoch's, as far as that is remembered."""
+        """The last state of a run that was pruned, or let go of for another owner's, as far as that is remembered."""
         sql = "SELECT head, number FROM forgotten WHERE run = ? AND head IS NOT NULL"
         for head, number in self._store.query(sql, (run,)):
             decoded: RunHead = adapter(RunHead).validate_json(head)
