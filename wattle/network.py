@@ -5,7 +5,8 @@ by a connection to ``hold.sock`` in the data folder. The kernel ends either when
 hold is gone the child stops, and all tasks with it. So no run pulls the network from under another, and nothing outlives its user.
 
 At most one network is on a data folder: ``up.lock`` is locked from before the child starts until it is gone (the lock is
-handed on with its descriptor). A network that a person started with ``wattle up`` has no ``hold.sock`` and is left alone.
+handed on with its descriptor). A network that a person started with ``wattle up`` has no ``hold.sock`` and is left alone; where it
+does not listen on the folder's socket, ``up.lock`` holds the endpoints it does listen on.
 
 The process is given by the command line (wattle/cli/embedded.py), which may have forked it before it knew that there would be need for one.
 """
@@ -17,7 +18,8 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -110,6 +112,12 @@ def find_network(settings: ClientSettings, fork: Fork) -> Network:
         elif (lock := take_lock(data)) is not None:
             with lock:
                 return Network(endpoints, child=Child(data, settings.namespace, lock.fileno(), fork()))
+        elif elsewhere := (data / LOCK_NAME).read_text(errors="replace").split():
+            raise Unavailable(
+                f"the network on {data} does not listen on its {SOCKET_NAME} but on {' and '.join(elsewhere)}:"
+                f" give --connect {elsewhere[0]}, or set WATTLE_CONNECT",
+                code="NO_NETWORK",
+            )
         time.sleep(0.05)  # another one is starting or ending there
     raise Unavailable(
         f"another wattle process has {data} locked and does not listen on its {SOCKET_NAME}: where it was given --listen, name that with"
@@ -178,7 +186,15 @@ def take_lock(data: Path) -> BinaryIO | None:
     except BlockingIOError:
         lock.close()
         return None
+    lock.truncate(0)  # what the last one noted there
     return lock
+
+
+def note_endpoints(lock: BinaryIO, endpoints: Sequence[str]) -> None:
+    """For who looks for this network by its folder: where it listens, should that not be the folder's socket."""
+    with suppress(OSError):  # a full disk: they are told less
+        lock.write("\n".join(endpoints).encode())
+        lock.flush()
 
 
 class Child:

@@ -321,5 +321,5 @@ def test_settings_that_are_wrong_exit_2(wattle: Wattle, data: Path) -> None:
 def test_up_says_how_it_is_used_from_another_terminal(
     endpoints: list[str], use: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    agents._say_up(endpoints, Path("d"))
+    agents._say_up(endpoints, Path("d"), "unixsock-stream//d/wattle.sock" in endpoints)
     assert use in capsys.readouterr().out

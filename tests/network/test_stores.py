@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -219,6 +221,23 @@ def test_where_an_agent_without_a_socket_uses_the_folder_commands_say_how_it_is_
         3,
         True,
     )
+
+
+def test_where_a_network_listens_elsewhere_than_in_its_folder_one_hears_at_once_where() -> None:
+    with network() as net:
+        endpoint = f"unixsock-stream/{net.folder}/elsewhere"
+        file = net.folder / "f.json"
+        file.write_text('{"name": "f", "workers": [{"name": "w", "command": "true"}]}')
+        up = net.start("up", "n", "--listen", endpoint)
+        began = time.monotonic()
+        for command in (("status",), ("run", str(file))):
+            shown = net.wattle(*command, "--data", str(up.data), check=False)
+            assert (shown.returncode, f"but on {endpoint}: give --connect {endpoint}" in shown.stderr) == (3, True)
+        assert time.monotonic() - began < 20  # one waits for 30 s for a network that is starting
+        net.wattle("status", "--connect", endpoint)
+        os.kill(up.process.pid, signal.SIGTERM)
+        up.process.wait(20)
+        net.wattle("status", "--data", str(up.data))
 
 
 # --- backups ----------------------------------------------------------------------------------------------------------

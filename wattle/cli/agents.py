@@ -138,8 +138,9 @@ def _agent(role: str, does: str) -> Callable[[Flags], int]:
 
 def up(flags: Flags) -> int:
     """Run a coordinator, a gateway and a runtime on one data folder."""
-    from wattle.network import HOLD_NAME, make_folder, take_lock
+    from wattle.network import HOLD_NAME, make_folder, note_endpoints, take_lock
     from wattle.settings import ClientSettings, load_settings
+    from wattle.settings.values import socket_endpoint
 
     data = load_settings(ClientSettings, config=flags["config"], flags={"data": flags["data"]}).data
     make_folder(data)
@@ -151,7 +152,14 @@ def up(flags: Flags) -> int:
         )
     with lock:
         (data / HOLD_NAME).unlink(missing_ok=True)  # an embedded network's; this one lasts
-        run_roles(ROLES, flags, lambda endpoints: _say_up(endpoints, flags["data"]))
+
+        def ready(endpoints: list[str]) -> None:
+            on_socket = socket_endpoint(data) in endpoints
+            if not on_socket:
+                note_endpoints(lock, endpoints)
+            _say_up(endpoints, flags["data"], on_socket)
+
+        run_roles(ROLES, flags, ready)
         return 0
 
 
@@ -159,10 +167,10 @@ def _say_ready(endpoints: list[str]) -> None:
     print(" ".join(["ready", *endpoints]), flush=True)
 
 
-def _say_up(endpoints: list[str], data: Path | None) -> None:
+def _say_up(endpoints: list[str], data: Path | None, on_socket: bool) -> None:
     _say_ready(endpoints)
     where = "" if data is None else f" --data {data}"
-    if not any(endpoint.startswith("unixsock-stream/") for endpoint in endpoints):
+    if not on_socket:
         where = f" --connect {endpoints[0] if endpoints else 'ENDPOINT'}"  # nobody listens on the folder's socket
     print(
         f"use it from another terminal: wattle run FILE{where}, wattle status{where}; Ctrl-C here stops it", flush=True
