@@ -31,6 +31,23 @@ def test_what_an_embedded_run_left_can_be_read_afterwards() -> None:
         wait_until(lambda: not processes_under(net.folder), "nothing is left running")
 
 
+def test_runs_of_a_former_name_are_not_passed_over_in_silence() -> None:
+    """As after a move of the folder, or beside a bundle, which gives a name."""
+    with network() as net:
+        file = write(net.folder, {"name": "f", "workers": [{"name": "w", "command": "echo hi"}]})
+        net.wattle("run", file, "--data", str(net.folder / "first"))
+        (net.folder / "first").rename(net.folder / "second")
+        looked = net.wattle("runs", "--json", "--data", str(net.folder / "second"))
+        assert json.loads(looked.stdout) == []
+        assert f"not shown: 1 of the runs in {net.folder}/second" in looked.stderr
+        name = looked.stderr.strip().rpartition("WATTLE_NAME=")[2]
+        named = Network(net.folder, {"WATTLE_NAME": name})
+        again = named.wattle("runs", "--json", "--data", str(net.folder / "second"))
+        assert ([run["workflow"] for run in json.loads(again.stdout)], again.stderr) == (["f"], "")
+        run = json.loads(again.stdout)[0]["id"]
+        assert named.wattle("logs", run, "w", "--data", str(net.folder / "second")).stdout == "hi\n"
+
+
 def test_a_folder_without_history_is_not_served() -> None:
     with network() as net:
         done = net.wattle("runs", "--data", str(net.folder / "data"), check=False)

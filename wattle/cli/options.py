@@ -94,4 +94,26 @@ def open_reader(
             network.ready(), namespace=settings.namespace, timeout=settings.timeout, bundle=settings.bundle
         ) as client,
     ):
+        if network.embedded and not network.joined:
+            _tell_of_other_names(settings.data, client)
         yield client
+
+
+def _tell_of_other_names(data: Path, client: Client) -> None:
+    """Say which runs of a data folder are not served: those of another name, as a bundle gives one or the folder's former place."""
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{(data / 'coordinator.db').resolve().as_uri()}?mode=ro", uri=True)) as store:
+            owners = store.execute("SELECT owner, COUNT(*) FROM runs GROUP BY owner ORDER BY owner").fetchall()
+    except sqlite3.Error:  # whoever serves it says so
+        return
+    here = {peer.name for peer in client.health().peers} if owners else set()
+    for owner, runs in owners:
+        name = owner.removesuffix("-coordinator")
+        how = f"with WATTLE_NAME={name}" if name != owner else f"once a coordinator with --name {owner} runs on it"
+        if owner not in here:
+            typer.echo(
+                f"not shown: {runs} of the runs in {data}, made under the name {owner}; they are {how}", err=True
+            )

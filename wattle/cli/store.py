@@ -63,7 +63,9 @@ def restore(
     for owner in (owner for report in reports for owner in report.owners):
         name = owner.removesuffix("-coordinator")
         hint = f"its runs belong to {owner}: start the coordinator with --name {owner}"
-        typer.echo(hint + (f" (wattle up: --name {name})" if name != owner else ""), err=True)
+        typer.echo(
+            hint + (f" (wattle up: --name {name}; only to look: WATTLE_NAME={name})" if name != owner else ""), err=True
+        )
 
 
 def _data(data: Path | None) -> Path:
