@@ -272,6 +272,8 @@ def test_a_backup_made_while_agents_run_brings_back_what_it_holds(folder: Path) 
         up = net.start("up", "n")
         with stock_client(up.endpoint) as client:
             assert client.get("runs/done") == before
+            with pytest.raises(ApiError, match="its command ran there, and what it wrote is gone"):
+                client.raw("runs/done/workers/one/logs/stdout")
             assert len(client.workers("done")["one"]["attempts"]) == 1
             open_gate(gate)  # what ran when the backup was made is lost with its folder, and runs again
             assert client.wait("held")["status"] == "succeeded"

@@ -101,12 +101,13 @@ class Logs:
                 break
             if patience.over or not await self._backend.comes_back(node, patience):
                 raise Unavailable(f"the log is on node {node!r}, which is out of sight", code="NODE_UNREACHABLE")
-        status = next(a["status"] for a in worker["attempts"] if a["attempt"] == task.attempt)
-        if status in ("assigned", "accepted"):
+        made = next(a for a in worker["attempts"] if a["attempt"] == task.attempt)
+        if made["status"] in ("assigned", "accepted"):
             return _no_log_yet(worker)
-        raise NotFound(
-            f"node {node!r} has no {stream} of {task}: its command was not started there", code="LOG_NOT_FOUND"
-        )
+        why = "its command was not started there"
+        if made["started_at"] is not None:
+            why = "its command ran there, and what it wrote is gone: somebody deleted it, or the node's store is from a backup"
+        raise NotFound(f"node {node!r} has no {stream} of {task}: {why}", code="LOG_NOT_FOUND")
 
 
 def _may_have_log(worker: Any) -> bool:
