@@ -191,6 +191,15 @@ def test_logs_of_too_many_workers_ask_for_one(wattle: Wattle, gateway: FakeGatew
     assert "wattle logs r w0" in done.stderr
 
 
+def test_status_shows_no_node_for_a_worker_that_was_skipped_before_it_began(
+    wattle: Wattle, gateway: FakeGateway
+) -> None:
+    gateway.add_run("r", "a")
+    handed_back = {"attempt": 1, "node": "n1", "status": "returned", "assigned_at": "2026-01-01T00:00:00Z"}
+    gateway.set_worker("r", "a", "skipped", node="n1", attempts=[handed_back], started_at=None)
+    assert "a\tskipped\t-\t0\t-\t-" in wattle("status", "r").stdout.splitlines()
+
+
 def test_cancel_and_retry(wattle: Wattle, gateway: FakeGateway) -> None:
     gateway.add_run("r", "a")
     assert wattle("retry", "r").exit_code == 2

@@ -92,6 +92,14 @@ def test_failures_say_why_and_where_there_is_more() -> None:
     assert lines == ["fetch failed on n1: exit status 3", "  | boom", "  more: wattle logs flow-1 fetch --stderr"]
 
 
+def test_a_skipped_worker_has_been_nowhere_though_a_node_had_it_ahead_of_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for status in ("skipped", "succeeded"):
+        PlainDisplay().worker(Progress(run(), each=True), change("w", status, "n1"))
+    assert [line[9:] for line in capsys.readouterr().out.splitlines()] == ["w skipped", "w succeeded on n1"]
+
+
 def test_counts_of_a_large_run_are_said_at_most_every_second(capsys: pytest.CaptureFixture[str]) -> None:
     display = PlainDisplay(iter([1.0, 1.5, 2.0]).__next__)
     for done in range(4):  # the first says the status, and looks at no clock

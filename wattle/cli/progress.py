@@ -191,7 +191,8 @@ class PlainDisplay:
 
     def worker(self, progress: Progress, change: WorkerChange) -> None:
         """Only ends, and nodes that go out of sight."""
-        where = f" on {change.node}" if change.node else ""
+        # A skipped one may have been given to a node ahead of time: it has not been anywhere for that.
+        where = f" on {change.node}" if change.node and change.status != "skipped" else ""
         if change.unreachable and not change.final:
             _say(f"{change.name} is unreachable{where}")
         if not change.final or change.status == "failed":

@@ -293,6 +293,11 @@ def _exit(worker: WorkerView) -> str | None:
     return f"signal {last.signal}" if last.signal is not None else None
 
 
+def _never_began(worker: WorkerView) -> bool:
+    """Of skipped ones: their attempts are those for which nodes had them ahead of time and gave them back."""
+    return worker.status == "skipped" and worker.started_at is None
+
+
 RUN_COLUMNS: list[Column[RunView]] = [
     Column("run", lambda run: run.id),
     Column("status", lambda run: run.status),
@@ -304,8 +309,8 @@ RUN_COLUMNS: list[Column[RunView]] = [
 WORKER_COLUMNS: list[Column[WorkerView]] = [
     Column("worker", lambda worker: worker.name),
     Column("status", lambda worker: "unreachable" if worker.unreachable else worker.status),
-    Column("node", lambda worker: worker.node),
-    Column("attempts", lambda worker: len(worker.attempts)),
+    Column("node", lambda worker: None if _never_began(worker) else worker.node),
+    Column("attempts", lambda worker: 0 if _never_began(worker) else len(worker.attempts)),
     Column("took", lambda worker: duration(worker.started_at, worker.completed_at)),
     Column("reason", _exit),
 ]
