@@ -22,6 +22,12 @@ Key = Annotated[
         metavar="KEY", help="An api path such as runs/x?wait=5, or a full key such as wattle/default/state/*/*."
     ),
 ]
+KeyToPut = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="An api path such as workflows/NAME or runs/ID, or a full key (wattle/default/api/v1/...)."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +76,7 @@ def _print_bytes(data: bytes) -> None:
 
 
 def put(
-    key: Key,
+    key: KeyToPut,
     payload: Annotated[
         str, typer.Argument(metavar="PAYLOAD", help="What to put; @FILE: that file's content, -: standard input.")
     ],
