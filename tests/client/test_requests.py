@@ -85,6 +85,9 @@ def test_unreadable_documents_are_invalid_requests(tmp_path: Path) -> None:
         requests.submit(b"\xff", None, "r")
     with pytest.raises(InvalidRequest, match="as JSON"):
         requests.submit({"name": object()}, None, "r")
+    for wrong in (None, 3, [{"name": "w"}]):
+        with pytest.raises(InvalidRequest, match="a mapping, text, bytes or a Path, not"):
+            requests.run_prefix(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _json(parse: Callable[[Any], T]) -> Callable[[Reply], T]:
 def document_value(document: Document) -> Any:
     """A document as it stands in a submission: an object, or the text as it was written.
 
-    Raises InvalidRequest for a file that cannot be read and for bytes that are no UTF-8.
+    Raises InvalidRequest for a file that cannot be read, for bytes that are no UTF-8, and for what is no document at all.
     """
     if isinstance(document, os.PathLike):
         document = _read(Path(document))
@@ -82,6 +82,8 @@ def document_value(document: Document) -> Any:
             return document.decode()
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the document is not UTF-8 text: {error}") from None
+    if not isinstance(document, str | Mapping):
+        raise InvalidRequest(f"a document is a mapping, text, bytes or a Path, not {document!r:.100}")
     return document
 
 
