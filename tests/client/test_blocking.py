@@ -158,6 +158,7 @@ def test_nobody_there(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(Unavailable, match="wattle up") as caught:
             client.run("r")
     assert caught.value.code == "NO_GATEWAY"
+    assert "in namespace 'other'" in caught.value.message
 
 
 def test_the_endpoint_comes_from_the_environment(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:

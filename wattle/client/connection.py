@@ -47,7 +47,7 @@ class Connection:
 
     def policy(self, clock: Callable[[], float], patience: float) -> Policy:
         """How patient the client is."""
-        where = ", ".join(self.settings.endpoints)
+        where = f"{', '.join(self.settings.endpoints)} in namespace {self.settings.namespace!r}"
         return Policy(clock, where, timeout=self.settings.timeout, patience=patience)
 
 

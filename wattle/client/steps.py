@@ -112,7 +112,10 @@ class Policy:
         """``error``, with what to do about it where nobody answered at all."""
         if error.code != "NO_GATEWAY":
             return error
-        message = f"no gateway answers at {self.where}. Start a network with `wattle up`, or name one with --connect or WATTLE_CONNECT"
+        message = (
+            f"no gateway answers at {self.where}. Start a network with `wattle up`, or name one with --connect or WATTLE_CONNECT,"
+            " its namespace with --namespace or WATTLE_NAMESPACE"
+        )
         return Unavailable(message, code="NO_GATEWAY", detail=error.detail)
 
 
