@@ -159,12 +159,13 @@ def test_the_live_view_keeps_within_a_small_terminal() -> None:
 def test_failures_scroll_by_above_the_view() -> None:
     console = Console(file=io.StringIO(), width=60, color_system=None)
     with LiveDisplay(console) as live:
-        live.failure(change("a", "failed", error_message="exit status 3"), ["[bold]not markup[/bold]"])
+        live.failure(change("a", "failed", error_message="exit status 3"), ["[bold]not markup[/bold]", "x" * 200])
         live.result(run("failed", failed=1))
     assert isinstance(console.file, io.StringIO)
     said = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert "a failed on n1: exit status 3" in said
     assert "  | [bold]not markup[/bold]" in said
+    assert f"  | {'x' * 200}" in said  # a long line is the terminal's to break
     assert said[-1] == "run flow-1 failed: 1 failed in 3m 20s"
 
 

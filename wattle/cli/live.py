@@ -63,9 +63,11 @@ class LiveDisplay:
     def failure(self, change: WorkerChange, stderr: list[str]) -> None:
         """Scrolls by, and stays."""
         first, *rest = failure_lines(change, stderr)
-        self.console.print(Text(first, style="red"))
+        self.console.print(
+            Text(first, style="red"), soft_wrap=True
+        )  # in full, and to be copied: the terminal breaks long lines
         for line in rest:
-            self.console.print(Text(line, style="dim", overflow="ellipsis", no_wrap=True))
+            self.console.print(Text(line, style="dim"), soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Scrolls by."""
