@@ -27,6 +27,14 @@ def test_help_and_version(wattle: Wattle) -> None:
     assert wattle("nonsense").exit_code == 2
 
 
+@pytest.mark.parametrize("group", ["", "agent", "audit", "cluster", "import", "store", "token"])
+def test_help_says_in_whole_sentences_what_the_commands_do(wattle: Wattle, group: str) -> None:
+    """The first sentence of each stands in a line of 80, which would be cut off."""
+    listed = wattle(*group.split(), "--help").stdout.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 @pytest.mark.parametrize(
     ("asked", "made"),
     [("run", {"run"}), ("up", {"up"}), ("agent", None), ("", None), ("--help", None), ("nonsense", None)],

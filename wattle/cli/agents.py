@@ -99,7 +99,7 @@ def _to_join(
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("up")(_command(up, _shared, _of_runtimes))
-    app.command("coordinator")(_command(_agent("coordinator", "decides what runs where, and keeps runs"), _shared))
+    app.command("coordinator")(_command(_agent("coordinator", "keeps runs, and says what runs where"), _shared))
     app.command("runtime")(_command(_agent("runtime", "executes tasks on this machine"), _shared, _of_runtimes))
     app.command("gateway")(_command(_agent("gateway", "answers the public keys"), _shared))
     app.command("router")(_command(_agent("router", "joins networks, and runs nothing"), _shared))
@@ -137,7 +137,7 @@ def _agent(role: str, does: str) -> Callable[[Flags], int]:
 
 
 def up(flags: Flags) -> int:
-    """Run a coordinator, a gateway and a runtime on one data folder."""
+    """Run a coordinator, a gateway and a runtime in one process."""
     from wattle.network import HOLD_NAME, make_folder, note_endpoints, take_lock
     from wattle.settings import ClientSettings, load_settings
     from wattle.settings.values import socket_endpoint
@@ -181,7 +181,7 @@ def agent_run(
     ctx: typer.Context,
     agent: Annotated[str, typer.Argument(metavar="PATH_OR_NAME", help="A program, or one of Wattle's agents by name.")],
 ) -> None:
-    """Run an agent: agent run runtime is runtime; a path is run as a Python program. Further arguments are the agent's."""
+    """Run an agent by name, or a Python program by its path. Further arguments are the agent's."""
     if agent in (*ROLES, "router", "up"):
         root = ctx.find_root()
         root.command.main([agent, *ctx.args], prog_name=root.info_name)

@@ -19,7 +19,7 @@ BROKEN = 1
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    audit = typer.Typer(help="Who asked a gateway for what change, and whether it was allowed.", no_args_is_help=True)
+    audit = typer.Typer(help="Who asked a gateway for what change, and who was refused.", no_args_is_help=True)
     audit.command("show")(show)
     audit.command("verify")(verify)
     app.add_typer(audit, name="audit")
@@ -56,7 +56,7 @@ def verify(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Compute the chain of records again: is one changed, gone, added or moved? Exit status 1 where it is."""
+    """Compute the chain of records again. Exit status 1 where one is changed, gone, added or moved."""
     from wattle.store import audit
 
     verdict = audit.verify(_file(data), _heads(head or []))

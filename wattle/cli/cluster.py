@@ -89,7 +89,7 @@ def init(
         typer.Option("--tokens", help="Gateways ask whoever comes for a token: wattle token issue."),
     ] = False,
 ) -> None:
-    """Make a cluster: a private certificate authority in a folder of its own, and with --node its first members."""
+    """Make a cluster. That is a certificate authority in a folder of its own, and with --node its first members."""
     from wattle.security.authority import Authority
 
     wanted = [_wanted(node, NODE, (), port, namespace, valid) for node in nodes or ()]
@@ -136,7 +136,7 @@ def renew(
 
 
 def revoke(names: Known, folder: Folder = Path("cluster")) -> None:
-    """Strike members off the roster; wattle cluster push tells those that run."""
+    """Strike members off the roster. wattle cluster push tells those that run."""
     from wattle.security.authority import Authority
 
     with Authority.open(folder) as authority:
@@ -166,7 +166,7 @@ def push(
     ] = None,
     folder: Folder = Path("cluster"),
 ) -> None:
-    """Tell the members that run of the newest roster: after revoke, or when new members are to be let in before they come."""
+    """Tell the members that run of the newest roster. To be done after revoke, or when new members are to be let in before they come."""
     from wattle.cli.pushing import push_rosters
     from wattle.security.authority import Authority
 
@@ -190,7 +190,7 @@ def tokens(
     ],
     folder: Folder = Path("cluster"),
 ) -> None:
-    """Say whether gateways ask for tokens, and change the key that signs them; wattle cluster push tells those that run."""
+    """Say whether gateways ask for tokens, and change their key. wattle cluster push tells those that run."""
     from wattle.security.authority import Authority
 
     with Authority.open(folder) as authority:
@@ -206,7 +206,7 @@ def tokens(
 
 
 def join(flags: Flags) -> int:
-    """Install a bundle in the data folder and start what it is for; without a bundle, the one that is installed there."""
+    """Install a bundle in the data folder and run what it is for. Without FILE it is the one that is installed there."""
     from wattle.security.bundle import read_bundle
     from wattle.security.membership import INSTALLED
     from wattle.security.private import replace_private

@@ -44,7 +44,7 @@ def _needs(inputs: dict[str, str], needs: list[str]) -> list[str]:
 
 
 def plan(file: o.File, param: o.Param = None, params_file: o.ParamsFile = None, json: o.Json = False) -> None:
-    """Show what a run would do: which workers run together, and the longest chain."""
+    """Show which workers would run together, and the longest chain."""
     from wattle.cli.running import parse_params, read_document
     from wattle.document.compile import plan as plan_of
     from wattle.document.load import load
@@ -87,7 +87,7 @@ def wfformat(
         Path | None, typer.Option("--output", "-o", metavar="OUT", help="Where to write. Default: standard output.")
     ] = None,
 ) -> None:
-    """Turn a WfCommons instance into a document of stand-ins that take its times and make its files."""
+    """Turn a WfCommons instance into a document. Its workers are stand-ins, which take its times and make its files."""
     from wattle.document.wfformat import convert
     from wattle.errors import InvalidRequest
 

@@ -46,7 +46,7 @@ def get(
     namespace: o.Namespace = None,
     bundle: o.Bundle = None,
 ) -> None:
-    """Ask for a key and print the answer; several answers are printed one a line, after their keys."""
+    """Ask for a key and print the answer. Several answers are printed one a line, after their keys."""
     from wattle.client.answers import first_answer
 
     with o.open_client(connect, data, namespace, bundle) as client:
@@ -111,7 +111,7 @@ def doctor(
     bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
-    """Look for what may be wrong here and on the network, and say what to change. Exit status 1 where something is."""
+    """Look for what may be wrong, here and on the network. It says what to change; the exit status is 1 where something is wrong."""
     from wattle.cli.doctor import examine, report
     from wattle.security.clients import client_settings
 

@@ -35,7 +35,7 @@ def run(
     json: o.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong.")] = False,
 ) -> None:
-    """Run a document to its end: on the network in reach, or on one that is started and stopped with it.
+    """Run a document to its end. It runs on the network in reach, or on one that is started and stopped with it.
 
     Exit status: 0 succeeded, 1 failed, 2 invalid input, 3 no network or timed out, 4 cancelled. Ctrl-C cancels the run.
     """
@@ -79,7 +79,7 @@ def watch(
     json: o.Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what goes wrong.")] = False,
 ) -> None:
-    """Show a run's progress until it is final; the exit status is as that of run. Ctrl-C leaves the run alone."""
+    """Show a run's progress until it is final. The exit status is as that of run; Ctrl-C leaves the run alone."""
     from wattle.cli.progress import display_for, follow
     from wattle.cli.running import EXIT, timed
 
@@ -101,7 +101,7 @@ def status(
     bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
-    """Show a run and its workers, failed ones first; without RUN, the nodes and the runs that are going on."""
+    """Show a run and its workers, or all that is going on. Failed workers come first; without RUN: the nodes, and the runs that go on."""
     with o.open_reader(connect, data, namespace, bundle) as client:
         if run is None:
             _overview(client, json)
@@ -199,7 +199,7 @@ def logs(
     namespace: o.Namespace = None,
     bundle: o.Bundle = None,
 ) -> None:
-    """Print a worker's output; without WORKER that of all, each line with its worker's name before it."""
+    """Print a worker's output; without WORKER that of all. Each line of all has its worker's name before it."""
     from wattle.cli.logs import Selection, show_all, show_one
     from wattle.errors import InvalidRequest
 
@@ -222,7 +222,7 @@ def cancel(
     bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
-    """Cancel a run: its running tasks are ended, the rest is not started."""
+    """Cancel a run. Its running tasks are ended, the rest is not started."""
     with o.open_client(connect, data, namespace, bundle) as client:
         view = client.cancel(run)
         _print_status(client.wait(run) if wait else view, json, "is being cancelled")
@@ -236,7 +236,7 @@ def retry(
     bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
-    """Run again what did not succeed in a final run; what succeeded stays."""
+    """Run again what did not succeed in a final run. What succeeded stays."""
     with o.open_client(connect, data, namespace, bundle) as client:
         _print_status(client.retry(run), json, "is going on; wattle watch shows it")
 
@@ -254,7 +254,7 @@ def prune(
     bundle: o.Bundle = None,
     json: o.Json = False,
 ) -> None:
-    """Remove final runs for good, with their logs and private folders on all nodes."""
+    """Remove final runs for good. Their logs and private folders go with them, on all nodes."""
     from wattle.errors import InvalidRequest
 
     if bool(runs) == (older_than is not None):

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(data: options.Data = None, json: options.Json = False) -> None:
-    """Look for damage in the databases of a data folder, reading only; its agents may run."""
+    """Look for damage in the databases of a data folder. They are only read, and its agents may run."""
     from wattle.store import checking
 
     reports = [checking.check(path) for path in checking.stores_in(_data(data))]
@@ -41,7 +41,7 @@ def backup(
     data: options.Data = None,
     json: options.Json = False,
 ) -> None:
-    """Copy the databases of a data folder to a new folder, while its agents run."""
+    """Copy the databases of a data folder to a new folder. Its agents may run."""
     from wattle.store import backup as backups
 
     _print(backups.backup(_data(data), dest, version=__version__), json)

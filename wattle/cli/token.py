@@ -88,7 +88,7 @@ def key(
         Path, typer.Argument(metavar="FILE", help="The file to make; the public part gets its name and .pub.")
     ],
 ) -> None:
-    """Make a signing key, for a cluster that was not made by wattle cluster init. Prints its fingerprint."""
+    """Make a signing key, and print its fingerprint. It is for a cluster that was not made by wattle cluster init."""
     from wattle.security.tokens import make_key
 
     print(make_key(file, file.with_name(f"{file.name.removesuffix('.key')}.pub")))
