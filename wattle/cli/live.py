@@ -63,9 +63,8 @@ class LiveDisplay:
     def failure(self, change: WorkerChange, stderr: list[str]) -> None:
         """Scrolls by, and stays."""
         first, *rest = failure_lines(change, stderr)
-        self.console.print(
-            Text(first, style="red"), soft_wrap=True
-        )  # in full, and to be copied: the terminal breaks long lines
+        # In full, and so that it can be copied: the terminal breaks long lines.
+        self.console.print(Text(first, style="red"), soft_wrap=True)
         for line in rest:
             self.console.print(Text(line, style="dim"), soft_wrap=True)
 

@@ -101,16 +101,11 @@ def open_reader(
 
 def _tell_of_other_names(data: Path, client: Client) -> None:
     """Say which runs of a data folder are not served: those of another name, as a bundle gives one or the folder's former place."""
-    import sqlite3
-    from contextlib import closing
+    from wattle.store.owners import runs_by_owner
 
-    try:
-        with closing(sqlite3.connect(f"{(data / 'coordinator.db').resolve().as_uri()}?mode=ro", uri=True)) as store:
-            owners = store.execute("SELECT owner, COUNT(*) FROM runs GROUP BY owner ORDER BY owner").fetchall()
-    except sqlite3.Error:  # whoever serves it says so
-        return
+    owners = runs_by_owner(data / "coordinator.db")
     here = {peer.name for peer in client.health().peers} if owners else set()
-    for owner, runs in owners:
+    for owner, runs in owners.items():
         name = owner.removesuffix("-coordinator")
         how = f"with WATTLE_NAME={name}" if name != owner else f"once a coordinator with --name {owner} runs on it"
         if owner not in here:
