@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -13,6 +14,7 @@ from wattle.cli.logs import Lines, last_lines
 from wattle.cli.output import Column, Json, Plain, Table, counted, duration, shown, span
 from wattle.cli.progress import PlainDisplay, Progress, failure_lines, result_line
 from wattle.client.answers import WorkerChange
+from wattle.errors import InvalidRequest
 from wattle.protocol.records import NodeView, RunView
 
 T0, T1 = "2026-01-01T00:00:00.000000Z", "2026-01-01T00:03:20.000000Z"
@@ -53,6 +55,18 @@ def test_a_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 def test_plain_lines_are_for_cut(capsys: pytest.CaptureFixture[str]) -> None:
     Plain().listing(NODES, COLUMNS, "no nodes")
     assert capsys.readouterr().out == "node\tstatus\na\tready\nlonger\tlost\n"
+    Plain().listing([], COLUMNS, "no nodes")
+    assert capsys.readouterr().out == "node\tstatus\n"
+
+
+def test_an_error_stands_alone_where_nothing_was_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    def refused() -> Iterator[NodeView]:
+        raise InvalidRequest("no such status")
+        yield from NODES
+
+    with pytest.raises(InvalidRequest):
+        Plain().listing(refused(), COLUMNS, "no nodes")
+    assert capsys.readouterr().out == ""
 
 
 def test_json_listings_are_arrays(capsys: pytest.CaptureFixture[str]) -> None:

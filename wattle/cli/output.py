@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import typer
@@ -68,9 +69,11 @@ class Plain:
 
     def listing(self, records: Iterable[V], columns: Sequence[Column[V]], empty: str) -> None:
         """A heading, then one line for each."""
+        lines = ("\t".join(shown(column.cell(item)) for column in columns) for item in records)
+        first = list(islice(lines, 1))  # asked for before the heading is printed: an error stands alone
         print("\t".join(column.heading for column in columns))
-        for item in records:
-            print("\t".join(shown(column.cell(item)) for column in columns))
+        for line in chain(first, lines):
+            print(line)
 
     def record(self, record: Any, fields: Sequence[tuple[str, object]]) -> None:
         """One line for each field that has a value."""
