@@ -23,6 +23,12 @@ except ConnectionRefusedError:
 except TimeoutError:
     print("silence")
 """
+SEND = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+    for _ in range(2000):
+        link.sendto(b"x", (sys.argv[1], 9))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +70,24 @@ def test_a_parted_pair_reaches_all_but_one_another(three: Lan) -> None:
     assert dial(three, "a", "b") == REFUSED
 
 
-def test_packets_get_lost(three: Lan) -> None:
+def test_packets_get_lost_in_the_share_that_is_asked_for(three: Lan) -> None:
+    assert dial(three, "a", "c") == REFUSED  # and so it knows its address, which is asked for only once a second
     try:
         three.lose(three["c"], 1.0)
     except IpError as error:
         pytest.skip(f"this kernel loses no packets on purpose: {error}")
     assert dial(three, "a", "c") == SILENCE
+    three.lose(three["c"], 0.3)
+    before = received(three, "c")
+    three["a"].run(sys.executable, "-c", SEND, three["c"].address)
+    assert 1200 < received(three, "c") - before < 1600
     three.lose(three["c"], 0.0)
     assert dial(three, "a", "c") == REFUSED
+
+
+def received(made: Lan, host: str) -> int:
+    """Packets that have come to a host."""
+    return int(made[host].run("cat", "/sys/class/net/eth0/statistics/rx_packets").stdout)
 
 
 def fail_in_a_lan() -> None:
