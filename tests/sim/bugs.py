@@ -75,6 +75,10 @@ def _same_number_again(before: Any) -> Any:
     return assign
 
 
+def _counts_on(before: Any) -> Any:
+    return lambda self, run, worker: worker.attempts + 1
+
+
 def _keeps_all(before: Any) -> Any:
     def let_go(self: Ownership, run: Run, head: Any) -> None:
         pass
@@ -221,6 +225,9 @@ BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60, 33),
     "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 100, 60),
     "a worker is given again without a new attempt": Bug(Placing, "assign", _same_number_again, 20, 4),
+    "an adopter gives out numbers that its run's former owner may have given out": Bug(
+        Placing, "_next_attempt", _counts_on, 60, 23
+    ),
     "an owner never lets go": Bug(Ownership, "_let_go", _keeps_all, 60, 16),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40, 4),
     "the cursor is saved outside the transaction": Bug(shell.Coordinator, "dies_at_commit", _cursor_first, 60, 4),

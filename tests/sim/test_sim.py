@@ -14,7 +14,7 @@ import pytest
 from tests.sim import plan as plans
 from tests.sim.bugs import BUGS
 from tests.sim.campaign import campaign, shrink, story
-from tests.sim.coverage import missed
+from tests.sim.coverage import SEEDS_FOR_ALL, missed
 from tests.sim.simulate import simulate
 
 FAILED_ONCE = (
@@ -101,6 +101,7 @@ def test_after_any_faults_a_healed_network_has_lost_nothing() -> None:
     print(figures.table())
     assert not figures.failed, "\n".join(_told(result.seed) for result in figures.failed[:3])
     assert not missed(figures.cells, SEEDS)
+    assert SEEDS < SEEDS_FOR_ALL or set(plans.KINDS) <= set(figures.faults)
 
 
 @pytest.mark.parametrize("seed", FAILED_ONCE)
