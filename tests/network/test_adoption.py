@@ -30,13 +30,13 @@ def open_gate(path: Path) -> None:
         door.write("go\n")
 
 
-def gated(folder: Path, name: str = "chain") -> tuple[Path, Path, dict[str, Any]]:
-    """A chain of three that waits in its middle: ledger, gate, document."""
+def gated(folder: Path, name: str = "chain", node: str | None = None) -> tuple[Path, Path, dict[str, Any]]:
+    """A chain of three that waits in its middle, on a node where one is named: ledger, gate, document."""
     ledger, door = folder / "ledger", gate(folder, f"gate-{name}")
     line = f'echo "$WATTLE_WORKER $WATTLE_ATTEMPT" >> {ledger}'
     workers: list[dict[str, Any]] = [
         {"name": "a", "script": f"{line}; echo a > a.txt", "outputs": {"out": "a.txt"}},
-        {"name": "b", "script": f"{line}; read x < {door}", "needs": ["a"]},
+        {"name": "b", "script": f"{line}; read x < {door}", "needs": ["a"], "place": {"node": node}},
         {"name": "c", "script": f"{line}; cat $WATTLE_INPUT_A", "inputs": {"a": "a/out"}, "needs": ["b"]},
     ]
     return ledger, door, {"name": name, "workers": workers}
@@ -88,26 +88,28 @@ def test_the_only_coordinator_dies_with_its_disk_and_a_new_one_on_an_empty_folde
     with network() as net:
         coordinator = mesh(net, "coordinator")
         runtimes = [mesh(net, "runtime") for _ in range(3)]
-        ledger, door, document = gated(net.folder)
         with stock_client(coordinator.endpoint) as client:
             gateway = mesh(net, "gateway")
             client.nodes(3)
         with stock_client(gateway.endpoint) as client:
             done = client.run({"name": "before", "workers": [{"name": "w", "command": "true"}]})
-            run = client.get("runs", {"document": document})["id"]
-            _, second, document = gated(net.folder, "second")
-            waiting = client.get("runs", {"document": document, "run": "second"})["id"]
-            wait_until(lambda: ledger.exists() and ledger.read_text().count("b 1") == 2, "both are in their middle")
+            doors, ledger = {}, net.folder / "ledger"
+            for node in runtimes:
+                _, doors[node.name], document = gated(net.folder, node.name, node.name)
+                client.get("runs", {"document": document, "run": node.name})
+            wait_until(lambda: ledger.exists() and ledger.read_text().count("b 1") == 3, "each node is in the middle")
             coordinator.kill()
             shutil.rmtree(coordinator.data)
             mesh(net, "coordinator", "new")
-            wait_until(lambda: len(client.get("runs")["runs"]) == 3, "every run has an owner")
-            open_gate(door)
-            open_gate(second)
-            assert {client.wait(name)["status"] for name in (run, waiting)} == {"succeeded"}
-            assert sorted(ledger.read_text().split()[::2]) == ["a", "a", "b", "b", "c", "c"]
+            wait_until(lambda: len(client.get("runs")["runs"]) == 4, "every run has an owner")
+            for door in doors.values():
+                open_gate(door)
+            assert {client.wait(run)["status"] for run in doors} == {"succeeded"}
+            assert sorted(ledger.read_text().split()[::2]) == [*"aaabbbccc"]
+            for run in doors:
+                assert attempts(client, run) == {name: ["succeeded"] for name in "abc"}
+                assert client.workers(run)["b"]["node"] == run
             listed = {r["id"]: (r["status"], r["owner"]) for r in client.get("runs")["runs"]}
-            assert listed == dict.fromkeys((done["id"], run, waiting), ("succeeded", "new"))
+            assert listed == dict.fromkeys((done["id"], *doors), ("succeeded", "new"))
             shown = net.wattle("runs", "--connect", gateway.endpoint).stdout
-            assert all(name in shown for name in (done["id"], run, waiting))
-            assert len(runtimes) == 3
+            assert all(run in shown for run in listed)
