@@ -30,6 +30,7 @@ BOUNDS = {"gateway": 1380 * MIB, "coordinator": 1380 * MIB, "runtime": 512 * MIB
 POLLS = 2_000
 PUTS = 600  # of each kind
 EVENTS, ROUNDS = 3_000, 4  # workers of a run, and runs: 24,000 events of some 200 bytes
+GROWTH = 256 * MIB  # of a process for those that wait, listen and follow: 20 to 100 MiB are seen
 BLOBS = 600  # of a MiB, nearly ten times what a node keeps of unsent answers
 FOLLOWERS = 1_500  # more than a node lets wait at a time
 
@@ -101,6 +102,21 @@ class Other:
 
 
 @contextmanager
+def bounded(net: Network, growth: int = GROWTH) -> Iterator[None]:
+    """No process grows by more than that during the block, not even for a moment."""
+    before = {}
+    for agent in net.agents:
+        Path(f"/proc/{agent.process.pid}/clear_refs").write_text("5")  # the peak is what it has now
+        before[agent.name] = memory(agent, "VmRSS")
+    yield
+    for agent in net.agents:
+        peak = memory(agent, "VmHWM")
+        told = f"{agent.name}: {before[agent.name] // MIB} MiB before, {peak // MIB} at its peak"
+        print(told)
+        assert peak - before[agent.name] < growth, told
+
+
+@contextmanager
 def others_are_answered(net: Network) -> Iterator[Other]:
     """A second user works during the block; after it every process is there and within its bound."""
     other = Other(net.agents[2].endpoint)
@@ -165,7 +181,7 @@ def test_a_flood_of_puts_hurts_nobody(net: Network) -> None:
 
 
 def test_thousands_of_long_polls_wait_and_others_do_not(net: Network) -> None:
-    with others_are_answered(net), stock_client(net.agents[2].endpoint) as client:
+    with bounded(net), others_are_answered(net), stock_client(net.agents[2].endpoint) as client:
         answers: list[zenoh.Reply] = []
         ended = threading.Semaphore(0)
         for _ in range(POLLS):
@@ -237,13 +253,19 @@ def test_readers_that_stop_hold_up_nobody(net: Network) -> None:
         assert log == b"\0" * 1000
 
 
-def test_event_subscribers_and_log_followers_that_stop_hold_up_nobody(net: Network) -> None:
+def test_event_subscribers_long_polls_and_log_followers_that_stop_hold_up_nobody(net: Network) -> None:
     coordinator, runtime, gateway = net.agents
     nowhere = [{"name": f"w{number}", "command": "true", "place": {"node": "nowhere"}} for number in range(EVENTS)]
     follow = "api/v1/runs/open/workers/a/logs/stdout?wait=300"
+    fifo = net.folder / "held"
+    os.mkfifo(fifo)
+    with stock_client(gateway.endpoint) as client:
+        client.get("runs/held", {"name": "held", "workers": [{"name": "a", "command": f"cat {fifo}"}]})
+    polls = ["api/v1/runs/held?wait=300"] * POLLS
     with (
+        bounded(net),
         stopped_reader(coordinator, ["event/**"], []),
-        stopped_reader(gateway, ["event/**"], [follow] * FOLLOWERS),
+        stopped_reader(gateway, ["event/**"], [follow] * FOLLOWERS + polls),
         stopped_reader(runtime, ["log/**", "event/**"], ["log/open/a/1/stdout?wait=300"] * FOLLOWERS),
         others_are_answered(net),
         stock_client(gateway.endpoint) as client,
@@ -253,6 +275,9 @@ def test_event_subscribers_and_log_followers_that_stop_hold_up_nobody(net: Netwo
             client.get(f"runs/{run}", {"name": "events", "workers": nowhere}, timeout=120)
             client.get(f"runs/{run}/cancel", timeout=120)
             assert client.wait(run)["status"] == "cancelled"
+        with fifo.open("w"):  # and all that wait for it are answered, though they do not listen
+            pass
+        assert client.wait("held")["status"] == "succeeded"
 
 
 def test_afterwards_memory_is_given_back_and_a_run_succeeds(net: Network) -> None:
