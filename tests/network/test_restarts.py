@@ -117,7 +117,8 @@ def spawner_of(runtime: Agent) -> int:
 def test_a_second_process_on_a_data_folder_is_refused(site: Site) -> None:
     done = site.net.wattle("runtime", "--data", str(site.coordinator.data), "--name", "other", check=False)
     assert done.returncode != 0
-    assert f"is in use by process {site.coordinator.process.pid}" in done.stderr
+    holder = f"the data folder {site.coordinator.data} is in use by process {site.coordinator.process.pid}"
+    assert f"{holder}; stop it, or give another folder with --data" in done.stderr
 
 
 def test_another_gateway_answers_when_one_is_killed(site: Site, tmp_path: Path) -> None:
