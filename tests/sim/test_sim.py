@@ -6,8 +6,10 @@ WATTLE_SEEDS is how many; ``make sim SEEDS=200000`` runs more of them, and tells
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +125,12 @@ def test_a_planted_bug_is_found(name: str) -> None:
     assert bug.known <= bug.seeds
     assert found is not None, f"not found in {bug.seeds} seeds"
     assert simulate(plans.make(found)).error is None
+
+
+def test_the_planted_bugs_are_told_with_the_seeds_within_which_each_is_found() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| (.+) \| ([\d,]+) seeds \|$", page, re.MULTILINE)
+    assert told == [(name, f"{bug.seeds:,}") for name, bug in BUGS.items()]
 
 
 def test_a_failing_seed_is_shrunk_and_told() -> None:

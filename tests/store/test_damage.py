@@ -187,6 +187,14 @@ def test_a_store_left_open_by_a_power_cut_gets_a_new_identity_unless_every_commi
     store.close()
 
 
+@pytest.mark.parametrize(("synchronous", "level"), [("normal", 1), ("full", 2)])
+def test_sqlite_is_told_what_a_commit_has_to_survive(path: Path, synchronous: str, level: int) -> None:
+    store = KINDS[path.stem](path, synchronous=synchronous)
+    assert store.database.execute_sql("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store.database.execute_sql("PRAGMA synchronous").fetchone() == (level,)
+    store.close()
+
+
 def test_two_stores_of_one_process_keep_their_marks_apart(tmp_path: Path) -> None:
     stores = [KINDS[role](tmp_path / f"{role}.db") for role in KINDS]
     for store in reversed(stores):
