@@ -375,4 +375,5 @@ def test_with_a_quorum_the_smaller_side_gives_out_nothing_and_says_why(gates: Ga
             final = door.wait(name)
             assert (final["status"], final["owner"]) == ("succeeded", last)
         assert attempts(rear, run, "first") == [(1, "far", "succeeded")]
-        assert [status for _, _, status in attempts(rear, run, "second")] == ["succeeded"]
+        ends = [status for _, _, status in attempts(rear, run, "second")]  # the former owner may give it out once more
+        assert (ends.count("succeeded"), set(ends) - {"succeeded", "superseded", "returned"}) == (1, set())
