@@ -17,7 +17,7 @@ from wattle.core.hashing import ranked
 from wattle.core.model import TaskId
 from wattle.errors import NotFound, Unavailable
 from wattle.gateway.backend import Backend
-from wattle.gateway.request import LATE
+from wattle.gateway.request import LATE, MOMENT
 from wattle.peer.presence import Presence
 from wattle.protocol.keys import Keys
 
@@ -124,6 +124,45 @@ async def test_a_question_that_was_lost_with_its_coordinator_is_asked_again_for_
         answer = await backend.owner("run", {"run": "r1", "wait": 20}, MISSING, backend.patience(20))
     assert answer == {"id": "r1"}
     assert peer.waits() == [pytest.approx(20, abs=0.5), pytest.approx(5, abs=0.5)]
+
+
+def owned(owner: str, epoch: int) -> dict[str, Any]:
+    return {"id": "r1", "owner": owner, "epoch": epoch}
+
+
+async def test_of_two_coordinators_that_show_a_run_the_later_owner_is_believed(network: MemoryNetwork) -> None:
+    Peer(network.bus(), "coordinator", "c1", lambda _: owned("c1", 1))
+    Peer(network.bus(), "coordinator", "c2", lambda _: owned("c2", 2))
+    Peer(network.bus(), "coordinator", "c3", lambda _: owned("c3", 1))
+    backend = await backend_on(network)
+    assert await backend.run("r1", MISSING) == owned("c2", 2)
+
+
+async def test_a_run_is_shown_though_another_coordinator_stands_still(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
+    Peer(network.bus(), "coordinator", "c1", lambda _: owned("c1", 1))
+    Peer(network.bus(), "coordinator", "c2")
+    backend = await backend_on(network)
+    began = trio.current_time()
+    assert await backend.run("r1", MISSING) == owned("c1", 1)
+    assert trio.current_time() - began < 2 * MOMENT
+
+
+async def test_an_owner_that_takes_longer_than_a_moment_is_waited_for(
+    network: MemoryNetwork, autojump_clock: Jump
+) -> None:
+    slow = Peer(network.bus(), "coordinator", "c1")
+    Peer(network.bus(), "coordinator", "c2")
+    backend = await backend_on(network)
+
+    async def answer_late() -> None:
+        await trio.sleep(10 * MOMENT)
+        slow.answer(slow.asked[-1], owned("c1", 1))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_late)
+        assert await backend.run("r1", MISSING) == owned("c1", 1)
 
 
 async def test_a_question_that_was_lost_with_the_only_coordinator_is_over_with_it(

@@ -80,6 +80,21 @@ async def test_runs_made_in_one_moment_are_listed_once_each(net: World) -> None:
     assert [r["id"] for page in listing for r in page] == [f"r{n}" for n in reversed(range(7))]
 
 
+@pytest.mark.parametrize("first", ["c1", "c2"])
+async def test_a_run_that_two_coordinators_show_as_theirs_is_listed_as_the_later_owner_does(
+    net: World, first: str
+) -> None:
+    for name in (first, "c1", "c2"):
+        if name not in net.stores:
+            await net.coordinator(name, replicas=0)
+    await net.gateway()
+    net.network.cut(net.buses["c1"], net.buses["c2"])
+    for name in ("c1", "c2"):
+        await net.command("submit", {"document": document(), "run": "r1"}, name)
+    assert [run["owner"] for run in (await net.api("runs"))["runs"]] == ["c2"]
+    assert (await net.api("runs/r1"))["owner"] == "c2"
+
+
 async def test_a_definition_known_to_several_is_listed_and_shown_as_it_was_stored_last(net: World) -> None:
     await three(net)
     for name in ("c1", "c2", "c3"):  # the newest is not the first to answer for every name

@@ -227,6 +227,7 @@ def _figures(
         "answers to the watcher": watcher.answers,
         "runs it saw final": len(watcher.final),
         "final runs told with another time": watcher.redated,
+        "final runs shown by a former owner that was back": watcher.behind,
         "starts that had to be repeated": len(made.refusals),
     }
 

@@ -27,8 +27,8 @@ def watcher(tmp_path: Path) -> Watcher:
     return Watcher(site)
 
 
-def view(status: str, at: str | None = None, **counts: int) -> dict[str, Any]:
-    return {"id": "r", "status": status, "completed_at": at, "counts": counts, "owner": "c"}
+def view(status: str, at: str | None = None, epoch: int = 2, **counts: int) -> dict[str, Any]:
+    return {"id": "r", "status": status, "completed_at": at, "counts": counts, "owner": "c", "epoch": epoch}
 
 
 def test_a_final_result_may_be_told_again_but_not_change(watcher: Watcher) -> None:
@@ -46,4 +46,13 @@ def test_a_final_result_may_be_told_again_but_not_change(watcher: Watcher) -> No
     watcher.note(view("running", running=1))
     assert len(watcher.changed) == 1
     watcher.note(view("failed", "later", failed=1))
+    assert len(watcher.changed) == 2
+
+
+def test_a_former_owner_may_show_a_run_as_it_had_it_but_no_other_end(watcher: Watcher) -> None:
+    watcher.note(view("succeeded", "now", succeeded=1))
+    watcher.note(view("running", epoch=1, running=1))
+    assert (watcher.changed, watcher.behind) == ([], 1)
+    watcher.note(view("running", epoch=3, running=1))
+    watcher.note(view("failed", "later", epoch=1, failed=1))
     assert len(watcher.changed) == 2

@@ -123,6 +123,8 @@ class Watcher:
             str
         ] = []  # those that stayed, but for the time: two owners had ended the run, cut off from each other
         self.answers = 0
+        self.behind = 0
+        self._owner: dict[str, tuple[int, str]] = {}  # the latest that told of an end
 
     def run(self) -> None:
         """Look until ``stop``."""
@@ -140,6 +142,14 @@ class Watcher:
         """Compare what is told of a run with what was told before."""
         before = self.final.get(view["id"])
         told = {key: view[key] for key in ("status", "completed_at", "counts")}
+        owner = (view["epoch"], view["owner"])
+        if view["status"] in FINAL:
+            self._owner[view["id"]] = max(owner, self._owner.get(view["id"], owner))
+        elif owner < self._owner.get(view["id"], owner):
+            self.behind += (
+                1  # a former owner is back, and has not heard of its successor, which is out of sight: no end is told
+            )
+            return
         if before is None and view["status"] in FINAL:
             self.final[view["id"]] = told
         elif before is not None and before != told:

@@ -123,6 +123,28 @@ class Backend:
             raise missing
         return json.loads(found.payload)
 
+    async def run(self, run: str, missing: NotFound) -> Any:
+        """A run as it is now; of several coordinators that show it as their own, as the later owner does.
+
+        One that was away while another took it over shows what it had until it hears of that. Who is slow to say anything is waited for no
+        longer than a moment, when another shows the run.
+        """
+        key, answerers = self.keys.cmd("*", "run"), self._presence.newest("coordinator")
+        if len(answerers) > 1:
+            replies = await self._get(
+                key,
+                to_json({"run": run}),
+                answerers=answerers,
+                timeout=MOMENT,
+                everyone=True,
+                first=False,
+                most=len(answerers),
+            )
+            shown = [json.loads(reply.payload) for reply in replies or () if reply.ok]
+            if shown:
+                return max(shown, key=owner_of)
+        return await self.owner("run", {"run": run}, missing)
+
     async def _owner(
         self, verb: str, args: dict[str, Any], patience: Patience, repeatable: bool = True
     ) -> Reply | None:
@@ -319,6 +341,11 @@ class Backend:
                 news = trio.Event()
         finally:
             subscription.undeclare()
+
+
+def owner_of(run: Any) -> tuple[int, str]:
+    """Who shows a run as their own; the higher is the later owner."""
+    return run["epoch"], run["owner"]
 
 
 def _unheard(asked: set[str], replies: Iterable[Reply]) -> set[str]:

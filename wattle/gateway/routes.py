@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from wattle import __version__
 from wattle.core.model import NodeInfo, RunStatus, WorkerStatus
 from wattle.errors import Conflict, InvalidRequest, NotFound
-from wattle.gateway.backend import Backend
+from wattle.gateway.backend import Backend, owner_of
 from wattle.gateway.logs import Logs
 from wattle.gateway.request import Answer, Handler, Method, Patience, Request, json_answer
 from wattle.gateway.submission import read_submission
@@ -176,7 +176,8 @@ class Routes:
             "limit": limit + 1,
             "after": await self._place_of(request.parameters.get("after")),
         }
-        found = {r["id"]: r for _, answer in await self._backend.everyone("runs", args) for r in answer["runs"]}
+        told = [run for _, answer in await self._backend.everyone("runs", args) for run in answer["runs"]]
+        found = {run["id"]: run for run in sorted(told, key=owner_of)}  # of two owners' words on a run the later one's
         runs = sorted(found.values(), key=lambda r: (r["created_at"], r["id"]), reverse=True)
         shown = runs[:limit]
         token = f"{shown[-1]['created_at']}~{shown[-1]['id']}" if len(runs) > limit else None
@@ -231,7 +232,7 @@ class Routes:
         wait = parse_seconds(request.parameters, "wait", self._settings.max_wait)
         if wait > 0:
             return json_answer(await self._wait_for_run(request.names["run"], self._backend.patience(wait)))
-        return json_answer(await self._backend.owner("run", {"run": request.names["run"]}, _no_run(request)))
+        return json_answer(await self._backend.run(request.names["run"], _no_run(request)))
 
     async def _wait_for_run(self, run: str, patience: Patience) -> Any:
         missing = _missing_run(run)
