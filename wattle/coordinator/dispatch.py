@@ -103,7 +103,8 @@ class Dispatch:
         self._post(on.Delivered(node, taken) if verb == "assign" else on.CancelAnswered(node, taken))
         for answer in answers.tasks:
             if answer.code != "OK":
-                log.info(
+                say = log.debug if answer.code == "OVER" else log.info  # it ended meanwhile, as what it waited for did
+                say(
                     "command refused",
                     node=node,
                     verb=verb,
