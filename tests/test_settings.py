@@ -182,6 +182,7 @@ def test_sizes_may_be_texts() -> None:
         (GatewaySettings, {"max_payload": False}, "--max-payload = False should be a number"),
         (ClientSettings, {"timeout": 0}, "--timeout = 0 should be a number of seconds above 0"),
         (ClientSettings, {"timeout": "nan"}, "--timeout = 'nan' should be a number of seconds above 0"),
+        (ClientSettings, {"timeout": 10**400}, "should be a number of seconds above 0"),
         (ClientSettings, {"slots": 1}, "--slots = 1 is not a setting of the client"),
     ],
 )

@@ -128,7 +128,7 @@ def as_timeout(value: object) -> float:
     """A number of seconds above zero."""
     try:
         seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of an integer of more than 300 digits
         seconds = math.nan
     if not 0 < seconds <= _MAX_SECONDS:
         raise ValueError(f"should be a number of seconds above 0 and up to {_MAX_SECONDS:.0f}")
