@@ -390,6 +390,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_that_is_no_toml(tmp_path: Path) -> None:
     assert "is no TOML" in str(failure(ClientSettings, config=file_with(tmp_path, "data = [\n")))
+    deep = file_with(tmp_path, f"data = {'[' * 5000}")
+    assert "nested too deeply" in str(failure(ClientSettings, config=deep))
     path = tmp_path / "latin.toml"
     path.write_bytes('data = "ü"'.encode("latin-1"))
     assert "is not UTF-8 (byte 8)" in str(failure(ClientSettings, config=path))

@@ -107,6 +107,7 @@ def test_a_changed_file_counts_and_old_values_stay_hidden(tmp_path: Path) -> Non
         ('a = "1234\\u00005678"', 0o600, "'a' holds a NUL"),
         ('"../a" = "12345678"', 0o600, "must start with a letter"),
         (f'a = "{VALUE}\n', 0o600, "is no TOML"),
+        (f"a = {'[' * 5000}", 0o600, "is nested too deeply"),
     ],
 )
 def test_files_that_are_refused_without_a_word_of_what_is_in_them(

@@ -96,6 +96,8 @@ def _parse(content: bytes, file: Path) -> dict[str, str]:
     except tomllib.TOMLDecodeError as error:
         where = str(error).rpartition("(")[2].rstrip(")")
         raise SettingsError(f'secrets file {file} is no TOML ({where}); write lines such as: name = "value"') from None
+    except RecursionError:
+        raise SettingsError(f'secrets file {file} is nested too deeply; write lines such as: name = "value"') from None
     for name, value in entries.items():
         problem = name_problem(name) or _problem(value)
         if problem is not None:

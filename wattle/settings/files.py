@@ -30,6 +30,8 @@ def read_file(path: Path, kind: type[Settings], given_by: str) -> Contents:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path} is no TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path} cannot be read: what stands in it is nested too deeply") from None
     kinds: dict[str, type[Settings]] = {**KINDS, kind.role: kind}
     reader = _Reader(path, _lines(text), kinds)
     own = document.get(kind.role)
