@@ -287,3 +287,23 @@ async def test_a_node_that_only_coordinators_see_is_waited_for_no_longer_than_an
     began = trio.current_time()
     assert not await backend.comes_back("n1", backend.patience())
     assert backend.timeout - 1 < trio.current_time() - began <= backend.timeout
+
+
+@pytest.mark.parametrize("status", ["ready", "lost"])
+async def test_a_node_that_only_coordinators_see_yet_is_waited_for_to_be_told_to_drain(
+    network: MemoryNetwork, autojump_clock: Jump, status: str
+) -> None:
+    Peer(network.bus(), "coordinator", "c1", lambda _: {"nodes": [{"name": "n1", "status": status}]})
+    backend = await backend_on(network)
+
+    async def come() -> None:
+        await trio.sleep(3 * MOMENT)
+        Peer(network.bus(), "runtime", "n1", lambda _: {"name": "n1", "status": "draining"})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come)
+        if status == "ready":
+            assert await backend.runtime("n1", "drain") == {"name": "n1", "status": "draining"}
+            return
+        with pytest.raises(NotFound, match="wattle nodes lists"):
+            await backend.runtime("n1", "drain")

@@ -260,8 +260,10 @@ class Backend:
         raise Unavailable(f"coordinator {coordinator} did not answer {verb!r}", code="NO_COORDINATOR")
 
     async def runtime(self, node: str, verb: str) -> Any:
-        """What a runtime answers to an order."""
+        """What a runtime answers to an order; one that coordinators see and this gateway does not yet is waited for."""
         answerers = self._presence.newest("runtime", node)
+        if not answerers and await self.comes_back(node, self.patience()):
+            answerers = self._presence.newest("runtime", node)
         if not answerers:
             raise NotFound(
                 f"no node named {node!r} is in sight; wattle nodes lists those that are", code="NODE_NOT_FOUND"
