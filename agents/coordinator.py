@@ -2,7 +2,7 @@
 
 import sys
 
-from wattle.cli.app import main
+from wattle.__main__ import main
 
 if __name__ == "__main__":
     sys.argv.insert(1, "coordinator")

@@ -60,6 +60,11 @@ def peer_name(name: str, role: str, roles: Collection[str]) -> str:
     return name if len(roles) == 1 or role == "runtime" else f"{name[:52]}-{role}"
 
 
+def process_name(peer: str, role: str) -> str:
+    """What the process of a peer is called that ``peer_name`` named, unless its name was so long that it was cut off."""
+    return peer.removesuffix(f"-{role}")
+
+
 def new_run_id(workflow: str, now: float, nonce: str) -> str:
     """A run id a person can read: workflow, UTC time and ``nonce`` (a few random letters), at most 64 characters.
 

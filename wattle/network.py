@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import select
 import socket
 import time
@@ -193,8 +194,9 @@ def take_lock(data: Path) -> BinaryIO | None:
 def note_endpoints(lock: BinaryIO, endpoints: Sequence[str]) -> None:
     """For who looks for this network by its folder: where it listens, should that not be the folder's socket."""
     with suppress(OSError):  # a full disk: they are told less
-        lock.write("\n".join(endpoints).encode())
-        lock.flush()
+        os.write(
+            lock.fileno(), "\n".join(endpoints).encode()
+        )  # not by its buffer, which would fail once more as it is closed
 
 
 class Child:

@@ -153,6 +153,19 @@ async def test_a_finish_of_which_every_hint_was_lost_is_found_by_asking(
     assert (await net.final("r1"))["status"] == "succeeded"
 
 
+def answers_of_feed(net: World) -> Inbox:
+    """The answers about node1's feed from now on."""
+    answers = Inbox()
+
+    def look(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
+        if kind == "reply" and key == KEYS.feed("node1"):
+            answers(key)
+        return False
+
+    net.network.lose = look
+    return answers
+
+
 async def test_what_became_of_an_attempt_that_only_another_owner_knew_is_found_by_asking(
     net: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,14 +179,7 @@ async def test_what_became_of_an_attempt_that_only_another_owner_knew_is_found_b
     await net.final("r1")
     other = replace(first, attempt=2)
     node.held[other.id] = other
-    asked = Inbox()
-
-    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
-        if kind == "reply" and key == KEYS.feed("node1"):
-            asked(key)
-        return False
-
-    net.network.lose = lose
+    asked = answers_of_feed(net)
     node.finish(other.id, tell=False)
     await asked.size(2)
     await trio.testing.wait_all_tasks_blocked()
@@ -194,14 +200,7 @@ async def test_an_ordered_end_of_which_the_only_hint_was_lost_is_found_by_asking
     other = net.runtime("node2")
     other.finish((await other.next()).id)
     await net.final("r1")
-    answers = Inbox()
-
-    def lose(kind: str, sender: MemoryBus, receiver: MemoryBus, key: str) -> bool:
-        if kind == "reply" and key == KEYS.feed("node1"):
-            answers(key)
-        return False
-
-    net.network.lose = lose
+    answers = answers_of_feed(net)
     node.ends = False
     net.network.heal()
     await node.cancelled.size(1)

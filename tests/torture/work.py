@@ -146,9 +146,8 @@ class Watcher:
         if view["status"] in FINAL:
             self._owner[view["id"]] = max(owner, self._owner.get(view["id"], owner))
         elif owner < self._owner.get(view["id"], owner):
-            self.behind += (
-                1  # a former owner is back, and has not heard of its successor, which is out of sight: no end is told
-            )
+            # A former owner is back, and has not heard of its successor, which is out of sight: no end is told.
+            self.behind += 1
             return
         if before is None and view["status"] in FINAL:
             self.final[view["id"]] = told

@@ -12,6 +12,7 @@ import typer
 
 from wattle.cli.complete import complete_node, complete_run, complete_worker, complete_workflow
 from wattle.errors import InvalidRequest
+from wattle.names import process_name
 
 if TYPE_CHECKING:
     from wattle.client.blocking import Client
@@ -106,7 +107,7 @@ def _tell_of_other_names(data: Path, client: Client) -> None:
     owners = runs_by_owner(data / "coordinator.db")
     here = {peer.name for peer in client.health().peers} if owners else set()
     for owner, runs in owners.items():
-        name = owner.removesuffix("-coordinator")
+        name = process_name(owner, "coordinator")
         how = f"with WATTLE_NAME={name}" if name != owner else f"once a coordinator with --name {owner} runs on it"
         if owner not in here:
             typer.echo(

@@ -11,6 +11,7 @@ import typer
 from wattle import __version__
 from wattle.cli import options
 from wattle.cli.output import dumps, styled
+from wattle.names import process_name
 
 if TYPE_CHECKING:
     from wattle.store.checking import Report
@@ -61,7 +62,7 @@ def restore(
     reports = backups.restore(source, data, replace=replace)
     _print(reports, json)
     for owner in (owner for report in reports for owner in report.owners):
-        name = owner.removesuffix("-coordinator")
+        name = process_name(owner, "coordinator")
         hint = f"its runs belong to {owner}: start the coordinator with --name {owner}"
         typer.echo(
             hint + (f" (wattle up: --name {name}; only to look: WATTLE_NAME={name})" if name != owner else ""), err=True

@@ -39,10 +39,9 @@ class Connection:
     @property
     def options(self) -> ZenohOptions:
         """A client session on the first of the endpoints that answers."""
-        # No rules: a client serves nothing.
         if self.bundle is None:
             return ZenohOptions(mode="client", connect=self.settings.endpoints)
-        tls = {"transport/link/tls": self.bundle.tls}
+        tls = {"transport/link/tls": self.bundle.tls}  # and no rules: a client serves nothing
         return ZenohOptions(mode="client", connect=self.settings.endpoints, wait_ms=REOPENED_MS, secured=tls)
 
     def policy(self, clock: Callable[[], float], patience: float) -> Policy:
