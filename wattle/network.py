@@ -194,9 +194,8 @@ def take_lock(data: Path) -> BinaryIO | None:
 def note_endpoints(lock: BinaryIO, endpoints: Sequence[str]) -> None:
     """For who looks for this network by its folder: where it listens, should that not be the folder's socket."""
     with suppress(OSError):  # a full disk: they are told less
-        os.write(
-            lock.fileno(), "\n".join(endpoints).encode()
-        )  # not by its buffer, which would fail once more as it is closed
+        # Not by the file's buffer, which would fail once more as it is closed.
+        os.write(lock.fileno(), "\n".join(endpoints).encode())
 
 
 class Child:

@@ -87,9 +87,7 @@ def test_machines_and_people_come_and_go(tmp_path: Path) -> None:
             with Authority.open(members.folder) as authority:
                 authority.revoke(["eve"])
             net.wattle("cluster", "push", "--cluster", str(members.folder))
-        with Client(
-            bundle=members.bundle("alice"), data=tmp_path
-        ) as alice:  # nobody listens for a moment, which it waits for
+        with Client(bundle=members.bundle("alice"), data=tmp_path) as alice:  # who waits until somebody listens again
             until(lambda: len(nodes(alice)) == 2, "alice may go on")
         with pytest.raises(Unavailable), Client(bundle=bundle, data=tmp_path, patience=0.0) as eve:
             eve.nodes()
