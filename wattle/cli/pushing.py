@@ -35,14 +35,18 @@ def push_rosters(authority: Authority, connect: Sequence[str] | None) -> dict[st
 
 def _tell(endpoint: str, key: str, signed: Signed, tls: dict[str, Any]) -> str | None:
     options = ZenohOptions(mode="client", connect=(endpoint,), wait_ms=WAIT_MS, secured={"transport/link/tls": tls})
-    try:
-        with BlockingBus(options) as bus:
-            until = time.monotonic() + WAIT_MS / 1000
-            while time.monotonic() < until:
+    until = time.monotonic() + WAIT_MS / 1000
+    while True:
+        try:
+            with BlockingBus(
+                options
+            ) as bus:  # each time another: the member may have closed what the last one was linked to
                 replies = bus.get(key, signed_payload(signed), timeout=TIMEOUT, everyone=True)
-                if any(reply.ok and reply.payload in (TAKEN, KNOWN) for reply in replies):
-                    return None
-                time.sleep(MOMENT)
-    except WattleError as error:
-        return error.message
-    return "no member of the namespace took it"
+            if any(reply.ok and reply.payload in (TAKEN, KNOWN) for reply in replies):
+                return None
+            problem = "no member of the namespace took it"
+        except WattleError as error:
+            problem = error.message
+        if time.monotonic() >= until:
+            return problem
+        time.sleep(MOMENT)
