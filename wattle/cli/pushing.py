@@ -38,9 +38,7 @@ def _tell(endpoint: str, key: str, signed: Signed, tls: dict[str, Any]) -> str |
     until = time.monotonic() + WAIT_MS / 1000
     while True:
         try:
-            with BlockingBus(
-                options
-            ) as bus:  # each time another: the member may have closed what the last one was linked to
+            with BlockingBus(options) as bus:  # another each time: a member may have closed the last one's link
                 replies = bus.get(key, signed_payload(signed), timeout=TIMEOUT, everyone=True)
             if any(reply.ok and reply.payload in (TAKEN, KNOWN) for reply in replies):
                 return None
