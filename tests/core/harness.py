@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from signal import SIGKILL
 from typing import Any
 
@@ -34,6 +34,7 @@ from wattle.core.model import (
     WorkerSpec,
     Workflow,
 )
+from wattle.core.room import kind_of
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.runtime.waiting import Waiting
 
@@ -58,6 +59,7 @@ class Process:
     started_at: float
     ends_at: float
     outcome: Outcome
+    room: str | None  # the kind that it leaves
     exited: on.ProcessExited | None = None
     signalled: bool = False
 
@@ -319,7 +321,7 @@ class Cluster:
                 case do.Prepare():
                     runtime.inbox.append(self._prepare(runtime, effect.assignment))
                 case do.Spawn():
-                    self._spawn(runtime, effect.assignment, effect.after, on_success=effect.on_success)
+                    self._spawn(runtime, effect.assignment, effect.needs)
                 case do.Revoke():
                     self._skip(runtime, runtime.waiting.drop(effect.task))
                 case do.Kill():
@@ -345,39 +347,41 @@ class Cluster:
         runtime.files |= {file.digest for file in assignment.inputs.values()}
         return on.Prepared(assignment.id)
 
-    def _spawn(
-        self, runtime: Runtime, assignment: Assignment, after: TaskId | None = None, *, on_success: bool = False
-    ) -> None:
+    def _spawn(self, runtime: Runtime, assignment: Assignment, needs: tuple[TaskId, ...] | None = None) -> None:
         if assignment.id in runtime.processes:
             return  # a spawner knows what it was told twice
-        before = runtime.processes.get(after) if after is not None else None
-        if after is not None and (
-            assignment.id in runtime.waiting
-            or after in runtime.waiting
-            or (before is not None and before.exited is None)
-        ):
-            runtime.waiting.add(assignment.id, assignment, after, on_success=on_success)
-            return
-        if on_success and not (before is not None and before.exited is not None and _well(before.exited)):
-            self._skip(runtime, [assignment.id])
+        if needs is not None:
+            self._line_up(runtime, assignment, needs)
             return
         runtime.waiting.detach(assignment.id)
         outcome = self.outcome(assignment)
         if outcome.spawn_error is not None:
             runtime.inbox.append(on.SpawnFailed(assignment.id, outcome.spawn_error, outcome.disk_full))
-            self._over(runtime, assignment.id, well=False)
+            self._skip(runtime, runtime.waiting.ended(assignment.id, well=False))
             return
         key = (assignment.run, assignment.worker)
         self.starts[key] = self.starts.get(key, 0) + 1
-        process = Process(self._number(), self.now, self.now + outcome.seconds, outcome)
+        process = Process(self._number(), self.now, self.now + outcome.seconds, outcome, kind_of(assignment))
         runtime.processes[assignment.id] = process
         runtime.inbox.append(on.ProcessStarted(assignment.id, process.pid, self.now))
 
-    def _over(self, runtime: Runtime, ended: TaskId, *, well: bool) -> None:
-        following, skipped = runtime.waiting.ended(ended, well=well)
-        self._skip(runtime, skipped)
-        if following is not None:
-            self._spawn(runtime, following)
+    def _line_up(self, runtime: Runtime, assignment: Assignment, needs: tuple[TaskId, ...]) -> None:
+        room, processes = kind_of(assignment), runtime.processes
+        assert room is not None
+        running = {task for task, process in processes.items() if process.exited is None}
+        ended_well = {task for task, process in processes.items() if process.exited and _well(process.exited)}
+        unmet = [need for need in needs if need not in ended_well]
+        if assignment.id in runtime.waiting or all(need in running or need in runtime.waiting for need in unmet):
+            runtime.waiting.add(assignment.id, assignment, room, unmet)
+        else:
+            self._skip(runtime, [assignment.id])
+
+    def _pass_on(self, runtime: Runtime, room: str | None) -> TaskId | None:
+        while room is not None and (assignment := runtime.waiting.take(room)) is not None:
+            self._spawn(runtime, assignment)
+            if assignment.id in runtime.processes:
+                return assignment.id
+        return None
 
     def _skip(self, runtime: Runtime, tasks: list[TaskId]) -> None:
         runtime.inbox.extend(on.Skipped(task) for task in tasks)
@@ -391,10 +395,12 @@ class Cluster:
             self._exit(runtime, task, process, None, signal)
 
     def _exit(self, runtime: Runtime, task: TaskId, process: Process, code: int | None, signal: int | None) -> None:
-        process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.now, process.signalled)
+        ended = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.now, process.signalled)
+        process.exited, told = ended, len(runtime.inbox)
+        self._skip(runtime, runtime.waiting.ended(task, well=_well(ended)))
+        process.exited = replace(ended, heir=self._pass_on(runtime, process.room))
         if runtime.core is not None:
-            runtime.inbox.append(process.exited)
-        self._over(runtime, task, well=_well(process.exited))
+            runtime.inbox.insert(told, process.exited)  # before what it brought about
 
     def _collect(self, runtime: Runtime, assignment: Assignment) -> RuntimeEvent:
         if self.outcome(assignment).output_lost:
@@ -438,7 +444,7 @@ class Cluster:
         for task, process in runtime.processes.items():
             events.append(on.ProcessStarted(task, process.pid, process.started_at))
             events += [process.exited] if process.exited is not None else []
-        events.append(on.StillWaiting(tuple(map(tuple, runtime.waiting.lines()))))
+        events.append(on.StillWaiting(tuple(runtime.waiting.tasks())))
         self.tell_runtime(name, *events)
         self.meet(name)
 

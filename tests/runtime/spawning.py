@@ -53,14 +53,18 @@ def task(name: str = "w", attempt: int = 1) -> TaskId:
 
 
 def request(
-    folder: Path, id: TaskId, *argv: str, env: dict[str, str] | None = None, after: TaskId | None = None
+    folder: Path,
+    id: TaskId,
+    *argv: str,
+    env: dict[str, str] | None = None,
+    needs: tuple[TaskId, ...] | None = None,
 ) -> SpawnRequest:
     logs = f"{folder}/{id.worker}"
-    return SpawnRequest(id, argv, env or {}, str(folder), f"{logs}.stdout", f"{logs}.stderr", after)
+    return SpawnRequest(id, argv, env or {}, str(folder), f"{logs}.stdout", f"{logs}.stderr", "", needs)
 
 
-def shell(folder: Path, id: TaskId, script: str, after: TaskId | None = None) -> SpawnRequest:
-    return request(folder, id, "sh", "-c", script, after=after)
+def shell(folder: Path, id: TaskId, script: str, needs: tuple[TaskId, ...] | None = None) -> SpawnRequest:
+    return request(folder, id, "sh", "-c", script, needs=needs)
 
 
 def fifo(path: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def line(folder: Path, script: str) -> list[SpawnRequest]:
     """Three that follow each other, each only if the one before succeeds."""
     made = [shell(folder, task("a"), script)]
     for name in "bc":
-        made.append(replace(shell(folder, task(name), "echo once", made[-1].id), on_success=True))
+        made.append(shell(folder, task(name), "echo once", (made[-1].id,)))
     return made
 
 
@@ -48,7 +47,7 @@ async def test_what_is_told_in_one_breath_with_what_is_held_is_heard(data: Path,
     """A spawner of this test's own; ``cut`` bytes of the last line come later."""
     running = ["run/w/1", 4_000_000, 1.0]
     nothing: dict[str, list[Any]] = {"started": [], "failed": [], "skipped": [], "exited": []}
-    held = {**nothing, "version": VERSION, "pid": 1, "running": [running], "lines": []}
+    held = {**nothing, "version": VERSION, "pid": 1, "running": [running], "waiting": []}
     ended = ["run/w/1", 0, None, 0.1, 1 << 20, 2.0, False, False, 4_000_000, 1.0]
     told = encode({"held": held}) + encode({**nothing, "exited": [ended]}) + encode({**nothing, "skipped": ["run/x/1"]})
     events = Events()
@@ -78,11 +77,9 @@ async def test_what_waits_is_lost_with_its_spawner(data: Path) -> None:
         await events.exit(task("probe"))  # so all that was asked for before has been read
         os.kill(spawner_pid(data), signal.SIGKILL)
         assert set((await events.wait(SpawnerLost)).tasks) == {task(name) for name in "abc"}
-        assert (await events.wait(Held, count=2)).lines == ()
-        late = [shell(data, task(name), "echo once", task("a")) for name in "de"]  # on their way meanwhile
-        processes.spawn([replace(late[0], on_success=True), late[1]])
+        assert (await events.wait(Held, count=2)).waiting == ()
+        processes.spawn([shell(data, task("d"), "echo once", (task("a"),))])  # on its way meanwhile
         await events.wait(Skipped, task("d"))
-        assert (await events.exit(task("e"))).exit_code == 0
         await processes.stop()
     assert [name for name in "bcd" if (data / f"{name}.stdout").exists()] == []
 
@@ -103,7 +100,7 @@ async def test_what_waits_goes_on_waiting_when_the_connection_breaks(data: Path,
         held = await events.wait(Held, count=2)
         if read:
             assert [started.id for started in held.running] == [task("a")]
-            assert held.lines == ((task("a"), task("b"), task("c")),)
+            assert held.waiting == (task("b"), task("c"))
         await release(gate)
         for name in "abc":
             assert (await events.exit(task(name))).exit_code == 0

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def spawner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     assert process.returncode == 0
 
 
-def spawn(folder: Path, id: str, *argv: str, after: str | None = None) -> dict[str, Any]:
-    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err"), None, after, False]]}
+def spawn(folder: Path, id: str, *argv: str, room: str | None = "", needs: list[str] | None = None) -> dict[str, Any]:
+    return {"spawn": [[id, argv, {}, str(folder), str(folder / "out"), str(folder / "err"), None, room, needs]]}
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,13 @@ def spawn(folder: Path, id: str, *argv: str, after: str | None = None) -> dict[s
         b'{"open": 3}\n',
         b"\xff\n",
         b'{"kill": [["r/w/1", 9999]]}\n',
-        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
-        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
-        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null", null, null, false]]}\n',
+        b'{"spawn": [[["r/w/2"], ["true"], {}, "/", "/dev/null", "/dev/null", null, null, null]]}\n',
+        b'{"spawn": [["r/w/2", "true", {}, "/", "/dev/null", "/dev/null", null, null, null]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {"A": 1}, "/", "/dev/null", "/dev/null", null, null, null]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {}, "/", "/dev/null", "/dev/null", null, null, []]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {}, "/", "/dev/null", "/dev/null", null, "", "r/w/1"]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {}, "/", "/dev/null", "/dev/null", null, 1, []]]}\n',
+        b'{"spawn": [["r/w/2", ["true"], {}, "/", "/dev/null", "/dev/null", null, "", [["r/w/1"]]]]}\n',
         b'{"ack": 1}\n',
         b"[" * 100_000 + b"\n",
     ],
@@ -264,10 +268,9 @@ def test_the_start_of_a_process_is_known() -> None:
 # --- one after another ------------------------------------------------------------------------------------------------
 
 
-def follows(folder: Path, id: str, after: str, *argv: str, on_success: bool = False) -> dict[str, Any]:
-    message = spawn(folder, id, *(argv or ("true",)), after=after)
-    message["spawn"][0][-1] = on_success
-    return message
+def waits(folder: Path, id: str, *needs: str, argv: Sequence[str] = ("true",), room: str = "") -> dict[str, Any]:
+    """One that waits for room, and for the success of others."""
+    return spawn(folder, id, *argv, room=room, needs=list(needs))
 
 
 def told(client: Client, kind: str, id: str) -> Any:
@@ -291,20 +294,63 @@ def let_go(folder: Path, id: str, code: int = 0) -> None:
     (folder / id.replace("/", "-")).write_text(f"{code}\n")
 
 
-def test_one_that_follows_another_starts_when_that_has_ended(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_one_that_waits_starts_in_the_room_of_one_that_has_ended(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
     client = Client(tmp_path)
     client.open()
     client.say(blocked(tmp_path, "r/a/1"))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
-    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    client.say(waits(tmp_path, "r/b/1"))
+    client.say(waits(tmp_path, "r/c/1", "r/b/1"))
     told(client, "started", "r/a/1")
     again = Client(tmp_path)
-    assert again.open()["lines"] == [["r/a/1", "r/b/1", "r/c/1"]]
+    assert again.open()["waiting"] == ["r/b/1", "r/c/1"]
     let_go(tmp_path, "r/a/1", 1)
     ended = told(again, "exited", "r/c/1")
     exits = {record[0]: record for record in Client(tmp_path).open()["exited"]}
     assert [exits[f"r/{name}/1"][1] for name in "abc"] == [1, 0, 0]
     assert exits["r/a/1"][5] <= exits["r/b/1"][9] <= exits["r/b/1"][5] <= exits["r/c/1"][9] == ended[9]
+    assert [exits[f"r/{name}/1"][11] for name in "abc"] == ["r/b/1", "r/c/1", None], "who has taken over whose room"
+
+
+def test_room_goes_to_the_first_of_its_kind_that_needs_nothing_more(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    for name in "abx":
+        client.say(blocked(tmp_path, f"r/{name}/1"))
+    client.say(waits(tmp_path, "r/other/1", room="gpus=1.0"))
+    client.say(waits(tmp_path, "r/d/1", "r/a/1", "r/b/1"))
+    client.say(waits(tmp_path, "r/e/1", "r/b/1"))
+    let_go(tmp_path, "r/x/1")
+    assert told(client, "exited", "r/x/1")[11] is None, "nobody may start yet"
+    let_go(tmp_path, "r/b/1")
+    told(client, "exited", "r/e/1")
+    let_go(tmp_path, "r/a/1")
+    told(client, "exited", "r/d/1")
+    held = Client(tmp_path).open()
+    assert {record[0]: record[11] for record in held["exited"] if record[11]} == {"r/b/1": "r/e/1", "r/a/1": "r/d/1"}
+    assert held["waiting"] == ["r/other/1"]
+
+
+def test_room_that_nobody_may_take_over_is_left_and_so_is_that_of_one_that_cannot_start(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    own = blocked(tmp_path, "r/own/1")
+    own["spawn"][0][-2] = None
+    client.say(own)
+    client.say(waits(tmp_path, "r/b/1", argv=["no-such-command"]))
+    client.say(waits(tmp_path, "r/c/1"))
+    let_go(tmp_path, "r/own/1")
+    assert told(client, "exited", "r/own/1")[11] is None
+    client.say(spawn(tmp_path, "r/a/1", "true"))
+    told(client, "exited", "r/c/1")
+    held = Client(tmp_path).open()
+    assert [record[11] for record in held["exited"]] == [None, "r/c/1", None]
+    assert [record[0] for record in held["failed"]] == ["r/b/1"]
 
 
 @pytest.mark.parametrize("how", ["exit status", "signal", "no start"])
@@ -317,15 +363,15 @@ def test_one_that_needs_a_success_is_skipped_without_it(
     before = "r/a/1"
     if how == "no start":
         before = "r/x/1"
-        client.say(follows(tmp_path, "r/x/1", "r/a/1", "no-such-command"))
-    client.say(follows(tmp_path, "r/b/1", before, on_success=True))
-    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
-    client.say(follows(tmp_path, "r/d/1", "r/c/1"))
+        client.say(waits(tmp_path, "r/x/1", argv=["no-such-command"]))
+    client.say(waits(tmp_path, "r/b/1", before))
+    client.say(waits(tmp_path, "r/c/1", "r/b/1", "r/a/1"))
+    client.say(waits(tmp_path, "r/d/1"))
     told(client, "started", "r/a/1")
     if how == "signal":
         client.say({"kill": [["r/a/1", signal.SIGTERM]]})
     else:
-        let_go(tmp_path, "r/a/1", how == "exit status")
+        let_go(tmp_path, "r/a/1", int(how == "exit status"))
     message: dict[str, Any] = {}
     while "r/d/1" not in [record[0] for record in message.get("exited", ())]:
         heard = client.hear()
@@ -340,7 +386,7 @@ def test_one_that_ends_well_after_a_signal_has_not_succeeded(spawner: subprocess
     pipe = tmp_path / "ready"
     os.mkfifo(pipe)
     client.say(spawn(tmp_path, "r/a/1", "sh", "-c", f"trap 'exit 0' TERM; echo > {pipe}; while :; do sleep 0.1; done"))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1", on_success=True))
+    client.say(waits(tmp_path, "r/b/1", "r/a/1"))
     pipe.read_text()
     client.say({"kill": [["r/a/1", signal.SIGTERM]]})
     assert told(client, "skipped", "r/b/1") == "r/b/1"
@@ -351,18 +397,21 @@ def test_one_that_ends_well_after_a_signal_has_not_succeeded(spawner: subprocess
 @pytest.mark.parametrize(
     "order", [{"revoke": ["r/b/1"]}, {"kill": [["r/b/1", signal.SIGTERM]]}], ids=["revoke", "kill"]
 )
-def test_one_that_waits_and_is_not_to_start_is_skipped_and_what_followed_it_follows_the_one_before(
+def test_one_that_waits_and_is_not_to_start_is_skipped_with_what_needs_it_and_the_next_has_its_turn(
     spawner: subprocess.Popen[str], tmp_path: Path, order: dict[str, Any]
 ) -> None:
     client = Client(tmp_path)
     client.open()
     client.say(blocked(tmp_path, "r/a/1"))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
-    client.say(follows(tmp_path, "r/c/1", "r/b/1"))
+    client.say(waits(tmp_path, "r/b/1"))
+    client.say(waits(tmp_path, "r/c/1"))
+    client.say(waits(tmp_path, "r/d/1", "r/a/1", "r/b/1"))
     client.say(order)
-    assert told(client, "skipped", "r/b/1") == "r/b/1"
+    assert told(client, "skipped", "r/d/1") == "r/d/1"
     let_go(tmp_path, "r/a/1")
     told(client, "exited", "r/c/1")
+    held = Client(tmp_path).open()
+    assert (held["skipped"], held["waiting"]) == (["r/b/1", "r/d/1"], [])
 
 
 def test_revoking_one_that_runs_does_nothing(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
@@ -374,15 +423,15 @@ def test_revoking_one_that_runs_does_nothing(spawner: subprocess.Popen[str], tmp
     assert told(client, "exited", "r/a/1")[1] == 3
 
 
-def test_one_that_waits_starts_at_once_when_asked_for_without_another(
+def test_one_that_waits_starts_at_once_when_asked_for_without_needs(
     spawner: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     client = Client(tmp_path)
     client.open()
     client.say(blocked(tmp_path, "r/a/1"))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
-    client.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1"))  # told twice: it goes on waiting
+    client.say(waits(tmp_path, "r/b/1", "r/a/1"))
+    client.say(waits(tmp_path, "r/c/1", "r/b/1"))
+    client.say(waits(tmp_path, "r/b/1", "r/c/1"))  # told twice: it goes on waiting
     client.say(spawn(tmp_path, "r/b/1", "true"))
     told(client, "exited", "r/c/1")
     again = Client(tmp_path)
@@ -399,8 +448,8 @@ def test_what_fails_to_start_or_is_skipped_is_kept_until_it_is_acknowledged(
     first = Client(tmp_path)
     first.open()
     first.say(blocked(tmp_path, "r/a/1"))
-    first.say(follows(tmp_path, "r/b/1", "r/a/1", "no-such-command"))
-    first.say(follows(tmp_path, "r/c/1", "r/b/1", on_success=True))
+    first.say(waits(tmp_path, "r/b/1", "r/a/1", argv=["no-such-command"]))
+    first.say(waits(tmp_path, "r/c/1", "r/b/1"))
     told(first, "started", "r/a/1")
     first.sock.shutdown(socket.SHUT_RDWR)  # nobody is there when it happens
     let_go(tmp_path, "r/a/1")
@@ -411,7 +460,7 @@ def test_what_fails_to_start_or_is_skipped_is_kept_until_it_is_acknowledged(
         held = second.open()
     assert [record[0] for record in held["failed"]] == ["r/b/1"]
     assert held["skipped"] == ["r/c/1"]
-    second.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    second.say(waits(tmp_path, "r/b/1", "r/a/1"))
     assert "no-such-command" in told(second, "failed", "r/b/1")[1], "it is not tried again"
     second.say({"ack": ["r/a/1", "r/b/1", "r/c/1"]})
     held = Client(tmp_path).open()
@@ -426,12 +475,24 @@ def test_one_that_goes_by_an_end_starts_though_that_is_acknowledged_right_after(
     """A busy spawner reads both at once: the runtime had asked for the one before it heard of the other's end."""
     client = Client(tmp_path)
     client.open()
+    client.say(blocked(tmp_path, "r/x/1"))
     client.say(spawn(tmp_path, "r/a/1", "true"))
     told(client, "exited", "r/a/1")
-    follower = follows(tmp_path, "r/b/1", "r/a/1", on_success=True)
+    follower = waits(tmp_path, "r/b/1", "r/a/1")
     client.sock.sendall(encode(follower) + encode({"ack": ["r/a/1"]}))
+    let_go(tmp_path, "r/x/1")
     assert told(client, "exited", "r/b/1")[1] == 0
-    assert [record[0] for record in Client(tmp_path).open()["exited"]] == ["r/b/1"]
+    assert [record[0] for record in Client(tmp_path).open()["exited"]] == ["r/x/1", "r/b/1"]
+
+
+def test_one_that_needs_what_is_not_known_is_skipped(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/x/1"))
+    client.say(waits(tmp_path, "r/b/1", "r/x/1", "r/unknown/1"))
+    assert told(client, "skipped", "r/b/1") == "r/b/1"
+    let_go(tmp_path, "r/x/1")
+    assert told(client, "exited", "r/x/1")[11] is None
 
 
 def test_a_folder_that_the_one_before_removed_is_made_again(spawner: subprocess.Popen[str], tmp_path: Path) -> None:
@@ -439,7 +500,7 @@ def test_a_folder_that_the_one_before_removed_is_made_again(spawner: subprocess.
     client.open()
     shared = tmp_path / "shared"
     shared.mkdir()
-    first, second = spawn(tmp_path, "r/a/1", "rm", "-r", str(shared)), follows(tmp_path, "r/b/1", "r/a/1")
+    first, second = spawn(tmp_path, "r/a/1", "rm", "-r", str(shared)), waits(tmp_path, "r/b/1")
     second["spawn"][0][3] = str(shared)
     client.say({"spawn": [*first["spawn"], *second["spawn"]]})
     assert told(client, "exited", "r/b/1")[1] == 0
@@ -449,7 +510,7 @@ def test_stopping_skips_what_waits(spawner: subprocess.Popen[str], tmp_path: Pat
     client = Client(tmp_path)
     client.open()
     client.say(blocked(tmp_path, "r/a/1"))
-    client.say(follows(tmp_path, "r/b/1", "r/a/1"))
+    client.say(waits(tmp_path, "r/b/1"))
     told(client, "started", "r/a/1")
     client.say({"stop": True})
     assert told(client, "skipped", "r/b/1") == "r/b/1"
@@ -461,7 +522,7 @@ def test_a_long_series_ends_and_what_escaped_from_it_is_swept(spawner: subproces
     script = f"setsid sleep 1000 & echo $! >> {tmp_path}/escaped"
     client.say(blocked(tmp_path, "r/w0/1"))
     for i in range(1, 40):
-        client.say(follows(tmp_path, f"r/w{i}/1", f"r/w{i - 1}/1", "sh", "-c", script, on_success=True))
+        client.say(waits(tmp_path, f"r/w{i}/1", f"r/w{i - 1}/1", argv=["sh", "-c", script]))
     let_go(tmp_path, "r/w0/1")
     told(client, "exited", "r/w39/1")
     for pid in map(int, (tmp_path / "escaped").read_text().split()):

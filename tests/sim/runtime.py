@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import SIGKILL
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.sim.world import Answer, World
 from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.model import Assignment, CopyPage, Fact, NodeInfo, Output, TaskId, Usage
+from wattle.core.room import kind_of
 from wattle.core.runtime import RuntimeCore, RuntimeOptions
 from wattle.runtime.waiting import Waiting
 
@@ -34,6 +35,7 @@ class Process:
     exited: on.ProcessExited | None = None
     signalled: bool = False
     files: bool = False  # to be hashed once it has ended well
+    room: str | None = None  # the kind that it leaves
 
 
 class Runtime(Keeper):
@@ -95,7 +97,7 @@ class Runtime(Keeper):
                 self.post(process.exited)
         for event in self.unfulfilled.values():
             self.post(event)
-        self.post(on.StillWaiting(tuple(map(tuple, self.waiting.lines()))))
+        self.post(on.StillWaiting(tuple(self.waiting.tasks())))
         self.post(on.Tick())
 
     def died(self) -> None:
@@ -178,7 +180,7 @@ class Runtime(Keeper):
             case do.Prepare():
                 world.later(0.001 + self.fetching * world.rng.random() ** 3, self._prepare, self.life, act.assignment)
             case do.Spawn():
-                self._spawn(act.assignment, act.after, on_success=act.on_success)
+                self._spawn(act.assignment, act.needs)
             case do.Kill():
                 self._kill(act.task, act.signal)
             case do.Revoke():
@@ -229,18 +231,21 @@ class Runtime(Keeper):
         self.files |= {file.digest for file in assignment.inputs.values()}
         self.post(on.Prepared(assignment.id))
 
-    def _spawn(self, assignment: Assignment, after: TaskId | None = None, *, on_success: bool = False) -> None:
+    def _spawn(self, assignment: Assignment, needs: tuple[TaskId, ...] | None = None) -> None:
         task = assignment.id
         if task in self.processes:
             return  # a spawner knows what it was told twice
         if task in self.unfulfilled:
             self._tell(self.life, self.unfulfilled[task])
             return
-        if after is not None and (task in self.waiting or after in self.waiting or self._runs(after)):
-            self.waiting.add(task, assignment, after, on_success=on_success)
-            return
-        if on_success and not self._ended_well(after):
-            self._skip([task])
+        room = kind_of(assignment)
+        if needs is not None:
+            assert room is not None, f"{task} waits for room that nobody leaves"
+            unmet = [need for need in needs if not self._ended_well(need)]
+            if task in self.waiting or all(need in self.waiting or self._runs(need) for need in unmet):
+                self.waiting.add(task, assignment, room, unmet)
+            else:
+                self._skip([task])
             return
         self.waiting.detach(task)
         outcome = self.outcome(assignment)
@@ -249,10 +254,11 @@ class Runtime(Keeper):
             failed = on.SpawnFailed(task, outcome.spawn_error, outcome.disk_full)
             self.unfulfilled[task] = failed
             world.later(0.001, self._tell, self.life, failed)
-            self._over(task, well=False)
+            self._skip(self.waiting.ended(task, well=False))
             return
         world.checks.process_starts(self, task)
-        process = Process(world.rng.randrange(1, 99999), self.clock(), outcome, files=bool(assignment.outputs))
+        pid = world.rng.randrange(1, 99999)
+        process = Process(pid, self.clock(), outcome, files=bool(assignment.outputs), room=room)
         self.processes[task] = process
         told = 0.0005 + 0.002 * world.rng.random()  # perhaps after its end
         world.later(told, self._tell, self.life, on.ProcessStarted(task, process.pid, process.started_at))
@@ -262,16 +268,17 @@ class Runtime(Keeper):
         process = self.processes.get(task)
         return process is not None and process.exited is None
 
-    def _ended_well(self, task: TaskId | None) -> bool:
-        process = None if task is None else self.processes.get(task)
+    def _ended_well(self, task: TaskId) -> bool:
+        process = self.processes.get(task)
         return process is not None and process.exited is not None and _well(process.exited)
 
-    def _over(self, ended: TaskId, *, well: bool) -> None:
-        """Start what waits for a task's end."""
-        following, skipped = self.waiting.ended(ended, well=well)
-        self._skip(skipped)
-        if following is not None:
-            self._spawn(following)
+    def _pass_on(self, room: str | None) -> TaskId | None:
+        """Start the first that waits for such room; which it is."""
+        while room is not None and (assignment := self.waiting.take(room)) is not None:
+            self._spawn(assignment)
+            if assignment.id in self.processes:
+                return assignment.id
+        return None
 
     def _skip(self, tasks: list[TaskId]) -> None:
         for task in tasks:
@@ -288,13 +295,14 @@ class Runtime(Keeper):
 
     def _exit(self, task: TaskId, process: Process, code: int | None, signal: int | None) -> None:
         if process.exited is None and self.processes.get(task) is process:
-            process.exited = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.clock(), process.signalled)
+            ended = on.ProcessExited(task, code, signal, Usage(0.1, 1 << 20), self.clock(), process.signalled)
+            process.exited = ended
+            if _well(ended) and not process.files:
+                self.world.checks.process_succeeds(task)
+            self._skip(self.waiting.ended(task, well=_well(ended)))
+            process.exited = replace(ended, heir=self._pass_on(process.room))
             if self.up:
                 self.post(process.exited)
-            well = _well(process.exited)
-            if well and not process.files:
-                self.world.checks.process_succeeds(task)
-            self._over(task, well=well)
 
     def _collect(self, life: int, assignment: Assignment) -> None:
         if not self.up or self.life != life:

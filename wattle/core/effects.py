@@ -416,15 +416,14 @@ class Abandon:
 
 @value(frozen=True, slots=True)
 class Spawn:
-    """Start a task's process, now or the moment that ``after`` ends; ends in ProcessStarted, SpawnFailed or Skipped.
+    """Start a task's process; ends in ProcessStarted, SpawnFailed or Skipped.
 
-    ``on_success``: only if ``after`` exits with status 0 and was not told to end. Asked for again without ``after``, a task that waits
-    starts now.
+    With ``needs`` of None it starts now. Otherwise once all of these have exited with status 0 and were not told to end, and a task of the
+    same kind of room has ended (room.py); asked for again with None, one that waits starts now.
     """
 
     assignment: Assignment
-    after: TaskId | None = None
-    on_success: bool = False
+    needs: tuple[TaskId, ...] | None = None
 
 
 @value(frozen=True, slots=True)

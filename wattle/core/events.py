@@ -375,12 +375,12 @@ class Skipped:
 
 @value(frozen=True, slots=True)
 class StillWaiting:
-    """After a restart of the runtime: the lines at its spawner, each a task that runs and those that wait behind it, in order.
+    """After a restart of the runtime: the tasks that wait at its spawner.
 
     Told last of what the spawner holds, also when nothing waits there: until then nothing is started.
     """
 
-    lines: tuple[tuple[TaskId, ...], ...]
+    tasks: tuple[TaskId, ...]
 
 
 @value(frozen=True, slots=True)
@@ -394,6 +394,7 @@ class ProcessExited:
     at: float
     signalled: bool = False  # a signal had been sent to it before, on this runtime's order
     reason: str = ""  # what is known of why it failed, such as that it was out of memory
+    heir: TaskId | None = None  # one that waited at the spawner, and has started in its room
 
 
 @value(frozen=True, slots=True)

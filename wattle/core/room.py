@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wattle.core.model import TaskId
+from wattle.core.model import Assignment, TaskId
+
+
+def kind_of(assignment: Assignment) -> str | None:
+    """The kind of room that a task takes up: one that waits at the spawner takes over room of its own kind the moment that is left.
+
+    None: nobody may, for the outputs are looked at first.
+    """
+    if assignment.outputs:
+        return None
+    return ",".join(f"{name}={amount!r}" for name, amount in sorted(assignment.resources.items()))
 
 
 class Room:

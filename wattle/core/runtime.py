@@ -66,7 +66,7 @@ class RuntimeCore:
             on.ProcessStarted: self._started,
             on.SpawnFailed: self._spawn_failed,
             on.Skipped: self._skipped,
-            on.StillWaiting: lambda event: self.following.take_lines(event.lines),
+            on.StillWaiting: lambda event: self.following.take_waiting(event.tasks),
             on.ProcessExited: self._exited,
             on.ProcessesLost: self._processes_lost,
             on.Collected: self._collected,
@@ -269,10 +269,11 @@ class RuntimeCore:
                 self.spawn(task)
         self.queue.put_back(passed_over)
 
-    def spawn(self, task: Task, after: TaskId | None = None) -> None:
-        """Give a task to the spawner, to be started now, or when ``after`` has ended."""
+    def spawn(self, task: Task, needs: tuple[TaskId, ...] | None = None) -> None:
+        """Give a task to the spawner, to be started now, or when it has room there and ``needs`` have succeeded."""
         self._move(task, PhaseEvent.SPAWN)
-        self.acts.append(do.Spawn(task.held.assignment, after, on_success=bool(task.unmet)))
+        self.acts.append(do.Spawn(task.held.assignment, needs))
+        self.following.spawned(task.id)
 
     def _prepared(self, event: on.Prepared) -> None:
         task = self.tasks.get(event.task)
@@ -312,6 +313,8 @@ class RuntimeCore:
 
     def _exited(self, event: on.ProcessExited) -> None:
         self.acts.append(do.Acknowledge(event.task))
+        if event.heir is not None:
+            self.following.turn(event.heir)
         task = self.tasks.get(event.task)
         if task is None or task.held.phase not in (Phase.STARTING, Phase.RUNNING):
             return  # told twice

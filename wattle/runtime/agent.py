@@ -260,8 +260,8 @@ class RuntimeAgent:
                     # The spawner ended it of its own accord, on nobody's order: how it would have ended is unknown.
                     self._processes.acknowledge([id])
                     self._loop.post(on.ProcessesLost((id,)))
-                case Exited(id, exit_code, signal, usage, at, signalled=signalled, reason=reason):
-                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at, signalled, reason))
+                case Exited(id, exit_code, signal, usage, at, signalled=signalled, reason=reason, heir=heir):
+                    self._loop.post(on.ProcessExited(id, exit_code, signal, usage, at, signalled, reason, heir))
                 case SpawnerLost(tasks):
                     log.error("spawner lost", tasks=len(tasks))
                     self._loop.post(on.ProcessesLost(tasks))
@@ -278,7 +278,7 @@ class RuntimeAgent:
             return
         self._held_once = True
         known = {e.id for e in (*held.running, *held.exited, *held.unfulfilled)}
-        known.update(*held.lines)
+        known.update(held.waiting)
         lost = [
             t.held
             for id, t in self.core.tasks.items()
@@ -288,7 +288,7 @@ class RuntimeAgent:
             log.warning("tasks lost with their spawner", tasks=[str(t.assignment.id) for t in lost])
             kill_orphans([(t.pid, t.started_at) for t in lost if t.pid is not None and t.started_at is not None])
             self._loop.post(on.ProcessesLost(tuple(t.assignment.id for t in lost)))
-        self._loop.post(on.StillWaiting(held.lines))
+        self._loop.post(on.StillWaiting(held.waiting))
 
     def _running_tasks(self) -> list[TaskId]:
         return [id for id, t in self.core.tasks.items() if t.held.phase in (Phase.STARTING, Phase.RUNNING)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-VERSION = 6
+VERSION = 7
 """Of the messages; a spawner that still runs may be older than the runtime that finds it."""
 
 LINE_MAX = 64 << 20

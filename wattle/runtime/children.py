@@ -31,13 +31,14 @@ _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 class _Task:
     """A running task, by its first process, which leads its group."""
 
-    __slots__ = ("at", "confined", "id", "pid", "signalled", "stopped")
+    __slots__ = ("at", "confined", "id", "pid", "room", "signalled", "stopped")
 
-    def __init__(self, id: str, pid: int, at: float, confined: Confined | None) -> None:
+    def __init__(self, id: str, pid: int, at: float, confined: Confined | None, room: str | None) -> None:
         self.id = id
         self.pid = pid
         self.at = at
         self.confined = confined
+        self.room = room
         self.signalled = False
         self.stopped = False
 
@@ -65,31 +66,31 @@ class Children:
 
     def ask(self, id: str, *request: Any) -> bool:
         """Start a task, or have it wait; whether it was started."""
-        *what, after, on_success = request
+        *what, needs = request
         if id in self.outcomes.unfulfilled:
             self.outcomes.tell_unfulfilled(self.outcomes.unfulfilled[id])
             return False
-        known = id in self.tasks or id in self.outcomes.exits
-        if after is not None and not known and (id in self.waiting or after in self.tasks or after in self.waiting):
-            self.waiting.add(id, [id, *what], after, on_success=on_success)
-            return False
-        if on_success and not known and not _well(self.outcomes.exits.get(after)):
-            self.skip([id])
+        if needs is not None and id not in self.tasks and id not in self.outcomes.exits:
+            unmet = [need for need in needs if not _well(self.outcomes.exits.get(need))]
+            if id in self.waiting or all(need in self.tasks or need in self.waiting for need in unmet):
+                self.waiting.add(id, [id, *what], what[-1], unmet)
+            else:
+                self.skip([id])
             return False
         self.waiting.detach(id)
         self.spawn(id, *what)
         return True
 
-    def follow(self, ended: str, *, well: bool) -> bool:
-        """Start what waits for a task's end; whether there was any."""
-        following, skipped = self.waiting.ended(ended, well=well)
-        self.skip(skipped)
-        if following is not None:
-            if not os.path.isdir(following[3]):  # what went before may have removed it
+    def pass_on(self, room: str | None) -> str | None:
+        """Start the first that waits for such room, if any can be started; returns it."""
+        while room is not None and (request := self.waiting.take(room)) is not None:
+            if not os.path.isdir(request[3]):  # what went before may have removed it
                 with suppress(OSError):  # the start fails as well, and says why
-                    os.makedirs(following[3])
-            self.spawn(*following)
-        return following is not None
+                    os.makedirs(request[3])
+            self.spawn(*request)
+            if request[0] in self.tasks:
+                return str(request[0])
+        return None
 
     def end(self, id: str, number: int | None = None) -> None:
         """A task that waits is not started; one that runs is sent the signal, if there is one."""
@@ -107,7 +108,7 @@ class Children:
     def fail(self, id: str, problem: str, disk_full: bool = False) -> None:
         """Have it told that a task cannot be started."""
         self.outcomes.tell_unfulfilled([id, problem[:_ERROR_MAX], disk_full])
-        self.follow(id, well=False)
+        self.skip(self.waiting.ended(id, well=False))
 
     def spawn(
         self,
@@ -118,6 +119,7 @@ class Children:
         stdout: str,
         stderr: str,
         how: dict[str, Any] | None,
+        room: str | None,
     ) -> None:
         task = self.tasks.get(id)
         if task is not None:
@@ -146,7 +148,7 @@ class Children:
             problem = confined.problem if confined is not None else ""
             self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
             return
-        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined)
+        self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined, room)
         if confined is not None and confined.disk is not None:
             self.disks = self.disks or _disks(self.wake)
             self.disks.watch(id, **confined.disk)
@@ -195,13 +197,15 @@ class Children:
             how = [code, None] if code >= 0 else [None, -code]
             cpu = usage.ru_utime + usage.ru_stime
             record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
-            record += [task.stopped, task.signalled, task.pid, task.at, ""]
+            record += [task.stopped, task.signalled, task.pid, task.at, "", None]
             if task.confined is not None:
                 self.leave(task.confined, record)
             del self.tasks[task.id]
             self.outcomes.exits[task.id] = record
             self.outcomes.exited.append(record)
-            self.outcomes.tell(LINGER if self.follow(task.id, well=_well(record)) else 0)
+            self.skip(self.waiting.ended(task.id, well=_well(record)))
+            record[11] = self.pass_on(task.room)
+            self.outcomes.tell(0 if record[11] is None else LINGER)
         if ended:
             self.sweep_due = True
 
@@ -244,12 +248,13 @@ def check_request(
     stdout: str,
     stderr: str,
     how: dict[str, Any] | None,
-    after: str | None,
-    on_success: bool,
+    room: str | None,
+    needs: list[str] | None,
 ) -> None:
     """Raises TypeError for a spawn request whose parts are not what they have to be."""
-    texts = [id, cwd, stdout, stderr, after or "", *argv, *env.values()]
-    if not isinstance(argv, list) or not set(map(type, texts)) <= {str}:
+    texts = [id, cwd, stdout, stderr, room or "", *argv, *env.values(), *(needs or ())]
+    lists = isinstance(argv, list) and isinstance(needs, list | None)
+    if not lists or not set(map(type, texts)) <= {str} or (room is None and needs is not None):
         raise TypeError("a spawn request is not made of texts")
     if how is not None:
         _confined(how)

@@ -11,9 +11,10 @@ from wattle.values import value
 
 @value(frozen=True, slots=True)
 class SpawnRequest:
-    """One process to start, now or once ``after`` has ended, with ``on_success`` only if that ends well (see Waiting).
+    """One process to start, now or, with ``needs``, once these have ended well and a task with the same kind of ``room`` has ended.
 
-    ``env`` is added to the runtime's own environment; the files are made or appended to. ``confined`` is a Confinement's request.
+    ``room`` of None is taken over by nobody. ``env`` is added to the runtime's own environment; the files are made or appended to.
+    ``confined`` is a Confinement's request.
     """
 
     id: TaskId
@@ -22,8 +23,8 @@ class SpawnRequest:
     cwd: str
     stdout: str
     stderr: str
-    after: TaskId | None = None
-    on_success: bool = False
+    room: str | None = None
+    needs: tuple[TaskId, ...] | None = None
     confined: Mapping[str, Any] | None = None
 
 
@@ -52,7 +53,7 @@ class SpawnFailed(TaskEvent):
 
 @value(frozen=True, slots=True)
 class Skipped(TaskEvent):
-    """A task that waited for another's end will not start: it was told not to, or the other one did not end well."""
+    """A task that waited will not start: it was told not to, or one that it needs did not end well."""
 
 
 @value(frozen=True, slots=True)
@@ -62,7 +63,8 @@ class Exited(TaskEvent):
     Either ``exit_code`` or ``signal`` is set. ``stopped`` says that the spawner ended it because it was told to stop, or because the
     runtime it was to die with was gone; ``signalled`` that a signal had been sent before, on the runtime's order. Peak memory is at least
     the spawner's own, about 11 MB: the kernel counts from the fork. Its process and when that started are told again here, for a runtime
-    that was not there then. ``reason`` is what the spawner knows of why a confined task failed.
+    that was not there then. ``reason`` is what the spawner knows of why a confined task failed. ``heir`` has
+    started in its room.
     """
 
     exit_code: int | None
@@ -74,19 +76,19 @@ class Exited(TaskEvent):
     pid: int | None = None
     started_at: float | None = None
     reason: str = ""
+    heir: TaskId | None = None
 
 
 @value(frozen=True, slots=True)
 class Held:
-    """All that the spawner knows, at the start of every connection; ``lines`` are those it will start by itself, each line behind
-    one that runs, in the order of their turns.
+    """All that the spawner knows, at the start of every connection; ``waiting`` are those it will start by itself.
 
     ``unfulfilled`` are those that will not be started, and told again like exits until they are acknowledged.
     """
 
     running: tuple[Started, ...]
     exited: tuple[Exited, ...]
-    lines: tuple[tuple[TaskId, ...], ...] = ()
+    waiting: tuple[TaskId, ...] = ()
     unfulfilled: tuple[SpawnFailed | Skipped, ...] = ()
 
 
@@ -114,4 +116,6 @@ def started_from(record: list[Any]) -> Started:
 def exited_from(record: list[Any]) -> Exited:
     """An ``exit`` record of the protocol."""
     id, exit_code, number, cpu_seconds, memory_peak, at, *how = record  # a file of an earlier version's lacks some
+    if len(how) > 5 and how[5] is not None:
+        how[5] = task_id(how[5])
     return Exited(task_id(id), exit_code, number, Usage(cpu_seconds, memory_peak), at, *how)

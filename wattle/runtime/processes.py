@@ -107,7 +107,7 @@ class Processes:
         self._send(encode({"kill": [[str(id), int(number)] for id, number in signals]}))
 
     def revoke(self, ids: Iterable[TaskId]) -> None:
-        """Have those of these that wait for others' ends not started: ``Skipped`` is told of them."""
+        """Have those of these that wait not started: ``Skipped`` is told of them."""
         self._send(encode({"revoke": [str(id) for id in ids]}))
 
     def acknowledge(self, ids: Iterable[TaskId]) -> None:
@@ -216,8 +216,7 @@ class Processes:
         """Tell what a spawner holds. With the same spawner as before, ask again for what it was not yet told about."""
         running = tuple(started_from(record) for record in held["running"])
         exited = tuple(exited_from(record) for record in held["exited"])
-        lines = tuple(tuple(map(task_id, line)) for line in held["lines"])
-        waiting = [id for line in lines for id in line[1:]]
+        waiting = tuple(map(task_id, held["waiting"]))
         failed: list[SpawnFailed | Skipped] = [
             SpawnFailed(task_id(id), error, full) for id, error, full in held["failed"]
         ]
@@ -241,7 +240,7 @@ class Processes:
             self._asked.setdefault(id, b"")  # asked for by an earlier runtime: there is nothing to send again
         others = [line for line in self._outgoing if not line.startswith(b'{"spawn"')]
         self._outgoing = [*self._asked.values(), *others]
-        self._on_event([*events, Held(running, exited, lines, unfulfilled)])
+        self._on_event([*events, Held(running, exited, waiting, unfulfilled)])
 
     async def _talk(self, stream: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
@@ -339,9 +338,9 @@ def kill_orphans(orphans: Iterable[tuple[int, float]]) -> list[int]:
 
 
 def _line(request: SpawnRequest) -> bytes:
-    after = None if request.after is None else str(request.after)
+    needs = None if request.needs is None else [str(need) for need in request.needs]
     what = [str(request.id), request.argv, request.env, request.cwd, request.stdout, request.stderr, request.confined]
-    line = encode({"spawn": [[*what, after, request.on_success]]})
+    line = encode({"spawn": [[*what, request.room, needs]]})
     if len(line) > LINE_MAX:
         raise InvalidRequest("its command, script and environment are too long")
     return line

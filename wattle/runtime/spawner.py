@@ -9,25 +9,27 @@ Messages are JSON objects, one a line. From the runtime, with any of these keys,
 
     {"open": {"environ": {...}, "die_with_runtime": false}}      first on every connection; environ is the base of every task's
     {"ack": [id, ...]}                                           these ends are stored: forget them
-    {"spawn": [[id, argv, env, cwd, stdout, stderr, confined, after, on_success], ...]}   a known id is told again, not started again
+    {"spawn": [[id, argv, env, cwd, stdout, stderr, confined, room, needs], ...]}   a known id is told again, not started again
     {"kill": [[id, signal], ...]}                                to the whole process group; one that waits is not started
     {"revoke": [id, ...]}                                        those of these that wait are not started
     {"stop": true}                                               end all tasks, then this process
 
-``after`` is null, or the id of a task: the new one waits for its end, if that is still to come; with ``on_success`` it starts only if that
-exits with status 0 and nobody has told it to end. Asked for again with null, one that waits starts at once; asked for again otherwise,
-it goes on waiting as it did. ``confined`` is null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
+``room`` is a text that names the kind of room a task takes up; null, where nothing may take that over. With ``needs`` of null a task
+starts now: it has room. Otherwise it waits, for the tasks in ``needs`` to exit with status 0 without having been told to end, and then for
+its turn to take over the room of one of the same kind that has ended. It is skipped when one of them does not end so, or is not known
+here. Asked for again with null, one that waits starts at once; asked for again otherwise, it goes on waiting as it did. ``confined`` is
+null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
 
-To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends after which another task started
-here by itself, are told at most ``LINGER`` seconds (outcomes.py) later, all others at once. All but starts are kept until they are
+To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends of tasks whose room another one
+has taken over, are told at most ``LINGER`` seconds (outcomes.py) later, all others at once. All but starts are kept until they are
 acknowledged::
 
-    {"held": {"version": 6, "pid": p, "running": [started, ...], "lines": [[id, ...], ...], "failed": ..., "skipped": ..., "exited": ...}}
+    {"held": {"version": 7, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
     started = [id, pid, at]
-    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason]
+    exit = [id, exit code or null, signal or null, CPU seconds, peak memory in bytes, at, stopped, signalled, pid, started at, reason, heir]
 
-``lines`` are those that wait, each line behind one that runs, in the order of their turns. ``skipped`` waited and will not start.
+``heir`` is the task that has taken over its room, or null. ``skipped`` waited and will not start.
 ``stopped`` marks a task that the spawner ended of its own accord: on ``stop``, SIGTERM, or the loss of a ``die_with_runtime`` runtime;
 ``signalled`` one that had been sent a signal, on the runtime's order. ``reason`` is what is known of why a confined task failed, else
 empty.
@@ -209,7 +211,7 @@ class _Spawner:
         self.children.environ = dict(environ)
         self.die_with_runtime = die_with_runtime
         running = [[task.id, task.pid, task.at] for task in self.children.tasks.values()]
-        held = {"version": VERSION, "pid": os.getpid(), "running": running, "lines": self.children.waiting.lines()}
+        held = {"version": VERSION, "pid": os.getpid(), "running": running, "waiting": self.children.waiting.tasks()}
         connection.tell({"held": {**held, **self.outcomes.kept()}})
         connection.opened = True
 

@@ -10,6 +10,7 @@ from wattle.core import effects as do
 from wattle.core import events as on
 from wattle.core.events import RuntimeEvent
 from wattle.core.model import TaskId
+from wattle.core.room import kind_of
 from wattle.errors import InvalidRequest
 from wattle.logs import get_logger
 from wattle.peer.loop import Loop
@@ -33,7 +34,7 @@ class Spawning:
     ) -> None:
         self._folders, self._confining, self._secrets = folders, confining, secrets
         self._loop, self._processes = loop, processes
-        self._not_started: dict[TaskId, TaskId | None] = {}  # in the step at hand, with what they were to follow
+        self._not_started: set[TaskId] = set()  # in the step at hand
         self.log_folders: set[str] = set()
 
     def lay_out(self, spawns: Iterable[do.Spawn]) -> list[tuple[do.Spawn, Layout]]:
@@ -51,31 +52,30 @@ class Spawning:
     def _do_not_start(self, spawn: do.Spawn, problem: str, disk_full: bool = False) -> None:
         """Have it told that a task cannot be started.
 
-        One whose turn comes with the success of another has not failed before that, which may yet put right what is wrong: it is
-        handed back, and given anew when its turn has come.
+        One that needs the success of others has not failed before that, which may yet put right what is wrong: it is handed back, and
+        given anew when its turn has come.
         """
         id = spawn.assignment.id
-        if spawn.on_success:
+        if spawn.needs:
             log.info("a task cannot be started ahead", task=str(id), reason=problem)
             self._loop.post(on.Skipped(id))
         else:
             self._loop.post(on.SpawnFailed(id, problem, disk_full))
-        self._not_started[id] = spawn.after
+        self._not_started.add(id)
 
     def spawn(self, spawns: list[tuple[do.Spawn, Layout]]) -> None:
         """Make their folders and have them started, after the commit."""
         for spawn, at in spawns:
             id = spawn.assignment.id
-            after = spawn.after
-            if spawn.on_success and after in self._not_started:
-                self._do_not_start(spawn, f"{after} is not started")
+            absent = [need for need in spawn.needs or () if need in self._not_started]
+            if absent:
+                self._do_not_start(spawn, f"{absent[0]} is not started")
                 continue
-            while after in self._not_started:
-                after = self._not_started[after]
             try:
                 confined = self._confining.confine(spawn.assignment, at)
                 self._make_folders(spawn.assignment.run, at)
-                request = SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, after, spawn.on_success)
+                room = kind_of(spawn.assignment)
+                request = SpawnRequest(id, at.argv, at.env, at.cwd, at.stdout, at.stderr, room, spawn.needs)
                 if confined is not None:
                     self._confining.give_folders(spawn.assignment, at, confined)
                     request = replace(request, env={**confined.env, **at.env}, confined=confined.request)

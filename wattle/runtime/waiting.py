@@ -1,9 +1,9 @@
-"""Tasks at the spawner that wait for another one's end. Standard library only: the spawner imports it."""
+"""Tasks at the spawner that wait for room, and for others' success. Standard library only: the spawner imports it."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -11,24 +11,28 @@ R = TypeVar("R")
 
 
 class _Waits(Generic[K, R]):
-    """``on_success``: it starts only if ``before`` ends well."""
+    """``unmet`` are those that have to succeed before it starts."""
 
-    __slots__ = ("before", "on_success", "request")
+    __slots__ = ("request", "room", "unmet")
 
     def __init__(
-        self, request: R, before: K, on_success: bool
+        self, request: R, room: str, unmet: set[K]
     ) -> None:  # dataclasses take longer to import than the spawner
         self.request = request
-        self.before = before
-        self.on_success = on_success
+        self.room = room
+        self.unmet = unmet
 
 
 class Waiting(Generic[K, R]):
-    """Requests by task, each with the task whose end it waits for. Of several that wait for one, each waits for the one before."""
+    """Requests by task, each with the kind of room it waits for and the tasks whose success it needs.
+
+    Of those that need nothing any more, the first takes over the room of a task of its kind that has ended: a line for each kind.
+    """
 
     def __init__(self) -> None:
         self._waits: dict[K, _Waits[K, R]] = {}
-        self._after: dict[K, deque[K]] = {}  # task -> those that wait for its end, in order
+        self._lines: dict[str, deque[K]] = {}  # kind of room -> those that need nothing more, and some that have left
+        self._needed: dict[K, list[K]] = {}  # task -> those that need its success, and some that have left
 
     def __contains__(self, task: K) -> bool:
         return task in self._waits
@@ -37,80 +41,59 @@ class Waiting(Generic[K, R]):
         """All that wait."""
         return list(self._waits)
 
-    def lines(self) -> list[list[K]]:
-        """All that wait, by what they wait for in the end: a task that waits for none, and those behind it in the order of their turns."""
-        lines = []
-        for front in self._after:
-            if front in self._waits:
-                continue
-            line, left = [], deque([front])
-            while left:
-                line.append(left.popleft())
-                left.extendleft(reversed(self._after.get(line[-1], ())))
-            if len(line) > 1:  # one whose followers were all detached is still in the mapping
-                lines.append(line)
-        return lines
+    def add(self, task: K, request: R, room: str, unmet: Iterable[K] = ()) -> None:
+        """Have a task wait for room of a kind, and for the success of others; one that waits already goes on waiting as it did."""
+        if task in self._waits:
+            return
+        waits = self._waits[task] = _Waits(request, room, set(unmet))
+        for need in waits.unmet:
+            self._needed.setdefault(need, []).append(task)
+        if not waits.unmet:
+            self._lines.setdefault(room, deque()).append(task)
 
-    def add(self, task: K, request: R, before: K, *, on_success: bool = False) -> None:
-        """Have a task wait for the end of ``before``; one that waits already goes on waiting as it did."""
-        if task not in self._waits:
-            self._waits[task] = _Waits(request, before, on_success)
-            self._after.setdefault(before, deque()).append(task)
-
-    def ended(self, before: K, *, well: bool) -> tuple[R | None, list[K]]:
-        """A task has ended: the request of the one that starts now, if any, and those that never will.
-
-        The others wait for the end of that one, however it ends: those that needed this success have it.
-        """
-        line = self._after.pop(before, deque())
-        skipped: list[K] = []
-        if not well:
-            line, skipped = self._without_unmet(line)
-        if not line:
-            return None, skipped
-        first = line.popleft()
-        for task in line:
-            self._waits[task].on_success = False
-        self._move(line, first)
-        return self._waits.pop(first).request, skipped
-
-    def detach(self, task: K) -> None:
-        """A task starts before its turn; what waits for its end goes on waiting. Does nothing for one that does not wait."""
-        waits = self._waits.pop(task, None)
-        if waits is not None:
-            self._after[waits.before].remove(task)
-
-    def drop(self, task: K) -> list[K]:
-        """A task that waits is not to start: it, and those that will not without it. The others wait for what it waited for."""
-        if task not in self._waits:
-            return []
-        before = self._waits[task].before
-        self.detach(task)
-        others, skipped = self._without_unmet(self._after.pop(task, deque()))
-        self._move(others, before)
-        return [task, *skipped]
-
-    def _without_unmet(self, line: deque[K]) -> tuple[deque[K], list[K]]:
-        """Those that waited for a task which has not succeeded: the ones to start all the same, and the ones skipped for it."""
-        kept: deque[K] = deque()
-        skipped: list[K] = []
+    def take(self, room: str) -> R | None:
+        """There is room of a kind: the request of the first that needs nothing more, which waits no longer; None without any."""
+        line = self._lines.get(room)
         while line:
             task = line.popleft()
-            if self._waits[task].on_success:
-                del self._waits[task]
-                skipped.append(task)
-                line.extendleft(reversed(self._after.pop(task, ())))
-            else:
-                kept.append(task)
-        return kept, skipped
+            waits = self._waits.get(task)
+            if waits is not None and not waits.unmet:
+                return self._waits.pop(task).request
+        self._lines.pop(room, None)
+        return None
+
+    def ended(self, task: K, *, well: bool) -> list[K]:
+        """A task has ended, or will never start: those that will not either, for they need its success, or each other's."""
+        skipped: list[K] = []
+        for other in self._needed.pop(task, ()):
+            waits = self._waits.get(other)
+            if waits is None or task not in waits.unmet:
+                continue
+            if not well:
+                skipped += self.drop(other)
+                continue
+            waits.unmet.discard(task)
+            if not waits.unmet:
+                self._lines.setdefault(waits.room, deque()).append(other)
+        return skipped
+
+    def detach(self, task: K) -> None:
+        """A task starts before its turn. Does nothing for one that does not wait."""
+        self._waits.pop(task, None)
+
+    def drop(self, task: K) -> list[K]:
+        """A task that waits is not to start: it, and those that will not without it, each after what it needs."""
+        dropped: list[K] = []
+        left = [task]
+        while left:
+            if self._waits.pop(left[0], None) is not None:
+                dropped.append(left[0])
+                left += self._needed.pop(left[0], ())
+            del left[0]
+        return dropped
 
     def clear(self) -> None:
         """Forget all."""
         self._waits.clear()
-        self._after.clear()
-
-    def _move(self, line: deque[K], to: K) -> None:
-        if line:
-            for task in line:
-                self._waits[task].before = to
-            self._after.setdefault(to, deque()).extend(line)
+        self._lines.clear()
+        self._needed.clear()
