@@ -190,7 +190,7 @@ async def test_folders_and_logs_that_cannot_be_used_are_explained(data: Path) ->
     async with open_processes(data, events, die_with_runtime=True) as processes:
         for i, (cwd, stdout, stderr) in enumerate(
             [
-                (data / "nowhere", good.stdout, good.stderr),
+                (Path("/proc/nowhere"), good.stdout, good.stderr),
                 (Path("/dev/null"), good.stdout, good.stderr),
                 (data, data / "missing" / "out", good.stderr),
                 (data, good.stdout, data),
@@ -199,7 +199,7 @@ async def test_folders_and_logs_that_cannot_be_used_are_explained(data: Path) ->
             processes.spawn([SpawnRequest(task(f"w{i}"), ("true",), {}, str(cwd), str(stdout), str(stderr))])
         await events.wait(SpawnFailed, count=4)
     errors = [event.error for event in events.of(SpawnFailed)]
-    assert f"working folder {data}/nowhere cannot be entered: No such file" in errors[0]
+    assert "working folder /proc/nowhere cannot be entered: No such file" in errors[0]
     assert "working folder /dev/null cannot be entered: Not a directory" in errors[1]
     assert f"log file {data}/missing/out cannot be written: No such file" in errors[2]
     assert f"log file {data} cannot be written: Is a directory" in errors[3]

@@ -17,7 +17,7 @@ from wattle.core.run import Run, Worker
 if TYPE_CHECKING:
     from wattle.core.coordinator import CoordinatorCore
 
-AHEAD_MOST = 128
+AHEAD_MOST = 256
 """Workers told ahead to one node, at most."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from wattle.core.model import TaskId
 
-LINE_MOST = 32
+LINE_MOST = 128
 """Tasks that wait for room of one kind, for each task that has such room, at most."""
 
 

@@ -64,7 +64,7 @@ from wattle.runtime.staging import Staging
 from wattle.settings import RuntimeSettings
 from wattle.store.runtime import RuntimeStore
 
-LINE_SECONDS = 3 * outcomes.LINGER
+LINE_SECONDS = 2 * outcomes.LINGER
 """Seconds of short tasks that the spawner is given ahead (core/lineup.py). It tells of them LINGER seconds late, and no slot is to idle
 until it is given more."""
 

@@ -84,9 +84,6 @@ class Children:
     def pass_on(self, room: str | None) -> str | None:
         """Start the first that waits for such room, if any can be started; returns it."""
         while room is not None and (request := self.waiting.take(room)) is not None:
-            if not os.path.isdir(request[3]):  # what went before may have removed it
-                with suppress(OSError):  # the start fails as well, and says why
-                    os.makedirs(request[3])
             self.spawn(*request)
             if request[0] in self.tasks:
                 return str(request[0])
@@ -205,7 +202,10 @@ class Children:
             self.outcomes.exited.append(record)
             self.skip(self.waiting.ended(task.id, well=_well(record)))
             record[11] = self.pass_on(task.room)
-            self.outcomes.tell(0 if record[11] is None else LINGER)
+            soon = record[11] is None or len(self.outcomes.exited) >= 3 * len(
+                self.waiting
+            )  # more has to be given before it runs out
+            self.outcomes.tell(0 if soon else LINGER)
         if ended:
             self.sweep_due = True
 

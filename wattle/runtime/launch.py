@@ -35,14 +35,18 @@ def start(
     status: int | None = None,
     given: Collection[str] = (),
 ) -> int:
-    """Start a process as the leader of a session of its own and return its number; leaves this process in ``cwd``.
+    """Start a process as the leader of a session of its own and return its number; makes ``cwd`` where it is missing, and stays in it.
 
     ``stdout`` and ``stderr`` are files, made or appended to. Signals are as the system has them by default. ``wrap`` is a command line that
     becomes ``argv`` in the end, ``status`` what it has as its descriptor 3; it has the variables in ``given`` under names behind GIVEN, and
     gives the command the right ones: LD_PRELOAD is to change the command, not what shuts it in. Raises OSError, ValueError or TypeError:
     ``explain`` makes a sentence of it.
     """
-    os.chdir(cwd)
+    try:
+        os.chdir(cwd)
+    except FileNotFoundError:  # it was there when this was asked for: a task that ran meanwhile has removed it
+        os.makedirs(cwd)
+        os.chdir(cwd)
     if not argv:
         raise ValueError("the command is empty")
     program = find_program(argv[0], env.get("PATH", os.defpath))

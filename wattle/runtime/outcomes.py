@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-LINGER = 0.02  # seconds; the runtime has nothing to do about what waits so long to be told
+LINGER = 0.05  # seconds; the runtime has nothing to do about what waits so long to be told
 
 
 def load_exits(path: str) -> dict[str, list[Any]]:

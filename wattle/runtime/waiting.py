@@ -37,6 +37,9 @@ class Waiting(Generic[K, R]):
     def __contains__(self, task: K) -> bool:
         return task in self._waits
 
+    def __len__(self) -> int:
+        return len(self._waits)
+
     def tasks(self) -> list[K]:
         """All that wait."""
         return list(self._waits)
