@@ -145,13 +145,13 @@ class RuntimeCore:
 
     def _assigned(self, event: on.Assigned) -> None:
         for assignment in event.tasks:
-            self._answer(event.token, assignment.id, self._accept(assignment, event.owner))
+            task_id = assignment.id
+            self._answer(event.token, task_id, self._accept(assignment, task_id, event.owner))
 
-    def _accept(self, assignment: Assignment, owner: str) -> tuple[str, str]:
+    def _accept(self, assignment: Assignment, task_id: TaskId, owner: str) -> tuple[str, str]:
         fenced = self._fence(assignment.run, assignment.epoch, owner)
         if fenced is not None:
             return fenced
-        task_id = assignment.id
         if task_id in self.tasks:
             return "OK", ""  # told twice
         over = self.past.over(task_id)
@@ -319,15 +319,14 @@ class RuntimeCore:
         if task is None or task.held.phase not in (Phase.STARTING, Phase.RUNNING):
             return  # told twice
         by_itself = event.exit_code == 0 and not event.signalled and not task.held.assignment.outputs
-        held = replace(
-            task.held,
+        held = self.change(
+            task,
             ending=None if by_itself else task.held.ending,  # the order to end it came too late
             exit_code=event.exit_code,
             signal=event.signal,
             cpu_seconds=event.usage.cpu_seconds,
             memory_peak=event.usage.memory_peak,
         )
-        task.held = held
         if held.started_at is not None:
             self.following.lineup.learn(event.at - held.started_at)
         if event.exit_code == 0 and held.ending is None and held.assignment.outputs:
@@ -382,9 +381,15 @@ class RuntimeCore:
         self.past.note_closed(task.id, well=status is TaskStatus.SUCCEEDED)
         self.following.release(task.id, succeeded=status is TaskStatus.SUCCEEDED)
 
-    def save(self, task: Task) -> None:
-        """Have a task's row stored with this batch."""
-        self._dirty[task.id] = task.held
+    def change(self, task: Task, **changes: Any) -> HeldTask:
+        """Change what is stored of a task, with this batch."""
+        held = task.held
+        if self._dirty.get(task.id) is held:  # made in this batch: nobody else has it yet
+            for name, new in changes.items():
+                setattr(held, name, new)
+        else:
+            held = task.held = self._dirty[task.id] = replace(held, **changes)
+        return held
 
     def _hold(self, task: Task) -> None:
         self.tasks[task.id] = task
@@ -397,7 +402,5 @@ class RuntimeCore:
         phase = next_state(PHASE_TABLE, held.phase, event, lambda: (f"task {task.id}", f"held: {held}"))
         if phase is None:
             return False
-        held = replace(held, phase=phase, **started)
-        task.held = held
-        self.save(task)
+        self.change(task, phase=phase, **started)
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
@@ -45,8 +44,7 @@ class Stopping:
                 self.core.acts.append(do.Abandon(task.id))
             self.core.end(task, *ENDINGS[ending])
         elif task.held.ending is None:
-            task.held = replace(task.held, ending=ending)
-            self.core.save(task)
+            self.core.change(task, ending=ending)
             task.kill_at = self.core.now + task.held.assignment.kill_after
             self.core.clocks.watch(task)
             self.core.acts.append(do.Kill(task.id, SIGTERM))
