@@ -97,7 +97,7 @@ class Simulation:
         world.run(START + self.plan.end, EVENTS_MOST)
         self.heal()
         limit = world.now + HEALED_MOST
-        while self._wishes or not self.checks.finished():
+        while self._wishes or not self.checks.finished() or not self._all_back():
             if world.now >= limit:
                 raise AssertionError(f"not ended {HEALED_MOST:g} s after the heal: {self.checks.why_unfinished()}")
             world.run(world.now + 0.5, EVENTS_MOST)
@@ -269,6 +269,10 @@ class Simulation:
         for runtime in self.runtimes.values():
             runtime.post(on.Resume())
             world.later(5.0, self._return, runtime)
+
+    def _all_back(self) -> bool:
+        """Whether all nodes are there that were still leaving when everything was healed: what only they have a copy of goes on."""
+        return all(runtime.up for runtime in self.runtimes.values())
 
     def _return(self, runtime: Runtime) -> None:
         core = runtime.core
