@@ -51,12 +51,17 @@ class Client:
         return held["held"]
 
 
-@pytest.fixture
-def spawner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-I", "-S", "-c", BOOT, str(tmp_path), "--linger", "5", "--grace", "1"]
+def start(folder: Path, boot: str = BOOT) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-I", "-S", "-c", boot, str(folder), "--linger", "5", "--grace", "1"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.fixture
+def spawner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = start(tmp_path)
     yield process
     process.terminate()
     process.communicate(timeout=20)
@@ -101,6 +106,29 @@ def test_a_message_that_is_not_understood_ends_only_that_connection(
     assert first.hear() is None
     second = Client(tmp_path)
     assert [record[0] for record in second.open()["running"]] == ["r/w/1"]
+
+
+def test_ends_are_seen_where_whoever_started_the_spawner_ignores_them(tmp_path: Path) -> None:
+    process = start(tmp_path, "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); " + BOOT)
+    client = Client(tmp_path)
+    client.open()
+    client.say(spawn(tmp_path, "r/a/1", "sh", "-c", "exit 3"))
+    assert told(client, "exited", "r/a/1")[1] == 3
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+def test_a_fault_in_the_thread_that_waits_for_ends_ends_the_spawner(tmp_path: Path) -> None:
+    """Its runtime then starts another; one that saw no ends any more would keep its tasks running for ever."""
+    faulty = "from wattle.runtime.children import Children; Children.sweep = None; "
+    process = start(tmp_path, BOOT.replace("from wattle", faulty + "from wattle", 1))
+    client = Client(tmp_path)
+    client.open()
+    client.say(spawn(tmp_path, "r/a/1", "true"))
+    assert client.hear() is None
+    _, problem = process.communicate(timeout=20)
+    assert "'NoneType' object is not callable" in problem
+    assert process.returncode == 1
 
 
 def test_messages_may_arrive_in_pieces_and_together(spawner: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Standard library only: the spawner imports it.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import time
@@ -63,6 +64,8 @@ class Children:
         self.sweep_due = False
         self.moved = False  # into some task's folder
         self.stopping = False
+        self.born = _thread.allocate_lock()  # held while no task has been started that await_end has not seen to
+        self.born.acquire()
 
     def ask(self, id: str, *request: Any) -> bool:
         """Start a task, or have it wait; whether it was started."""
@@ -145,6 +148,8 @@ class Children:
             problem = confined.problem if confined is not None else ""
             self.fail(id, problem or explain(error, argv, env, cwd, stdout, stderr), disk_full(error))
             return
+        if self.born.locked():
+            self.born.release()
         self.tasks[id] = self.leaders[pid] = _Task(id, pid, at, confined, room)
         if confined is not None and confined.disk is not None:
             self.disks = self.disks or _disks(self.wake)
@@ -179,6 +184,15 @@ class Children:
 
     # --- ends -----------------------------------------------------------------------------------------------------------
 
+    def await_end(self) -> None:
+        """Block until a process has ended that is not reaped yet; on a thread of its own."""
+        while True:
+            try:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                return
+            except ChildProcessError:
+                self.born.acquire()
+
     def reap(self) -> None:
         """Take note of every process that has ended, tasks and adopted ones alike."""
         ended = False
@@ -202,10 +216,8 @@ class Children:
             self.outcomes.exited.append(record)
             self.skip(self.waiting.ended(task.id, well=_well(record)))
             record[11] = self.pass_on(task.room)
-            soon = record[11] is None or len(self.outcomes.exited) >= 3 * len(
-                self.waiting
-            )  # more has to be given before it runs out
-            self.outcomes.tell(0 if soon else LINGER)
+            short = len(self.outcomes.exited) >= 3 * len(self.waiting)  # more has to be given before nothing waits
+            self.outcomes.tell(0 if short or record[11] is None else LINGER)
         if ended:
             self.sweep_due = True
 

@@ -34,6 +34,9 @@ acknowledged::
 ``signalled`` one that had been sent a signal, on the runtime's order. ``reason`` is what is known of why a confined task failed, else
 empty.
 
+Two threads share one lock. One listens, the other waits for ends (``Children.await_end``): the kernel wakes who waits for a process in
+``waitid`` on the CPU that this process is about to leave, and who gets a signal or an event perhaps beside a task that runs, on the other.
+
 What always holds. A task is a session and process group of its own, and nothing of it survives its first process: the group is killed
 while its leader is a zombie still, so that the group's number cannot have been given away; processes that left the group are adopted
 here (this process is a subreaper) and told apart by their environment. What is in a task's control group is killed, and the
@@ -43,8 +46,10 @@ was killed kills what that one left behind before it serves.
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import fcntl
+import math
 import os
 import selectors
 import signal
@@ -70,7 +75,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class _Spawner:
-    """One loop: receive, start and kill, reap, tell."""
+    """Receive, start and kill, reap, tell; all of it with ``lock``."""
 
     def __init__(self, folder: str, linger: float, grace: float) -> None:
         self.folder = folder
@@ -84,6 +89,9 @@ class _Spawner:
         self.asked_to_stop = False
         self.kill_at: float | None = None  # set once everything is being ended: when SIGKILL follows SIGTERM
         self.idle_since: float | None = None
+        self.lock = _thread.allocate_lock()
+        self.looks_at = 0.0  # when the thread that listens looks by itself, by the monotonic clock
+        self.failed: Exception | None = None  # what has ended the other thread
         self.selector = selectors.DefaultSelector()
         self.wakeup, self.waker = _wake_on_signals(self.on_term)
         self.children = Children(folder, self.outcomes, self.wake)
@@ -93,21 +101,56 @@ class _Spawner:
 
     def run(self) -> None:
         """Serve until told to stop, or until ``linger`` seconds have passed without a runtime and without tasks."""
-        while not self.finished():
-            for key, _ in self.selector.select(self.timeout()):
-                key.data()
-            if self.asked_to_stop:
-                self.stop_all()
-            self.work()
-            self.children.end_over()
-            self.children.reap()
-            if self.children.sweep_due and time.monotonic() >= self.children.swept_at + SWEEP:
-                self.children.sweep()
-            self.flush()
-            if self.children.moved:
-                os.chdir("/")  # a task's folder must not stay in use
-                self.children.moved = False
-        self.end()
+        with self.lock:
+            _thread.start_new_thread(self.wait_for_ends, ())
+            while not self.finished():
+                for key, _ in self.listen():
+                    key.data()
+                if self.failed is not None:
+                    raise self.failed
+                if self.asked_to_stop:
+                    self.stop_all()
+                self.work()
+                self.turn()
+            self.end()
+
+    def listen(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait until there is something to do, without the lock; the other thread may do things meanwhile."""
+        seconds = self.timeout()
+        self.looks_at = math.inf if seconds is None else time.monotonic() + seconds
+        self.lock.release()
+        try:
+            return self.selector.select(seconds)
+        finally:
+            self.lock.acquire()
+
+    def wait_for_ends(self) -> None:
+        """See to every process that ends, and have the thread that listens look earlier where that is necessary."""
+        try:
+            while True:
+                self.children.await_end()
+                with self.lock:
+                    self.turn()
+                    seconds = self.timeout()
+                    sooner = seconds is not None and time.monotonic() + seconds < self.looks_at
+                    if (
+                        sooner or self.connection is None or self.kill_at is not None
+                    ):  # that may have been the last task
+                        self.wake()
+        except Exception as error:  # noqa: BLE001  # the other thread raises it
+            self.failed = error
+            self.wake()
+
+    def turn(self) -> None:
+        """See to what has ended, and tell of it."""
+        self.children.end_over()
+        self.children.reap()
+        if self.children.sweep_due and time.monotonic() >= self.children.swept_at + SWEEP:
+            self.children.sweep()
+        self.flush()
+        if self.children.moved:
+            os.chdir("/")  # a task's folder must not stay in use
+            self.children.moved = False
 
     def timeout(self) -> float | None:
         if self.pending:
@@ -277,13 +320,15 @@ def _end_groups(folder: str) -> None:
 
 
 def _wake_on_signals(on_term: Any) -> tuple[socket.socket, int]:
-    """A socket that becomes readable with every SIGCHLD and SIGTERM, and what to write to for that."""
+    """A socket that becomes readable with SIGTERM, and what to write to for that."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
     waker = writer.detach()
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # were it ignored, as whoever started this may have it, ends would go by unseen
     signal.signal(signal.SIGTERM, lambda number, frame: on_term())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
