@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from wattle.runtime.confined import Confined
     from wattle.runtime.disks import Disks
 
-SWEEP = (
-    0.01  # seconds between two looks at adopted processes, at least: with many short tasks it would cost more than they
-)
+SWEEP = 0.05  # seconds between two looks at adopted processes, at least: with many short tasks more would cost more than they
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 
 
