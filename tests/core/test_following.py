@@ -163,6 +163,15 @@ def test_a_line_whose_front_turns_out_long_is_handed_back() -> None:
     assert of(do.Acknowledge, effects) == [do.Acknowledge(task("b").id)]
 
 
+def test_patience_at_the_spawner_begins_once_nothing_is_needed_any_more() -> None:
+    driver = short(queue_patience=2.0)
+    driver.assign(*named("a c"), follower("b", "a"), at=10.0)
+    driver(started("a", 10.0), at=10.0)
+    driver(started("c", 15.0), ended("a", at=15.0, heir="c"), at=15.0)
+    assert of(do.Revoke, driver(on.Tick(), at=16.9)) == []
+    assert of(do.Revoke, driver(on.Tick(), at=17.0)) == [do.Revoke(task("b").id)], "c turns out long"
+
+
 def test_one_that_started_before_it_could_be_revoked_just_runs() -> None:
     driver = short()
     driver.assign(*named("a b"), at=10.0)

@@ -28,9 +28,7 @@ class Following:
         self.lineup = Lineup(core.options.line_seconds)
         self._absent: list[TaskId] = []  # needs of tasks taken in this batch that are not here
         self._followers: dict[TaskId, list[TaskId]] = {}  # open task -> those that wait for its success
-        self._prospects: OrderedDict[TaskId, None] = (
-            OrderedDict()
-        )  # those whose needs may all be seen to by the spawner
+        self._prospects: OrderedDict[TaskId, None] = OrderedDict()  # those that may wait for their needs at the spawner
         self.lines_known = True
 
     # --- needs ----------------------------------------------------------------------------------------------------------
@@ -70,6 +68,9 @@ class Following:
                     self._consider(follower)
                 elif follower.held.phase is Phase.QUEUED:
                     self.core.enqueue(follower)
+                elif follower.lined_up:  # it waits for room alone from now on, and has patience for that
+                    follower.queued_at = self.core.now
+                    self.core.clocks.watch(follower)
             elif follower.held.phase is Phase.QUEUED:
                 self.core.end(follower, *ENDINGS[Ending.UNMET])  # one that is with the spawner is not started by it
 
