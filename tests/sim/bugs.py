@@ -16,7 +16,8 @@ from tests.sim import runtime as runtime_shell
 from tests.sim.stores import CoordinatorStore
 from wattle.core import effects as do
 from wattle.core.attempts import Attempts
-from wattle.core.model import RunHead, TaskRecord, WorkerRecord
+from wattle.core.following import Following
+from wattle.core.model import RunHead, TaskId, TaskRecord, WorkerRecord
 from wattle.core.ownership import Ownership
 from wattle.core.past import Past
 from wattle.core.placing import Placing
@@ -24,6 +25,7 @@ from wattle.core.recall import Recall
 from wattle.core.replication import Replication
 from wattle.core.run import Run, Worker
 from wattle.core.succession import Succession
+from wattle.runtime.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,24 @@ def _forgets_one_row(before: Any) -> Any:
     return page
 
 
+# --- what waits at the spawner --------------------------------------------------------------------------------------------
+
+
+def _needs_nothing(before: Any) -> Any:
+    def add(self: Waiting[Any, Any], task: Any, request: Any, room: str, unmet: Any = ()) -> None:
+        before(self, task, request, room)
+
+    return add
+
+
+def _takes_no_room(before: Any) -> Any:
+    def turn(self: Following, task_id: TaskId) -> None:
+        if self.lineup.remove(task_id):
+            self.core.tasks[task_id].lined_up = False
+
+    return turn
+
+
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60, 33),
     "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 100, 60),
@@ -247,4 +267,6 @@ BUGS = {
     "nobody adopts": Bug(Succession, "_decide", _nobody_adopts, 60, 2),
     "copies are dropped while the adopter's state has none": Bug(Succession, "_spread", _drops_at_once, 500, 243),
     "copies lack their attempts": Bug(shell.Coordinator, "_whole", _forgets_one_row, 1000, 818),
+    "a spawner waits for room alone": Bug(Waiting, "add", _needs_nothing, 40, 1),
+    "who takes over room at the spawner has none at the runtime": Bug(Following, "turn", _takes_no_room, 40, 1),
 }
