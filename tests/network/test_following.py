@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,6 +13,21 @@ import pytest
 from tests.network.processes import Agent, Network, StockClient, network, stock_client, wait_until
 
 LENGTH = 150
+WIDTH = 10
+
+
+def _layers(names: list[str], place: int) -> list[str]:
+    """Three of the layer before."""
+    first = place // WIDTH * WIDTH - WIDTH
+    return [names[first + (place + near) % WIDTH] for near in range(3)] if first >= 0 else []
+
+
+SHAPES: dict[str, Callable[[list[str], int], list[str]]] = {
+    "chain": lambda names, place: names[max(place - 1, 0) : place],
+    "fan": lambda names, place: names[:1][:place],
+    "layers": _layers,
+}
+"""What a worker needs, of those before it."""
 
 
 class Site:
@@ -32,8 +47,7 @@ class Site:
 
     def document(self, shape: str, length: int = LENGTH) -> dict[str, Any]:
         names = [f"w{i}" for i in range(length)]
-        before = {name: names[max(i - 1, 0) : i] if shape == "chain" else names[:1][:i] for i, name in enumerate(names)}
-        return {"name": shape, "workers": [self.worker(name, *needs) for name, needs in before.items()]}
+        return {"name": shape, "workers": [self.worker(name, *SHAPES[shape](names, i)) for i, name in enumerate(names)]}
 
     def lines(self) -> list[str]:
         return self.ledger.read_text().splitlines() if self.ledger.exists() else []
@@ -86,7 +100,7 @@ def here(site: Site) -> Site:
     return site
 
 
-@pytest.mark.parametrize("shape", ["chain", "fan"])
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("role", ["runtime", "coordinator"])
 def test_whoever_is_killed_midway_every_worker_runs_once(here: Site, shape: str, role: str) -> None:
     run = here.client.get("runs", here.document(shape))["id"]
@@ -98,6 +112,11 @@ def test_whoever_is_killed_midway_every_worker_runs_once(here: Site, shape: str,
         here.client.nodes(1)
     assert here.client.wait(run)["status"] == "succeeded"
     assert len(here.check(run)) == LENGTH
+    order = [line.split()[0] for line in here.lines()]
+    last = {name: place for place, name in enumerate(order)}
+    names = [f"w{i}" for i in range(LENGTH)]
+    for place, name in enumerate(names):
+        assert all(order.index(need) < last[name] for need in SHAPES[shape](names, place)), (name, order)
 
 
 @pytest.mark.parametrize(
