@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -11,6 +12,7 @@ import trio.testing
 
 from tests.coordinator.world import KEYS, World, document
 from wattle.coordinator import long_polls
+from wattle.coordinator.requests import Requests
 from wattle.errors import Conflict, InvalidDocument, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.protocol.messages import NOT_HERE
 
@@ -48,6 +50,20 @@ async def test_submissions_at_the_same_moment_make_one_run(net: World) -> None:
     await node.next()
     await trio.testing.wait_all_tasks_blocked()
     assert len(node.assigned) == 1
+
+
+def test_a_change_of_a_run_that_has_come_back_is_acknowledged_once_its_return_is_settled() -> None:
+    """Its commit is on other stores, and they dropped it for another owner's state, which this one has taken over since."""
+    waiting, answered = list[tuple[int, Any]](), list[str]()
+    core = SimpleNamespace(begun=lambda run: {"r1": 9}[run], settled=8)
+    requests = Requests.__new__(Requests)
+    requests._agent = cast(Any, SimpleNamespace(core=core, when_settled=lambda *what: waiting.append(what)))
+    vars(requests)["_answer_view"] = lambda query, run: answered.append(run)
+    requests._acknowledge(cast(Any, None), "r1")
+    assert ([number for number, _ in waiting], answered) == ([9], [])
+    core.settled = 9
+    waiting[0][1]()
+    assert (len(waiting), answered) == (1, ["r1"])
 
 
 async def test_a_submission_beyond_max_runs_is_turned_away(net: World) -> None:

@@ -266,6 +266,11 @@ class Coordinator(Keeper):
         if run not in self.store.runs:
             reply(False)  # another owner has got it meanwhile
             return
+        core = self.core
+        assert core is not None
+        if what in ("cancel", "retry") and core.begun(run) > core.settled:
+            self._unsettled.append((core.number, lambda: self._answer(run, what, reply, retried)))
+            return
         self.world.checks.acknowledged(self, run, what, retried)
         reply(True)
 

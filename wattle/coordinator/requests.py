@@ -270,8 +270,16 @@ class Requests:
         if row.status == "cancelled":
             return self._once_settled(query, row)
         self._check_quorum()
-        self._agent.post(on.CancelRun(row.id), lambda: self._answer_view(query, row.id))
+        self._agent.post(on.CancelRun(row.id), lambda: self._acknowledge(query, row.id))
         return _LATER
+
+    def _acknowledge(self, query: Query, run_id: str) -> None:
+        """Answer a change of a run, which is settled. So must be what this owner goes on with, should the run have been another's since."""
+        begun = self._agent.core.begun(run_id)
+        if begun > self._agent.core.settled:
+            self._agent.when_settled(begun, lambda: self._acknowledge(query, run_id))
+        else:
+            self._answer_view(query, run_id)
 
     def _retry(self, query: Query, args: Args) -> Any:
         row = self._mine(args)
@@ -285,7 +293,7 @@ class Requests:
             raise Conflict(f"run {row.id!r} is being pruned", code="RUN_PRUNED")
         self._check_quorum()
         snapshot = self._agent.snapshot(row.id, row.document, row.params)
-        self._agent.post(on.RetryRun(snapshot), lambda: self._answer_view(query, row.id))
+        self._agent.post(on.RetryRun(snapshot), lambda: self._acknowledge(query, row.id))
         return _LATER
 
     async def _prune(self, query: Query) -> Any:

@@ -140,6 +140,14 @@ class CoordinatorCore:
         """The newest commit that may be acknowledged: it is on as many other stores as was asked for, and there are."""
         return self.replication.settled
 
+    def begun(self, run: str) -> int:
+        """The commit with which an unfinished run came to this owner, was retried or taken up again; 0 for others.
+
+        What is told of such a run has to be settled too: it may have been another owner's since somebody asked for a change of it, and then
+        what this owner stored of that change before is not what others keep of the run now.
+        """
+        return self.runs[run].begun if run in self.runs else 0
+
     # --- in and out ---------------------------------------------------------------------------------------------------
 
     def handle(self, events: Iterable[on.CoordinatorEvent], now: float) -> list[CoordinatorEffect]:
