@@ -316,6 +316,14 @@ def test_what_the_spawner_cannot_see_the_success_of_is_waited_for_here() -> None
     assert spawns(driver(on.Collected(task("a").id, {}))) == [("c", NOW), ("d", "b")]
 
 
+def test_one_that_needs_what_leaves_other_room_waits_here_as_long() -> None:
+    """Else it might be ready when nobody has its kind of room any more, and all that is of another kind would go first."""
+    driver = short(2, resources={"cpus": 2.0})
+    driver.assign(task("a", resources={"cpus": 1.0}), task("b"))
+    assert spawns(driver.assign(follower("c", "a", "b", resources={"cpus": 1.0}))) == []
+    assert spawns(driver(started("a"), started("b"), ended("b"))) == [("c", "a")]
+
+
 def test_one_with_very_many_needs_waits_here_until_few_are_left() -> None:
     driver = short(took=0.0)
     names = [f"w{i:02}" for i in range(NEEDS_MOST + 1)]

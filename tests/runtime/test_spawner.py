@@ -120,12 +120,8 @@ def test_ends_are_seen_where_whoever_started_the_spawner_ignores_them(tmp_path: 
 
 def test_a_fault_in_the_thread_that_waits_for_ends_ends_the_spawner(tmp_path: Path) -> None:
     """Its runtime then starts another; one that saw no ends any more would keep its tasks running for ever."""
-    faulty = "from wattle.runtime.children import Children; Children.sweep = None; "
+    faulty = "from wattle.runtime.children import Children; Children.await_end = None; "
     process = start(tmp_path, BOOT.replace("from wattle", faulty + "from wattle", 1))
-    client = Client(tmp_path)
-    client.open()
-    client.say(spawn(tmp_path, "r/a/1", "true"))
-    assert client.hear() is None
     _, problem = process.communicate(timeout=20)
     assert "'NoneType' object is not callable" in problem
     assert process.returncode == 1
@@ -511,6 +507,42 @@ def test_one_that_goes_by_an_end_starts_though_that_is_acknowledged_right_after(
     let_go(tmp_path, "r/x/1")
     assert told(client, "exited", "r/b/1")[1] == 0
     assert [record[0] for record in Client(tmp_path).open()["exited"]] == ["r/x/1", "r/b/1"]
+
+
+def test_a_spawner_whose_first_task_with_a_limit_on_its_disk_waited_there_ends(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(blocked(tmp_path, "r/a/1"))
+    limited = waits(tmp_path, "r/b/1")
+    nothing: dict[str, Any] = {
+        "wrap": [],
+        "group": None,
+        "environ": None,
+        "sandboxed": False,
+        "reasons": {},
+        "given": [],
+    }
+    limited["spawn"][0][6] = {**nothing, "disk": {"most": 1 << 30, "paths": [str(tmp_path)]}}
+    client.say(limited)
+    let_go(tmp_path, "r/a/1")
+    assert told(client, "exited", "r/b/1")[1] == 0
+
+
+def test_while_short_tasks_end_one_after_the_other_the_runtime_is_heard_and_told(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    for i in range(8):
+        client.say(spawn(tmp_path, f"r/w{i}/1", "true"))
+    for i in range(8, 1000):
+        client.say(waits(tmp_path, f"r/w{i}/1"))
+    told(client, "exited", "r/w0/1")
+    client.say({"revoke": ["r/w999/1"]})
+    told(client, "skipped", "r/w999/1")
+    assert Client(tmp_path).open()["waiting"], "it was told before the others had had their turn"
 
 
 def test_one_that_needs_what_is_not_known_is_skipped(spawner: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from typing import Any
 
 from wattle.core.model import (
@@ -332,9 +333,9 @@ COORDINATOR_SAVES = (
 # --- to be saved by a runtime ---------------------------------------------------------------------------------------
 
 
-@value(frozen=True, slots=True)
+@dataclass(slots=True)
 class HeldTask:
-    """One row of the runtime's ``tasks``: the assignment, by whom, and how far it has come.
+    """One row of the runtime's ``tasks``: the assignment, by whom, and how far it has come. Only RuntimeCore.change changes one.
 
     ``ending`` is set once the task is to be stopped (see core/runtime.py: Ending); ``accepted`` orders the queue.
     """
@@ -436,7 +437,7 @@ class Kill:
 
 @value(frozen=True, slots=True)
 class Revoke:
-    """Do not start a task that waits for another's end; ends in Skipped, unless it has started."""
+    """Do not start a task that waits at the spawner; ends in Skipped, unless it has started."""
 
     task: TaskId
 

@@ -174,8 +174,16 @@ class Following:
         """Note a task that waits for nothing but the success of some that are at the spawner, if it may wait for them there."""
         if not task.unmet or len(task.unmet) > NEEDS_MOST or task.held.phase is not Phase.QUEUED:
             return
-        if _waits_for(task) is not None and all(map(self._at_spawner, task.unmet)):
+        kind = _waits_for(task)
+        if kind is not None and all(self._leaves_room(need, kind) for need in task.unmet):
             self._prospects[task.id] = None
+
+    def _leaves_room(self, task_id: TaskId, kind: str) -> bool:
+        """Whether the spawner sees how a task ends, which leaves such room then.
+
+        Were what others need of another kind, its success might come when nobody has such room any more, and all others would go first.
+        """
+        return self._at_spawner(task_id) and kind_of(self.core.tasks[task_id].held.assignment) == kind
 
     def _append(self, task: Task, kind: str) -> None:
         task.lined_up = True

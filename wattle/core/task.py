@@ -31,7 +31,7 @@ class Task:
     held: HeldTask
     queued_at: float
     kill_at: float | None = None  # when SIGKILL follows the SIGTERM
-    lined_up: bool = False  # at the spawner, for another one's end
+    lined_up: bool = False  # it waits at the spawner, for room
     revoked: Ending | None = None  # why the spawner is told not to start it
     unmet: set[TaskId] = field(default_factory=set)  # tasks here that must succeed first
     id: TaskId = field(init=False)  # made once: it is looked at twenty times

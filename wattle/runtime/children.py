@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wattle.runtime.disks import Disks
 
 SWEEP = 0.05  # seconds between two looks at adopted processes, at least: with many short tasks more would cost more than they
+ENDS_MOST = 8  # ends that are seen to at once: with many short tasks there is always another one
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 
 
@@ -192,10 +193,10 @@ class Children:
                 self.born.acquire()
 
     def reap(self) -> None:
-        """Take note of every process that has ended, tasks and adopted ones alike."""
-        ended = False
-        while (pid := _zombie()) is not None:
-            ended = True
+        """Take note of processes that have ended, tasks and adopted ones alike, some at a time."""
+        ended = 0
+        while ended < ENDS_MOST and (pid := _zombie()) is not None:
+            ended += 1
             task = self.leaders.pop(pid, None)
             if task is None:
                 os.waitpid(pid, 0)

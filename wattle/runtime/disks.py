@@ -10,11 +10,11 @@ What cannot be looked at is reported like what is too much: a task must not get 
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import stat
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Disks:
-    """The tasks that are looked at. Calls come from the thread that made it.
+    """The tasks that are looked at. Calls come one at a time, from any thread.
 
     ``over`` has the ids of those that take up too much, each with why it cannot be looked at, or with nothing. ``wake`` is called, in the
     thread that looks, once there is something in it. A task is found anew at each look until it is forgotten.
@@ -39,23 +39,25 @@ class Disks:
         self.over: deque[tuple[str, str]] = deque()
         self._wake = wake
         self._watched: dict[str, tuple[int, Sequence[str]]] = {}
-        self._any = threading.Event()
-        threading.Thread(target=self._run, name="disks", daemon=True).start()
+        self._any = _thread.allocate_lock()  # held while there has been none since the last look
+        self._any.acquire()
+        # Not by ``threading``: imported on another thread than the main one, it keeps the spawner from ending.
+        _thread.start_new_thread(self._run, ())
 
     def watch(self, id: str, most: int, paths: Sequence[str]) -> None:
         """Look at a task from now on: at what these paths, and all within them, take up."""
         self._watched[id] = most, paths
-        self._any.set()
+        if self._any.locked():
+            self._any.release()
 
     def forget(self, id: str) -> None:
         """A task has ended."""
         self._watched.pop(id, None)
-        if not self._watched:
-            self._any.clear()
 
     def _run(self) -> None:
         while True:
-            self._any.wait()
+            while not self._watched:
+                self._any.acquire()
             began = time.monotonic()
             for id, (most, paths) in list(self._watched.items()):
                 problem = _problem(most, paths)

@@ -58,20 +58,32 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wattle.runtime.channel import VERSION, Connection, listen
 from wattle.runtime.children import SWEEP, Children, check_request
 from wattle.runtime.outcomes import Outcomes
 from wattle.runtime.procfs import has_children, kill_left_behind
 
-if TYPE_CHECKING:
-    pass
-
 _FIRST_LINGER = 10.0  # seconds
 _SPAWNS_PER_TURN = 16  # so that exits do not wait for the end of a large batch
 _SIGNALS = signal.valid_signals()
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+class _Lock:
+    """A lock that two threads have by turns where both want it: one that waits behind its door has it next."""
+
+    def __init__(self) -> None:
+        self._door = _thread.allocate_lock()
+        self._lock = _thread.allocate_lock()
+
+    def __enter__(self) -> None:
+        with self._door:
+            self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
 
 class _Spawner:
@@ -89,7 +101,7 @@ class _Spawner:
         self.asked_to_stop = False
         self.kill_at: float | None = None  # set once everything is being ended: when SIGKILL follows SIGTERM
         self.idle_since: float | None = None
-        self.lock = _thread.allocate_lock()
+        self.lock = _Lock()
         self.looks_at = 0.0  # when the thread that listens looks by itself, by the monotonic clock
         self.failed: Exception | None = None  # what has ended the other thread
         self.selector = selectors.DefaultSelector()
@@ -118,11 +130,11 @@ class _Spawner:
         """Wait until there is something to do, without the lock; the other thread may do things meanwhile."""
         seconds = self.timeout()
         self.looks_at = math.inf if seconds is None else time.monotonic() + seconds
-        self.lock.release()
+        self.lock.__exit__()
         try:
             return self.selector.select(seconds)
         finally:
-            self.lock.acquire()
+            self.lock.__enter__()
 
     def wait_for_ends(self) -> None:
         """See to every process that ends, and have the thread that listens look earlier where that is necessary."""
@@ -153,7 +165,7 @@ class _Spawner:
             self.children.moved = False
 
     def timeout(self) -> float | None:
-        if self.pending:
+        if self.pending or (self.asked_to_stop and self.kill_at is None):
             return 0
         if self.kill_at is not None:
             return 0.05  # while everything ends, adopted processes and the clock are looked at again and again

@@ -56,6 +56,8 @@ class Spawning:
         given anew when its turn has come.
         """
         id = spawn.assignment.id
+        if spawn.needs is None:
+            self._processes.revoke([id])  # it may wait there already, and was to start at once now
         if spawn.needs:
             log.info("a task cannot be started ahead", task=str(id), reason=problem)
             self._loop.post(on.Skipped(id))
