@@ -535,10 +535,9 @@ def test_while_short_tasks_end_one_after_the_other_the_runtime_is_heard_and_told
 ) -> None:
     client = Client(tmp_path)
     client.open()
-    for i in range(8):
-        client.say(spawn(tmp_path, f"r/w{i}/1", "true"))
     for i in range(8, 1000):
         client.say(waits(tmp_path, f"r/w{i}/1"))
+    client.say({"spawn": [spawn(tmp_path, f"r/w{i}/1", "true")["spawn"][0] for i in range(8)]})
     told(client, "exited", "r/w0/1")
     client.say({"revoke": ["r/w999/1"]})
     told(client, "skipped", "r/w999/1")
