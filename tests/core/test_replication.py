@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -940,3 +940,29 @@ def test_an_owner_whose_store_forgot_its_epoch_takes_it_on_again() -> None:
     assert timer.at is not None
     told(after=timer.at - told.now)
     assert [(e.assignment.id, e.assignment.epoch) for e in told.all(do.Assign)] == [(first.assignment.id, 3)]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"status": TaskStatus.RETURNED}, {"status": TaskStatus.RETURNED, "missing": ("in",)}, {"status": TaskStatus.LOST}],
+)
+def test_a_worker_that_waits_for_a_failed_one_is_skipped_once_its_open_attempt_has_ended(
+    how: Mapping[str, Any],
+) -> None:
+    """So it may be where a run was taken over from rows of different moments: else it would wait for ever, and its run with it."""
+    told = Told()
+    flow = workflow(worker("a", on_failure="continue"), worker("b", "a"), worker("other"))
+    workers = {
+        "a": WorkerRecord("r", "a", WorkerStatus.FAILED, attempts=1),
+        "b": WorkerRecord("r", "b", WorkerStatus.CREATED, attempts=1),
+        "other": WorkerRecord("r", "other", WorkerStatus.SUCCEEDED, attempts=1),
+    }
+    open_attempt = TaskRecord("r", "b", 1, "n1", TaskStatus.ASSIGNED, 95.0)
+    run = RunRecord("r", "w", RunStatus.RUNNING, "c1", 1, 90.0, started_at=91.0)
+    told(node("n1"), on.Restore(Snapshot(run, flow, workers, (open_attempt,))))
+    fact = Fact(FactKind.FINISHED, "r", "b", 1, at=100.0, **how)
+    told(on.FactsLearned("n1", "n1-store", 1, (fact,)))
+    assert [(saved.worker.name, saved.worker.status) for saved in told.all(do.SaveWorker)] == [
+        ("b", WorkerStatus.SKIPPED)
+    ]
+    assert [announced.run.status for announced in told.all(do.AnnounceRun)] == [RunStatus.FAILED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wattle.core import effects as do
-from wattle.core.model import Fact, FactKind, TaskId, TaskRecord, TaskStatus, Usage
+from wattle.core.model import Fact, FactKind, TaskId, TaskRecord, TaskStatus, Usage, WorkerStatus
 from wattle.core.numbering import is_of_a_later_epoch
 from wattle.core.placement import Node
 from wattle.core.retry import retry_delay
@@ -171,6 +171,8 @@ class Attempts:
 
     def _ended_without_result(self, run: Run, worker: Worker, fact: Fact) -> None:
         """An attempt is over and the worker has no other: decide whether there will be one."""
+        if self._skipped(run, worker):
+            return
         if fact.status is TaskStatus.FAILED:
             self._failed(run, worker, fact.error)
         elif fact.status is TaskStatus.LOST:
@@ -180,12 +182,20 @@ class Attempts:
         else:
             self.returned(run, worker, fact.error, disk_full=fact.disk_full)
 
+    def _skipped(self, run: Run, worker: Worker) -> bool:
+        """Skip a worker that waits for one that has failed: with an attempt open it was not, when its run was taken over (Recall)."""
+        failed = run.failed_need(worker) if worker.status is WorkerStatus.CREATED and not run.winding_down else None
+        if failed is not None:
+            self.core.skip(run, worker, failed)
+            self.core.end_if_done(run)
+        return failed is not None
+
     def returned(self, run: Run, worker: Worker, reason: str | None, *, disk_full: bool = False) -> None:
         """An attempt was handed back: another follows, at no cost to the worker's retries, unless the run is winding down.
 
         One for which a node had no room on its disk counts as lost: where no node ever has room, the worker fails in the end.
         """
-        if worker.open:
+        if worker.open or self._skipped(run, worker):
             return
         worker.losses += disk_full
         if run.cancel_requested:
