@@ -294,8 +294,10 @@ class Succession:
                 if unheeded and best.owner == self.core.name:
                     self.core.cancel(run)
                 self._decided.append((best, told))
-            elif not best.final and not any(map(self.core.members.in_sight, inquiry.answered)):
-                continue  # no node has answered, missed or not yet; whoever reaches the nodes goes on with it
+            elif not (best.final and best.number) and not any(map(self.core.members.in_sight, inquiry.answered)):
+                # No node has answered, missed or not yet; whoever reaches the nodes goes on with it. So it is where all that is
+                # left here of an end is what stands in for it: that goes on, and others may have the end itself.
+                continue
             elif any(run in other.gathering for other in self._inquiries.values()):
                 continue  # it is being taken over on what was told of another of its owners; this may be out of date then
             elif self._falls_here(run, inquiry.rounds):
