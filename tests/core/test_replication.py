@@ -929,6 +929,29 @@ def test_what_was_told_before_a_run_that_had_ended_was_taken_over_does_not_undo_
     assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [4]  # that state counts more
 
 
+@pytest.mark.parametrize("submitted_first", [True, False])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_run_submitted_anew_in_the_batch_that_takes_it_over_is_stored_once(
+    submitted_first: bool, ended: bool
+) -> None:
+    told = Told()
+    _two_inquiries(told)
+    copy = ENDED if ended else replace(ENDED, run=RunRecord("r", "w", RunStatus.RUNNING, "c2", 1, 90.0), workers={})
+    events = [on.Submit("r", FLOW), on.Gathered(replace(NEW, final=ended), 3, copy)]
+    told(*(events if submitted_first else reversed(events)))
+    assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [3]
+    assert not told.all(do.CreateRun)
+
+
+def test_a_run_is_being_fetched_until_its_copy_is_here() -> None:
+    told = Told()
+    before, after = _two_inquiries(told)
+    told(*(on.CopiesTold(q.peer, q.token, (OLD, NEW), frozenset()) for q in (*before, *after)))
+    assert told.core.succession.fetching("r")
+    told(on.Gathered(NEW, 3, ENDED))
+    assert not told.core.succession.fetching("r")
+
+
 def test_an_owner_whose_store_forgot_its_epoch_takes_it_on_again() -> None:
     told = Told()
     told(node("n1"))

@@ -247,7 +247,7 @@ class Coordinator(Keeper):
             waiting.append(reply)
         elif run in self.store.runs:
             self._when_settled(run, "submit", reply)
-        elif self.store.copies.heads_of([run]):
+        elif self.store.copies.heads_of([run]) or self.core.succession.fetching(run):  # type: ignore[union-attr]
             reply(False)
         else:
             self._submitting[run] = [reply]

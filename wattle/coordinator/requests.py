@@ -132,7 +132,7 @@ class Requests:
             )
         if self._store.forgotten.gone(run_id) is not None:
             raise Conflict(f"run {run_id!r} existed and was pruned; choose another id", code="RUN_PRUNED")
-        if self._store.copies.heads_of([run_id]):
+        if self._store.copies.heads_of([run_id]) or self._agent.core.succession.fetching(run_id):
             raise self._owner_unreachable(run_id)
         self._check_quorum()
         if len(self._agent.core.runs) + len(self._submitting) >= self._agent.max_runs:

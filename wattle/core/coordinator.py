@@ -22,7 +22,7 @@ from wattle.core.copies import Copies
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.files import Files
 from wattle.core.membership import Membership
-from wattle.core.model import RunHead, RunStatus, TaskId, TaskRecord, TaskStatus, WorkerStatus
+from wattle.core.model import RunHead, RunStatus, Snapshot, TaskId, TaskRecord, TaskStatus, WorkerStatus
 from wattle.core.ownership import Ownership
 from wattle.core.placement import Node
 from wattle.core.placing import Placing
@@ -97,7 +97,8 @@ class CoordinatorCore:
         self._order = 0
         self._done: dict[str, Run] = {}  # done, and waiting to be ended until what it began with is settled
         self._had_quorum = False
-        self._new: list[tuple[Run, object]] = []
+        self._new: dict[str, tuple[Run, object]] = {}
+        self._adopted: set[str] = set()  # in this batch
         self._runs: dict[str, Run] = {}  # touched in this batch, to be saved once
         self._workers: dict[Worker, Run] = {}
         self._tasks: dict[TaskId, TaskRecord] = {}
@@ -179,18 +180,17 @@ class CoordinatorCore:
         out: list[CoordinatorEffect] = []
         if self._new or self._runs or self._workers or self._tasks or self.saves:
             self.replication.remember()
-        for run, submission in self._new:
+        for run, submission in self._new.values():
             out.append(do.CreateRun(run.record(), run.workflow, *run.new_workers(), submission))
             self._runs.pop(run.id, None)
-        fresh = {run.id for run, _ in self._new}
         out += [do.SaveRun(run.record()) for run in self._runs.values()]
-        out += [do.SaveWorker(w.record(run.id)) for w, run in self._workers.items() if run.id not in fresh]
+        out += [do.SaveWorker(w.record(run.id)) for w, run in self._workers.items() if run.id not in self._new]
         out += [do.SaveTask(task) for task in self._tasks.values()]
         # Adoptions come before what changed of the adopted runs since, and releases after.
         first = [effect for effect in self.saves if isinstance(effect, do.AdoptRun)]
         out = first + out + [effect for effect in self.saves if not isinstance(effect, do.AdoptRun)]
-        self._new, self._runs, self._workers, self._tasks = [], {}, {}, {}
-        self.saves = []
+        self._new, self._runs, self._workers, self._tasks = {}, {}, {}, {}
+        self.saves, self._adopted = [], set()
         return out
 
     def _next_moment(self) -> float | None:
@@ -201,6 +201,12 @@ class CoordinatorCore:
             *self.succession.moments(),
         ]
         return min(moments, default=None)
+
+    def save_adopted(self, snapshot: Snapshot) -> None:
+        """Have a run that was another owner's stored with this batch, in the place of one of its name that was submitted in it."""
+        self._new.pop(snapshot.run.id, None)
+        self._adopted.add(snapshot.run.id)
+        self.saves.append(do.AdoptRun(snapshot))
 
     def touch(self, run: Run) -> None:
         """Have a run's row stored with this batch."""
@@ -217,12 +223,12 @@ class CoordinatorCore:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _submit(self, event: on.Submit) -> None:
-        if event.run in self.runs:
-            return  # told twice
+        if event.run in self.runs or event.run in self._adopted:
+            return  # told twice, or it has just come from another owner: of one that has ended nothing is in memory
         run = Run(event.run, event.workflow, self.name, 1, self.now, self.next_order())
         run.begun = self.number + 1
         self.runs[run.id] = run
-        self._new.append((run, event.submission))
+        self._new[run.id] = run, event.submission
         self.acts.append(do.AnnounceRun(run.record()))
         self.replication.hasten()
         self.open_created(run)

@@ -103,12 +103,12 @@ class Recall:
         )
         if record.status.final:
             record = replace(record, cancel_requested=kept.run.cancel_requested)
-            self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
+            self.core.save_adopted(replace(kept, run=record))
             self.core.members.read_again({task.node for task in kept.tasks if _unended(task)})
             self.core.acts.append(do.AnnounceRun(record))
             self.core.replication.hasten()
             return
-        self.core.saves.append(do.AdoptRun(replace(kept, run=record)))
+        self.core.save_adopted(replace(kept, run=record))
         run = self._recalled(replace(kept, run=record), epoch)
         run.begun = self.core.number + 1
         run.awaiting = set(self.core.members.names_in_sight())

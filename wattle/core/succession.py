@@ -127,6 +127,10 @@ class Succession:
         inquiries = self._inquiries.items()
         return [owner for owner, i in inquiries if i.known is None or run is None or run in i.known]
 
+    def fetching(self, run: str) -> bool:
+        """Whether a copy of a run is on its way here, to be taken over."""
+        return run in self._gathers
+
     # --- finding runs without an owner ----------------------------------------------------------------------------------
 
     def look(self, peer: str) -> None:
