@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from wattle.runtime.launch import disk_full, explain, start
-from wattle.runtime.outcomes import LINGER, Outcomes
+from wattle.runtime.outcomes import LINGER, START_LINGER, Outcomes
 from wattle.runtime.procfs import children, kill_group, task_of
 from wattle.runtime.waiting import Waiting
 
@@ -81,6 +81,7 @@ class Children:
             return False
         self.waiting.detach(id)
         self.spawn(id, *what)
+        self.outcomes.tell(START_LINGER)
         return True
 
     def pass_on(self, room: str | None) -> str | None:

@@ -20,8 +20,8 @@ its turn to take over the room of one of the same kind that has ended. It is ski
 here. Asked for again with null, one that waits starts at once; asked for again otherwise, it goes on waiting as it did. ``confined`` is
 null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
 
-To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts, and ends of tasks whose room another one
-has taken over, are told at most ``LINGER`` seconds (outcomes.py) later, all others at once. All but starts are kept until they are
+To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts are told at most ``START_LINGER`` seconds
+(outcomes.py) later, those of tasks that waited, and ends of tasks whose room another one has taken over, at most ``LINGER``, all others at once. All but starts are kept until they are
 acknowledged::
 
     {"held": {"version": 7, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
