@@ -21,8 +21,8 @@ here. Asked for again with null, one that waits starts at once; asked for again 
 null, or how the task is confined (wattle/runtime/confinement.py makes it, confined.py obeys).
 
 To the runtime: the answer to ``open``, and then at most one line per turn of the loop. Starts are told at most ``START_LINGER`` seconds
-(outcomes.py) later, those of tasks that waited, and ends of tasks whose room another one has taken over, at most ``LINGER``, all others at once. All but starts are kept until they are
-acknowledged::
+(outcomes.py) later; starts of tasks that waited, and ends of tasks whose room another one has taken over, at most ``LINGER``; all others
+at once. All but starts are kept until they are acknowledged::
 
     {"held": {"version": 7, "pid": p, "running": [started, ...], "waiting": [id, ...], "failed": ..., "skipped": ..., "exited": ...}}
     {"started": [started, ...], "failed": [[id, error, disk full], ...], "skipped": [id, ...], "exited": [exit, ...]}
