@@ -68,7 +68,6 @@ class Copying:
     async def _ship(self, effect: do.Ship) -> None:
         peer, after = effect.peer, effect.after
         try:
-            await trio.lowlevel.checkpoint()  # tasks given out in the same step go first: their nodes have more to do
             if after < self._store.forgotten.trimmed:
                 await self._drop_gone(peer)
             answer, heads, heard = KeepAnswer(after), list[RunHead](), after

@@ -171,7 +171,7 @@ class Attempts:
 
     def _ended_without_result(self, run: Run, worker: Worker, fact: Fact) -> None:
         """An attempt is over and the worker has no other: decide whether there will be one."""
-        if self._skipped(run, worker):
+        if self._skip_in_vain(run, worker):
             return
         if fact.status is TaskStatus.FAILED:
             self._failed(run, worker, fact.error)
@@ -182,7 +182,7 @@ class Attempts:
         else:
             self.returned(run, worker, fact.error, disk_full=fact.disk_full)
 
-    def _skipped(self, run: Run, worker: Worker) -> bool:
+    def _skip_in_vain(self, run: Run, worker: Worker) -> bool:
         """Skip a worker that waits for one that has failed: with an attempt open it was not, when its run was taken over (Recall)."""
         failed = run.failed_need(worker) if worker.status is WorkerStatus.CREATED and not run.winding_down else None
         if failed is not None:
@@ -195,7 +195,7 @@ class Attempts:
 
         One for which a node had no room on its disk counts as lost: where no node ever has room, the worker fails in the end.
         """
-        if worker.open or self._skipped(run, worker):
+        if worker.open or self._skip_in_vain(run, worker):
             return
         worker.losses += disk_full
         if run.cancel_requested:

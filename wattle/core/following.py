@@ -123,7 +123,7 @@ class Following:
         """Give the spawner what may wait there: first what may start, then what needs the success of tasks that are there."""
         tasks = self.core.tasks
         rooms = (kind_of(tasks[id].held.assignment) for id in self.core.room.holders() if self._at_spawner(id))
-        places = dict(self.lineup.places(kind for kind in rooms if kind is not None))
+        places = self.lineup.places(kind for kind in rooms if kind is not None)
         while (task := self.core.queue.first()) is not None:
             kind = _waits_for(task)
             if kind is None or places.get(kind, 0) <= 0:

@@ -7,7 +7,7 @@ is longer than the tasks are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from wattle.core.model import TaskId
 
@@ -45,7 +45,7 @@ class Lineup:
             return 0
         return min(LINE_MOST, int(self._seconds / max(self._mean, 1e-4)))
 
-    def places(self, kinds: Iterable[str]) -> Mapping[str, int]:
+    def places(self, kinds: Iterable[str]) -> dict[str, int]:
         """How many more may wait for room, by kind: ``kinds`` are those of the room that will be left, one each."""
         depth = self.depth
         return {kind: depth * count - self._counts[kind] for kind, count in Counter(kinds).items()}

@@ -145,9 +145,8 @@ class _Spawner:
                     self.turn()
                     seconds = self.timeout()
                     sooner = seconds is not None and time.monotonic() + seconds < self.looks_at
-                    if (
-                        sooner or self.connection is None or self.kill_at is not None
-                    ):  # that may have been the last task
+                    # Without a runtime, or while all is being ended, that may have been the last task.
+                    if sooner or self.connection is None or self.kill_at is not None:
                         self.wake()
         except Exception as error:  # noqa: BLE001  # the other thread raises it
             self.failed = error
@@ -338,9 +337,8 @@ def _wake_on_signals(on_term: Any) -> tuple[socket.socket, int]:
     writer.setblocking(False)
     waker = writer.detach()
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    signal.signal(
-        signal.SIGCHLD, signal.SIG_DFL
-    )  # were it ignored, as whoever started this may have it, ends would go by unseen
+    # Were it ignored, as whoever started this may have it, ends would go by unseen.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: on_term())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
