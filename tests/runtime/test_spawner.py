@@ -314,6 +314,13 @@ def blocked(folder: Path, id: str) -> dict[str, Any]:
     return spawn(folder, id, "sh", "-c", f"read line < {pipe}; exit $line")
 
 
+def heard(client: Client, folder: Path) -> None:
+    """Wait until all that was said before has been read."""
+    client.say(spawn(folder, "r/probe/1", "true", room=None))
+    told(client, "exited", "r/probe/1")
+    client.say({"ack": ["r/probe/1"]})
+
+
 def let_go(folder: Path, id: str, code: int = 0) -> None:
     (folder / id.replace("/", "-")).write_text(f"{code}\n")
 
@@ -347,6 +354,7 @@ def test_room_goes_to_the_first_of_its_kind_that_needs_nothing_more(
     client.say(waits(tmp_path, "r/other/1", room="gpus=1.0"))
     client.say(waits(tmp_path, "r/d/1", "r/a/1", "r/b/1"))
     client.say(waits(tmp_path, "r/e/1", "r/b/1"))
+    heard(client, tmp_path)
     let_go(tmp_path, "r/x/1")
     assert told(client, "exited", "r/x/1")[11] is None, "nobody may start yet"
     let_go(tmp_path, "r/b/1")
@@ -368,6 +376,7 @@ def test_room_that_nobody_may_take_over_is_left_and_so_is_that_of_one_that_canno
     client.say(own)
     client.say(waits(tmp_path, "r/b/1", argv=["no-such-command"]))
     client.say(waits(tmp_path, "r/c/1"))
+    heard(client, tmp_path)
     let_go(tmp_path, "r/own/1")
     assert told(client, "exited", "r/own/1")[11] is None
     client.say(spawn(tmp_path, "r/a/1", "true"))
@@ -504,6 +513,7 @@ def test_one_that_goes_by_an_end_starts_though_that_is_acknowledged_right_after(
     told(client, "exited", "r/a/1")
     follower = waits(tmp_path, "r/b/1", "r/a/1")
     client.sock.sendall(encode(follower) + encode({"ack": ["r/a/1"]}))
+    heard(client, tmp_path)
     let_go(tmp_path, "r/x/1")
     assert told(client, "exited", "r/b/1")[1] == 0
     assert [record[0] for record in Client(tmp_path).open()["exited"]] == ["r/x/1", "r/b/1"]
@@ -526,6 +536,7 @@ def test_a_spawner_whose_first_task_with_a_limit_on_its_disk_waited_there_ends(
     }
     limited["spawn"][0][6] = {**nothing, "disk": {"most": 1 << 30, "paths": [str(tmp_path)]}}
     client.say(limited)
+    heard(client, tmp_path)
     let_go(tmp_path, "r/a/1")
     assert told(client, "exited", "r/b/1")[1] == 0
 
