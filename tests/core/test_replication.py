@@ -748,6 +748,42 @@ def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None
     assert saved == {TaskId("r", "b", 1): ("n2", TaskStatus.RUNNING)}
 
 
+@pytest.mark.parametrize("when", ["as it is taken over", "while it waits", "while it goes on"])
+def test_an_adopted_run_waits_also_for_a_node_that_was_met_without_being_asked_about_it(when: str) -> None:
+    """It was being asked then, and may have been given a worker since by another coordinator that took the run over as well."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    orphaned(told, ("n1", HEAD))
+    running = TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0)
+    adopted = on.Gathered(HEAD, 2, snapshot(running))
+    heard = on.RunsClaimed("n1", frozenset({"r"}), {running.id: 1})
+    batches: dict[str, list[tuple[on.CoordinatorEvent, ...]]] = {
+        "as it is taken over": [(adopted, node("n2")), (heard,)],
+        "while it waits": [(adopted,), (node("n2"),), (heard,)],
+        "while it goes on": [(adopted,), (heard,), (node("n2"),)],
+    }
+    for batch in batches[when]:
+        told(*batch)
+    done = Fact(FactKind.FINISHED, "r", "a", 1, at=99.0, started_at=92.0, status=TaskStatus.SUCCEEDED)
+    told(on.FactsLearned("n1", "n1-store", 1, (done,)))
+    assert told.core.runs["r"].workers["b"].status is WorkerStatus.READY
+    assert told.all(do.Assign) == []
+    theirs = TaskId("r", "b", first_attempt(2, "c3-store"))
+    told(on.RunsClaimed("n2", frozenset({"r"}), {theirs: 2}))
+    assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(theirs, "n2")]
+    assert told.all(do.Assign) == []
+
+
+def test_a_run_does_not_wait_for_such_a_node_once_it_is_out_of_sight() -> None:
+    told = Told()
+    _adopting(told, RunStatus.RUNNING, {"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
+    told(node("n2"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    assert [c.node for c in told.all(do.Claim)] == ["n2"]
+    assert told.all(do.Assign) == []
+    told(on.NodeUnreachable("n2", "n2-1"))
+    assert [(e.assignment.worker, e.node) for e in told.all(do.Assign)] == [("a", "n1")]
+
+
 def test_what_a_node_that_is_back_knows_of_a_run_comes_before_what_it_holds() -> None:
     """Its first word does not say that it holds nothing: what was given to it once is not given again."""
     told = Told()

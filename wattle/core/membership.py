@@ -81,6 +81,7 @@ class Membership:
         for run_id, epoch in self.core.recall.claims():
             if run_id not in event.claimed:  # taken up while the node was being asked
                 node.claims[run_id] = epoch
+                self.core.recall.not_asked(run_id, event.info.name)
         self._send_claims(node)
         self.core.replication.came()
         self.core.succession.look(event.info.name)

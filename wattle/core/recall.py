@@ -234,6 +234,15 @@ class Recall:
             node.claims.pop(run_id, None)
             self.heard(run_id, event.node)
 
+    def not_asked(self, run_id: str, node: str) -> None:
+        """A node has come in sight that was asked before a run was taken up: an adopted one waits for it as well.
+
+        Another owner of the run may have given it a worker, of which it tells once the run is claimed.
+        """
+        run = self.core.runs[run_id]
+        if run.adopted:
+            run.awaiting.add(node)
+
     def heard(self, run_id: str, node: str) -> None:
         """A node has told what it knows of a run, or will not: once all have, its workers are placed."""
         run = self.core.runs.get(run_id)
