@@ -34,14 +34,17 @@ class Scene:
     def __init__(self, nursery: trio.Nursery, store: CoordinatorStore, *lives: str) -> None:
         network = MemoryNetwork()
         here, self.there = network.bus(), network.bus()
-        self.events, self.questions, self.met = Inbox(), Inbox(), Inbox()
+        self.events, self.questions, self.met, self.seen = Inbox(), Inbox(), Inbox(), Inbox()
         core = CoordinatorCore("me", CoordinatorOptions(), lambda: 0.5)
         self.learned = Inbox()
         follower = FeedFollower(here, KEYS, nursery, {}, lambda *entry: self.learned(entry), timeout=PATIENCE)
         self.there.serve(KEYS.state("runtime", "n"), self.met)  # asked for by who sees a new life of it
         self.there.serve(KEYS.cmd("n", "*"), self.questions)
         self.tokens = {life: self.there.declare_alive(KEYS.alive("runtime", "n", life)) for life in lives}
-        self.neighbours = Neighbours(here, KEYS, core, store, follower, nursery, self.events, timeout=PATIENCE)
+        self.neighbours = Neighbours(here, KEYS, core, store, follower, nursery, self._post, timeout=PATIENCE)
+
+    def _post(self, event: on.CoordinatorEvent) -> None:
+        (self.seen if isinstance(event, on.TokenSeen) else self.events)(event)
 
     async def asked(self, number: int) -> Query:
         """The ``number``-th question, once it is there."""
@@ -77,6 +80,14 @@ async def scene(nursery: trio.Nursery, store: CoordinatorStore) -> Scene:
     made = Scene(nursery, store, "1")
     await made.met.size(1)
     return made
+
+
+async def test_a_peers_token_is_told_before_it_is_met(scene: Scene) -> None:
+    scene.there.declare_alive(KEYS.alive("coordinator", "c", "1"))
+    scene.there.declare_alive(KEYS.alive("gateway", "g", "1"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert scene.seen == [on.TokenSeen("n", "1"), on.TokenSeen("c", "1")]
+    assert scene.events == []
 
 
 async def test_a_claim_tells_what_the_node_holds_and_has_said(scene: Scene) -> None:
@@ -137,6 +148,7 @@ async def test_who_is_seen_beside_its_former_life_is_met(
     for query in scene.questions:
         _answer(query, HeldTasks(()))
     assert await scene.events.size(2) == [on.NodeUnreachable("n", former), on.NodeSeen(info, {}, frozenset())]
+    assert scene.seen[-1] == on.TokenSeen("n", new)
 
 
 async def test_a_coordinator_is_met_once_the_token_of_its_former_life_has_gone(scene: Scene) -> None:

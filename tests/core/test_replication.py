@@ -498,6 +498,92 @@ def test_an_owner_that_somebody_in_reach_still_sees_is_not_gone() -> None:
     assert told.all(do.AskCopies)  # it is asked again
 
 
+def told_about(told: Told, heads: Mapping[str, tuple[RunHead, ...]], silent: Iterable[str] = ()) -> set[str]:
+    """Have those that are asked about an owner tell these heads, but for those that do not answer yet; who is asked."""
+    asked = [q for q in told.all(do.AskCopies) if q.owner]
+    told(*(on.CopiesTold(q.peer, q.token, heads.get(q.peer, ())) for q in asked if q.peer not in silent))
+    return {q.peer for q in asked}
+
+
+END = replace(HEAD, number=9, final=True, completed_at=99.0)
+UNMET: dict[str, on.NodeUnreachable | on.CoordinatorGone] = {
+    "n2": on.NodeUnreachable("n2", "n2-1"),
+    "c3": on.CoordinatorGone("c3", "c3-1"),
+}
+"""Peers that are being met, which takes long where a message is lost, and how it is told that they are gone."""
+
+
+@pytest.mark.parametrize("peer", UNMET)
+def test_peers_that_are_not_met_yet_are_asked_for_their_copies_too(peer: str) -> None:
+    """One may have the end that an owner told before it lost its disk, all others an older copy (seed 41115337)."""
+    told = Told()
+    told(coordinator("c2"), node("n1"), on.TokenSeen(peer, f"{peer}-1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    for _ in range(2):
+        assert told_about(told, {"n1": (HEAD,), peer: (END,)}) == {"c1", "n1", peer}
+    assert told.all(do.Gather) == [do.Gather(peer, END, 2)]
+
+
+@pytest.mark.parametrize("peer", UNMET)
+def test_who_has_gone_before_it_was_met_is_not_waited_for(peer: str) -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), on.TokenSeen(peer, f"{peer}-1"))
+    told(on.CoordinatorGone("c2", "c2-1"), replace(UNMET[peer], incarnation="another life"))
+    told(after=1.0)
+    assert told_about(told, {"n1": (HEAD,)}, silent=[peer]) == {"c1", "n1", peer}
+    assert told.all(do.AskCopies) == []
+    told(UNMET[peer])
+    assert told_about(told, {"n1": (HEAD,)}) == {"c1", "n1"}
+    assert told.all(do.Gather) == [do.Gather("n1", HEAD, 2)]
+
+
+def test_who_is_met_is_asked_once_and_no_more_once_it_has_gone() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), on.TokenSeen("n2", "n2-1"), node("n2"))
+    told(on.NodeUnreachable("n2", "n2-1"), on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    assert told_about(told, {}) == {"c1", "n1"}
+
+
+def test_a_node_that_is_not_met_yet_is_no_node_in_sight() -> None:
+    """Who reaches no other may be cut off itself: only what has ended is taken over."""
+    told = Told(quorum=2)
+    told(coordinator("c2"), on.TokenSeen("n1", "n1-1"))
+    assert told.core.succession.peers_in_sight == 2
+    told(on.CoordinatorGone("c2", "c2-1"))
+    assert not told(after=1.0).all(do.AskCopies)
+    told = Told()
+    told(coordinator("c2"), on.TokenSeen("n1", "n1-1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    ended = replace(END, run="ended")
+    for _ in range(2):
+        assert told_about(told, {"n1": (HEAD, ended)}) == {"c1", "n1"}
+    assert told.all(do.Gather) == [do.Gather("n1", ended, 2)]
+
+
+@pytest.mark.parametrize("when", ["before it is asked", "before the copy is here"])
+def test_the_run_of_an_owner_that_is_being_met_is_left_to_it(when: str) -> None:
+    """It has taken the run over itself, and says so when it is asked."""
+    told = Told()
+    theirs = replace(HEAD, owner="c3", store="c3-store", epoch=2)
+    token = on.TokenSeen("c3", "c3-1")
+    told(coordinator("c2"), node("n1"), *([token] if when == "before it is asked" else []))
+    orphaned(told, ("n1", HEAD), ("n1", theirs), ("c3", theirs))
+    if when == "before the copy is here":
+        assert [gather.head for gather in told.all(do.Gather)] == [theirs]
+        told(token, on.Gathered(theirs, 3, snapshot()))
+        assert told.all(do.AdoptRun) == []
+    else:
+        assert told.all(do.Gather) == []
+        told(on.CoordinatorGone("c3", "c3-1"))
+        told(after=1.0)
+        for _ in range(2):
+            told_about(told, {"n1": (HEAD, theirs)})
+        assert [gather.head for gather in told.all(do.Gather)] == [theirs]
+
+
 def test_peers_are_asked_in_turn_for_copies_that_they_got_of_an_owner_that_nobody_else_saw() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), node("n2"))

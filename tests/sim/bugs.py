@@ -243,10 +243,10 @@ def _takes_no_room(before: Any) -> Any:
 
 BUGS = {
     "the fence is not checked": Bug(Past, "admit", _admits_everybody, 60, 33),
-    "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 100, 60),
+    "what has ended here is not looked up": Bug(Past, "recall", _looks_nothing_up, 400, 271),
     "a worker is given again without a new attempt": Bug(Placing, "assign", _same_number_again, 20, 4),
     "an adopter gives out numbers that its run's former owner may have given out": Bug(
-        Placing, "_next_attempt", _counts_on, 60, 23
+        Placing, "_next_attempt", _counts_on, 200, 130
     ),
     "an owner never lets go": Bug(Ownership, "_let_go", _keeps_all, 60, 16),
     "commands are sent before the commit": Bug(shell.Coordinator, "dies_at_commit", _sends_first, 40, 4),

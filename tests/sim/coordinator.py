@@ -420,6 +420,7 @@ class Coordinator(Keeper):
                 self._followed[other.name].joined = False
             self.post(on.NodeUnreachable(other.name, str(before)))
         if life:
+            self.post(on.TokenSeen(other.name, str(life)))
             self._join(other.name, life)
 
     def _join(self, name: str, life: int, again_in: int = 0) -> None:

@@ -80,6 +80,8 @@ class Neighbours:
 
     async def _join(self, peer: Alive) -> None:
         """Get to know a peer in sight; again until it answers or is gone."""
+        if self._in_sight(peer):
+            self._post(on.TokenSeen(peer.peer, peer.incarnation))
         meet = self._meet_coordinator if peer.role == "coordinator" else self._meet_runtime
         while self._in_sight(peer):
             try:

@@ -117,6 +117,7 @@ class CoordinatorCore:
             on.Refused: self.members.refused,
             on.Undelivered: self.members.undelivered,
             on.RunsClaimed: self.recall.claimed_at,
+            on.TokenSeen: self.succession.appeared,
             on.CoordinatorSeen: self.succession.seen,
             on.CoordinatorGone: self.succession.gone,
             on.OwnerInquired: self.succession.inquired,

@@ -154,6 +154,14 @@ class RunsClaimed:
 
 
 @value(frozen=True, slots=True)
+class TokenSeen:
+    """A runtime's or coordinator's liveliness token is there. It is being met (NodeSeen, CoordinatorSeen), and can be asked for copies."""
+
+    peer: str
+    incarnation: str
+
+
+@value(frozen=True, slots=True)
 class CoordinatorSeen:
     """Another coordinator is in sight; ``store`` identifies its data folder."""
 
@@ -282,6 +290,7 @@ CoordinatorEvent = (
     | Refused
     | Undelivered
     | RunsClaimed
+    | TokenSeen
     | CoordinatorSeen
     | CoordinatorGone
     | OwnerInquired

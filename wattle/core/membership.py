@@ -84,7 +84,7 @@ class Membership:
                 self.core.recall.not_asked(run_id, event.info.name)
         self._send_claims(node)
         self.core.replication.came()
-        self.core.succession.look(event.info.name)
+        self.core.succession.met(event.info.name)
 
     def settle_held(self, node: Node, held: Mapping[TaskId, int], runs: frozenset[str] | None = None) -> None:
         """Settle with a node who holds what, of all runs or of some."""
@@ -167,6 +167,7 @@ class Membership:
 
     def unreachable(self, event: on.NodeUnreachable) -> None:
         """A node's token is gone: suspicion."""
+        self.core.succession.disappeared(event.node, event.incarnation)
         node = self.pool.nodes.get(event.node)
         if node is None or node.info.incarnation != event.incarnation or node.status not in IN_SIGHT:
             return

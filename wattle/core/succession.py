@@ -4,6 +4,7 @@ An owner out of sight for ``adopt_after`` seconds is gone for good only if nobod
 peers in sight, itself included, which copies of its runs they have, and for each run which state of it is the newest anywhere. A run
 whose newest state belongs to an owner that is gone falls to one coordinator by rendezvous hash; that one gets the copy and goes on with
 the run in the next epoch (core/recall.py). The questions are asked again until none of the owner's runs is left without an owner.
+Peers are asked also while they are still being met, for one of them may have the end of a run; but only those that are met count.
 
 An owner is a name and a data folder: a coordinator that comes back on an empty folder is not the owner of what it had.
 """
@@ -62,6 +63,7 @@ class Succession:
         self.core = core
         self.coordinators: dict[str, str] = {}
         self._incarnations: dict[str, str] = {}
+        self._unmet: dict[str, str] = {}  # peers whose tokens are there, being met -> their incarnations
         self._inquiries: dict[Owner, Inquiry] = {}
         self._tokens: dict[int, Owner | None] = {}  # None: a question about every owner
         self._token = 0
@@ -73,6 +75,22 @@ class Succession:
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
+    def appeared(self, event: on.TokenSeen) -> None:
+        """A peer's token is there: it is being met."""
+        self._unmet[event.peer] = event.incarnation
+
+    def met(self, peer: str) -> None:
+        """A peer is in sight, and may have copies of runs whose owners are not."""
+        self._unmet.pop(peer, None)
+        self.look(peer)
+
+    def disappeared(self, peer: str, incarnation: str) -> None:
+        """A token is gone: where that peer was not met yet, its answers will not come."""
+        if self._unmet.get(peer) == incarnation:
+            del self._unmet[peer]
+            if peer not in self._names_in_sight():
+                self._without(peer)
+
     def seen(self, event: on.CoordinatorSeen) -> None:
         """Another coordinator is in sight, and may have copies of a third one's runs."""
         before = self.coordinators.get(event.name, event.store)
@@ -83,10 +101,11 @@ class Succession:
         if inquiry is not None:
             self._tokens.pop(inquiry.token, None)
         self.core.replication.came()
-        self.look(event.name)
+        self.met(event.name)
 
     def gone(self, event: on.CoordinatorGone) -> None:
         """A coordinator is out of sight."""
+        self.disappeared(event.name, event.incarnation)
         if self._incarnations.get(event.name) != event.incarnation:
             return
         del self._incarnations[event.name]
@@ -121,6 +140,10 @@ class Succession:
     def lives(self, owner: str, store: str) -> bool:
         """Whether an owner is in sight; this coordinator itself is. One of unknown data folder is none: it may have been lost."""
         return store == (self.core.store if owner == self.core.name else self.coordinators.get(owner)) != ""
+
+    def _may_live(self, owner: str, store: str) -> bool:
+        """Whether an owner is in sight, or its token is there and it is not known yet on which data folder it is."""
+        return owner in self._unmet or self.lives(owner, store)
 
     def may_own(self, run: str | None) -> list[Owner]:
         """Owners out of sight that may have a run, or a definition (None), that is not known here."""
@@ -245,7 +268,7 @@ class Succession:
         self._tokens.pop(inquiry.token, None)
         inquiry.token = self._new_token(owner)
         inquiry.answered.clear()
-        inquiry.asked = self._names_in_sight()
+        inquiry.asked = self._names_in_sight() | self._unmet.keys()
         for peer in sorted(inquiry.asked):
             self._ask(peer, inquiry.token, *owner, inquiry.runs)
 
@@ -298,6 +321,8 @@ class Succession:
                 if unheeded and best.owner == self.core.name:
                     self.core.cancel(run)
                 self._decided.append((best, told))
+            elif self._may_live(best.owner, best.store):
+                continue  # it is met first
             elif not (best.final and best.number) and not any(map(self.core.members.in_sight, inquiry.answered)):
                 # No node has answered, missed or not yet; whoever reaches the nodes goes on with it. So it is where all that is
                 # left here of an end is what stands in for it: that goes on, and others may have the end itself.
@@ -357,7 +382,7 @@ class Succession:
             return  # it has come here itself since: an end, perhaps
         if not all(event.head.heeds(head) for head in brought):  # a cancel, which the copy lacks
             event = replace(event, head=replace(event.head, cancelled=True))
-        if self.quorum and not self.lives(event.head.owner, event.head.store):
+        if self.quorum and not self._may_live(event.head.owner, event.head.store):
             self.core.recall.adopt(event)
 
     def not_gathered(self, event: on.NotGathered) -> None:
