@@ -538,6 +538,41 @@ def test_who_has_gone_before_it_was_met_is_not_waited_for(peer: str) -> None:
     assert told.all(do.Gather) == [do.Gather("n1", HEAD, 2)]
 
 
+@pytest.mark.parametrize("silences", [1, 2])
+def test_all_are_asked_once_more_where_one_in_sight_does_not_answer(silences: int) -> None:
+    """It may have the end of the run, and its answer may just have been lost."""
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    heads = {"n1": (HEAD,), "n2": (END,)}
+    told_about(told, heads)
+    for _ in range(silences):
+        questions = told.all(do.AskCopies)
+        assert {q.peer for q in questions} == {"c1", "n1", "n2"}
+        told_about(told, heads, silent=["n2"])
+        assert told.all(do.Gather) == []
+        told(*(on.CopiesUntold(q.peer, q.token) for q in questions if q.peer == "n2"))
+    if silences == 1:
+        told_about(told, heads)
+    assert [gather.head for gather in told.all(do.Gather)] == [END if silences == 1 else HEAD]
+
+
+@pytest.mark.parametrize("untold_first", [True, False])
+def test_nobody_is_asked_once_more_where_one_that_has_gone_does_not_answer(untold_first: bool) -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    told_about(told, {"n1": (HEAD,)})
+    (last,) = (q for q in told.all(do.AskCopies) if q.peer == "n2")
+    lost, gone = on.CopiesUntold("n2", last.token), on.NodeUnreachable("n2", "n2-1")
+    questions = told.all(do.AskCopies)
+    told(*((lost, gone) if untold_first else (gone, lost)))
+    told(*(on.CopiesTold(q.peer, q.token, (HEAD,)) for q in questions if q.peer != "n2"))
+    assert [gather.head for gather in told.all(do.Gather)] == [HEAD]
+
+
 def test_who_is_met_is_asked_once_and_no_more_once_it_has_gone() -> None:
     told = Told()
     told(coordinator("c2"), node("n1"), on.TokenSeen("n2", "n2-1"), node("n2"))
@@ -809,7 +844,8 @@ def test_a_run_is_taken_over_only_once_as_many_peers_as_a_quorum_have_told_their
 
     answer()
     answer()
-    assert not told.all(do.Gather)  # n2 may have a newer state
+    answer()  # n2 is asked once more
+    assert not told.all(do.Gather)  # it may have a newer state
     told(after=1.0)
     told(*(on.CopiesTold(q.peer, q.token, (HEAD,), frozenset()) for q in told.all(do.AskCopies)))
     told(*(on.CopiesTold(q.peer, q.token, (HEAD,), frozenset()) for q in told.all(do.AskCopies)))
@@ -1041,7 +1077,7 @@ def test_what_was_told_before_a_run_that_had_ended_was_taken_over_does_not_undo_
     told(*(on.CopiesTold(q.peer, q.token, (OLD, NEW), frozenset()) for q in after))
     told(on.Gathered(NEW, 3, ENDED))
     assert [e.snapshot.run.epoch for e in told.all(do.AdoptRun)] == [3]
-    told(*(on.CopiesUntold(q.peer, q.token) for q in before if q.peer == "n1"))
+    told(*(on.CopiesTold(q.peer, q.token, ()) for q in before if q.peer == "n1"))
     assert [(g.head, g.epoch) for g in told.all(do.Gather)] == [(OLD, 2)]
     own = replace(OLD, owner="c1", store="c1-store", epoch=3)
     told(on.Gathered(OLD, 2, ENDED, own=own))

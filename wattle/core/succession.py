@@ -35,6 +35,9 @@ LOOK_AGAIN = 1.0
 LOOK_EVERY = 60.0
 """Seconds in which each peer in sight is asked once more which copies it has: it may have got some from an owner that nobody else saw."""
 
+ASK_AGAIN = 1
+"""Times that all are asked anew for the states of an owner's runs where a peer in sight did not answer: a message may be lost."""
+
 TURN = 3
 """Inquiries in which a run is left to the coordinator that it falls to; then it falls to the next, for the first may not know of it."""
 
@@ -47,6 +50,8 @@ class Inquiry:
     token: int = 0  # of the question that is out; 0 while it is waiting to be asked
     asked: set[str] = field(default_factory=set)  # peers that have not answered yet
     answered: set[str] = field(default_factory=set)  # peers that have, this time
+    silent: set[str] = field(default_factory=set)  # peers that will not, this time, though their tokens are there
+    again: int = 0  # how often all were asked once more because of such
     told: list[tuple[str, RunHead]] = field(default_factory=list)
     seen: bool = False  # by somebody
     unsure: bool = False  # somebody in sight did not answer
@@ -121,6 +126,7 @@ class Succession:
     def _without(self, peer: str) -> None:
         for inquiry in self._inquiries.values():
             inquiry.asked.discard(peer)
+            inquiry.silent.discard(peer)
         self._go_on()
 
     @property
@@ -208,7 +214,9 @@ class Succession:
             return
         inquiry = self._inquiries.get(owner)
         if inquiry is not None and inquiry.token == event.token:
-            inquiry.asked.discard(event.peer)
+            if event.peer in inquiry.asked:
+                inquiry.asked.remove(event.peer)
+                inquiry.silent.add(event.peer)
             inquiry.unsure = True
             self._go_on()
 
@@ -268,6 +276,7 @@ class Succession:
         self._tokens.pop(inquiry.token, None)
         inquiry.token = self._new_token(owner)
         inquiry.answered.clear()
+        inquiry.silent.clear()
         inquiry.asked = self._names_in_sight() | self._unmet.keys()
         for peer in sorted(inquiry.asked):
             self._ask(peer, inquiry.token, *owner, inquiry.runs)
@@ -293,6 +302,10 @@ class Succession:
                 self._ask_later(inquiry, min(SEEN_ELSEWHERE, self.core.options.adopt_after))
             elif not runs:
                 self._ask_later(inquiry, self.core.options.adopt_after)
+            elif inquiry.runs and inquiry.silent and inquiry.again < ASK_AGAIN:
+                inquiry.again += 1
+                inquiry.told = []
+                self._ask_all(owner, inquiry)
             elif inquiry.runs and len(inquiry.answered) < self.core.options.quorum:
                 self._ask_later(inquiry, self.core.options.adopt_after)  # what was acknowledged may be with the others
             elif inquiry.runs:
