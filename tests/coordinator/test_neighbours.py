@@ -92,7 +92,7 @@ async def test_a_peers_token_is_told_before_it_is_met(scene: Scene) -> None:
 
 async def test_a_claim_tells_what_the_node_holds_and_has_said(scene: Scene) -> None:
     _answer(await scene.claim(), FactsAnswer((STARTED,)))
-    assert await scene.events.size(1) == [on.RunsClaimed("n", frozenset({"r"}), {TASK: 3}, (STARTED,))]
+    assert await scene.events.size(1) == [on.RunsClaimed("n", {"r": 3}, {TASK: 3}, (STARTED,))]
 
 
 async def test_what_two_lives_of_a_node_say_to_one_claim_is_no_answer(scene: Scene) -> None:
@@ -147,7 +147,7 @@ async def test_who_is_seen_beside_its_former_life_is_met(
     await trio.testing.wait_all_tasks_blocked()
     for query in scene.questions:
         _answer(query, HeldTasks(()))
-    assert await scene.events.size(2) == [on.NodeUnreachable("n", former), on.NodeSeen(info, {}, frozenset())]
+    assert await scene.events.size(2) == [on.NodeUnreachable("n", former), on.NodeSeen(info)]
     assert scene.seen[-1] == on.TokenSeen("n", new)
 
 

@@ -253,7 +253,7 @@ class Cluster:
             self.tell_runtime(runtime.name, command(token, message.sender, message.body), crash=crash)
         elif message.kind == "claim":
             self.tell_runtime(runtime.name, on.ClaimAsked(self._number(), message.sender, message.body))
-            self.send("c1", runtime.name, "answers", ("claim", frozenset(run for run, _ in message.body)))
+            self.send("c1", runtime.name, "answers", ("claim", dict(message.body)))
         else:
             self.tell(*self._heard(message, runtime), crash=crash)
 

@@ -88,7 +88,7 @@ def test_a_cancelled_run_ends_though_its_attempt_never_came_to_its_node_and_late
     told(on.CancelAnswered("n1", ()), passed)
     assert [(claim.node, claim.runs) for claim in told.all(do.Claim)] == [("n1", (("r", 1),))]
     assert told.all(do.SaveTask) == [], "it may have ended there before"
-    told(on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(on.RunsClaimed("n1", {"r": 1}, {}))
     assert [e.task.status for e in told.all(do.SaveTask)] == ["returned"]
     assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]
 
@@ -131,7 +131,7 @@ def test_what_a_node_did_not_tell_before_an_adopted_run_ended_is_read_in_its_fee
     orphaned(told, ("n1", HEAD))
     (gather,) = told.all(do.Gather)
     told(on.Gathered(gather.head, gather.epoch, snapshot()))
-    told(on.RunsClaimed("n1", frozenset({"r"}), {}), on.Undelivered("n2"))
+    told(on.RunsClaimed("n1", {"r": 2}, {}), on.Undelivered("n2"))
     task = TaskId("r", "a", 7)
     told(on.FactsLearned("n2", "n2-store", 6, (Fact(FactKind.STARTED, *task, at=98.0, pid=1),)), on.CancelRun("r"))
     assert (told.all(do.ReadAgain), len(told.all(do.SaveCursor))) == ([], 1)
@@ -149,7 +149,7 @@ def test_what_a_node_did_not_tell_before_its_runs_adopter_restarted_is_read_in_i
     stored = snapshot(task)
     told = Told(lost_after=3.0)
     told(on.Restore(replace(stored, run=replace(stored.run, owner="c1", epoch=2, adopted=adopted))))
-    told(replace(node("n2"), claimed=frozenset({"r"})), on.CancelRun("r"))
+    told(replace(node("n2"), claimed={"r": 2}), on.CancelRun("r"))
     assert (told.all(do.ReadAgain), told.core.nodes["n2"].claims) == ([], {})
     told(after=3.0)
     assert [e.run.status for e in told.all(do.SaveRun)] == ["cancelled"]

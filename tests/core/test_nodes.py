@@ -508,7 +508,7 @@ def test_a_node_on_which_a_later_attempt_has_ended_is_asked_what_it_knows_and_ge
     cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 7 of this worker has ended here already"))
     assert cluster.task("a").status == "assigned", "whether it has ended there is not known yet"
     ended = Fact(FactKind.FINISHED, "r", "a", 7, at=1.0, status=TaskStatus.CANCELLED)
-    cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, (ended,)))
+    cluster.tell(on.RunsClaimed("n1", {"r": 1}, {}, (ended,)))
     cluster.held.clear()
     cluster.release()
     assert cluster.finish().status == "succeeded"
@@ -522,7 +522,7 @@ def test_the_end_of_an_attempt_that_its_node_has_passed_is_what_the_node_says() 
     cluster.submit(workflow(worker("a")))
     cluster.tell(on.Refused("n1", TaskId("r", "a", 1), "PASSED", "attempt 2 of this worker has ended here already"))
     ends = tuple(Fact(FactKind.FINISHED, "r", "a", n, at=n, status=TaskStatus.FAILED, exit_code=n) for n in (1, 2))
-    cluster.tell(on.RunsClaimed("n1", frozenset({"r"}), {}, ends))
+    cluster.tell(on.RunsClaimed("n1", {"r": 1}, {}, ends))
     assert cluster.task("a").exit_code == 1
     assert cluster.run().status == "failed"
 

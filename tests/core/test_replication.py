@@ -668,7 +668,7 @@ def adopter() -> tuple[Told, int]:
 
 def end(told: Told) -> None:
     """All that its run needs to end."""
-    told(on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(on.CancelRun("r"), on.RunsClaimed("n1", {"r": 2}, {}))
 
 
 def test_with_a_quorum_a_run_taken_over_ends_once_that_is_settled() -> None:
@@ -702,13 +702,13 @@ def test_it_is_settled_anew_also_where_the_batch_that_brings_the_quorum_back_end
     told(kept("n1", adopted))
     assert told.core.settled == adopted
     told(on.NodeUnreachable("n1", "n1-1"))
-    told(node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", {"r": 2}, {}))
     assert "r" in told.core.runs
     told(kept("n1", told.core.number))
     assert told.core.runs == {}
     told, adopted = adopter()
     told(kept("n1", adopted))
-    told(on.NodeUnreachable("n1", "n1-1"), node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(on.NodeUnreachable("n1", "n1-1"), node("n1"), on.CancelRun("r"), on.RunsClaimed("n1", {"r": 2}, {}))
     assert "r" in told.core.runs, "it was out of sight within one batch"
 
 
@@ -861,10 +861,10 @@ def test_an_adopted_run_waits_until_its_nodes_have_told_what_they_know() -> None
     assert [e.snapshot.run.owner for e in told.all(do.AdoptRun)] == ["c1"]
     assert {(c.node, c.runs) for c in told.all(do.Claim)} == {("n1", (("r", 2),)), ("n2", (("r", 2),))}
     done = Fact(FactKind.FINISHED, "r", "a", 1, at=99.0, started_at=92.0, status=TaskStatus.SUCCEEDED)
-    told(on.RunsClaimed("n1", frozenset({"r"}), {}, (done,)))
+    told(on.RunsClaimed("n1", {"r": 2}, {}, (done,)))
     assert told.all(do.Assign) == []  # n2 may have an attempt of b that no copy tells of
     hidden = Fact(FactKind.STARTED, "r", "b", 1, at=99.5, pid=7)
-    told(on.RunsClaimed("n2", frozenset({"r"}), {TaskId("r", "b", 1): 1}, (hidden,)))
+    told(on.RunsClaimed("n2", {"r": 2}, {TaskId("r", "b", 1): 1}, (hidden,)))
     assert told.all(do.Assign) == []  # it had
     saved = {e.task.id: (e.task.node, e.task.status) for e in told.all(do.SaveTask)}
     assert saved == {TaskId("r", "b", 1): ("n2", TaskStatus.RUNNING)}
@@ -878,7 +878,7 @@ def test_an_adopted_run_waits_also_for_a_node_that_was_met_without_being_asked_a
     orphaned(told, ("n1", HEAD))
     running = TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0)
     adopted = on.Gathered(HEAD, 2, snapshot(running))
-    heard = on.RunsClaimed("n1", frozenset({"r"}), {running.id: 1})
+    heard = on.RunsClaimed("n1", {"r": 2}, {running.id: 1})
     batches: dict[str, list[tuple[on.CoordinatorEvent, ...]]] = {
         "as it is taken over": [(adopted, node("n2")), (heard,)],
         "while it waits": [(adopted,), (node("n2"),), (heard,)],
@@ -891,7 +891,7 @@ def test_an_adopted_run_waits_also_for_a_node_that_was_met_without_being_asked_a
     assert told.core.runs["r"].workers["b"].status is WorkerStatus.READY
     assert told.all(do.Assign) == []
     theirs = TaskId("r", "b", first_attempt(2, "c3-store"))
-    told(on.RunsClaimed("n2", frozenset({"r"}), {theirs: 2}))
+    told(on.RunsClaimed("n2", {"r": 2}, {theirs: 2}))
     assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(theirs, "n2")]
     assert told.all(do.Assign) == []
 
@@ -899,11 +899,39 @@ def test_an_adopted_run_waits_also_for_a_node_that_was_met_without_being_asked_a
 def test_a_run_does_not_wait_for_such_a_node_once_it_is_out_of_sight() -> None:
     told = Told()
     _adopting(told, RunStatus.RUNNING, {"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
-    told(node("n2"), on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(node("n2"), on.RunsClaimed("n1", {"r": 2}, {}))
     assert [c.node for c in told.all(do.Claim)] == ["n2"]
     assert told.all(do.Assign) == []
     told(on.NodeUnreachable("n2", "n2-1"))
     assert [(e.assignment.worker, e.node) for e in told.all(do.Assign)] == [("a", "n1")]
+
+
+@pytest.mark.parametrize("how", ["an answer", "a refusal", "a meeting"])
+def test_an_answer_to_an_earlier_claim_of_a_run_is_none_to_that_of_a_later_epoch(how: str) -> None:
+    """The run was let go of and taken over again meanwhile, and its owner in between may have given that node a worker."""
+    told = Told()
+    told(coordinator("c2"), node("n1"))
+    orphaned(told, ("n1", HEAD))
+    ready = replace(snapshot(), workers={"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
+    told(on.Gathered(HEAD, 2, ready))
+    theirs = replace(HEAD, owner="c3", store="c3-store", epoch=3)
+    told(on.Keep(1, CopyPage("c3", "c3-store", 0, 1, (CopiedRun("r", 1, (), theirs),))))
+    assert told.core.runs == {}
+    told(on.Gathered(theirs, 4, ready))
+    assert [c.runs for c in told.all(do.Claim)] == [(("r", 4),)]
+    late: dict[str, on.CoordinatorEvent] = {
+        "an answer": on.RunsClaimed("n1", {"r": 2}, {}),
+        "a refusal": on.RunsClaimed("n1", {"r": 2}, {}, (), (("r", 3, "c3"),)),
+        "a meeting": replace(node("n1"), claimed={"r": 2}),
+    }
+    told(late[how])
+    assert told.all(do.Assign) == []
+    assert told.core.nodes["n1"].claims == {"r": 4}
+    hidden = TaskId("r", "a", first_attempt(3, "c3-store"))
+    told(on.RunsClaimed("n1", {"r": 4}, {hidden: 4}))
+    assert told.all(do.Assign) == []
+    assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(hidden, "n1")]
+    assert told.core.nodes["n1"].claims == {}
 
 
 def test_what_a_node_that_is_back_knows_of_a_run_comes_before_what_it_holds() -> None:
@@ -913,9 +941,9 @@ def test_what_a_node_that_is_back_knows_of_a_run_comes_before_what_it_holds() ->
     orphaned(told, ("n1", HEAD))
     told(on.Gathered(HEAD, 2, snapshot(TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0))))
     begun = Fact(FactKind.STARTED, "r", "b", 1, at=99.5, pid=7)
-    told(on.RunsClaimed("n2", frozenset({"r"}), None, (begun,)))
+    told(on.RunsClaimed("n2", {"r": 2}, None, (begun,)))
     assert told.all(do.Assign) == []
-    told(on.RunsClaimed("n1", frozenset({"r"}), {TaskId("r", "a", 1): 1}))
+    told(on.RunsClaimed("n1", {"r": 2}, {TaskId("r", "a", 1): 1}))
     assert told.all(do.Assign) == []
 
 
@@ -925,11 +953,11 @@ def test_an_attempt_that_failed_may_be_heard_of_before_the_success_of_what_its_w
     orphaned(told, ("n1", HEAD))
     told(on.Gathered(HEAD, 2, snapshot(TaskRecord("r", "a", 1, "n1", TaskStatus.RUNNING, 91.0, 92.0))))
     failed = Fact(FactKind.FINISHED, "r", "b", 1, at=99.0, started_at=95.0, status=TaskStatus.FAILED, exit_code=1)
-    told(on.RunsClaimed("n2", frozenset({"r"}), {}, (failed,)))
+    told(on.RunsClaimed("n2", {"r": 2}, {}, (failed,)))
     assert {e.worker.name: e.worker.status for e in told.all(do.SaveWorker)}["b"] is WorkerStatus.FAILED
     assert "r" in told.core.runs
     done = Fact(FactKind.FINISHED, "r", "a", 1, at=94.0, started_at=92.0, status=TaskStatus.SUCCEEDED)
-    told(on.RunsClaimed("n1", frozenset({"r"}), {}, (done,)))
+    told(on.RunsClaimed("n1", {"r": 2}, {}, (done,)))
     assert [e.run.status for e in told.all(do.SaveRun)] == [RunStatus.FAILED]
 
 
@@ -952,7 +980,7 @@ def test_new_attempts_of_an_adopted_run_have_numbers_of_their_own() -> None:
     for name, store in FOLDERS:
         told = Told(name, store)
         _adopting(told, RunStatus.RUNNING, {"a": WorkerRecord("r", "a", WorkerStatus.READY, attempts=1)})
-        told(on.RunsClaimed("n1", frozenset({"r"})))
+        told(on.RunsClaimed("n1", {"r": 2}))
         numbers += [e.assignment.attempt for e in told.all(do.Assign)]
     assert len(set(numbers)) == 3
     assert min(numbers) > 1000, "the one that submitted it may have given that out meanwhile"
@@ -967,7 +995,7 @@ def test_a_run_that_is_retried_by_who_took_it_over_when_it_had_ended_has_numbers
         _adopting(told, RunStatus.CANCELLED, workers)
         (adopted,) = told.all(do.AdoptRun)
         told(on.RetryRun(adopted.snapshot))
-        told(on.RunsClaimed("n1", frozenset({"r"})))
+        told(on.RunsClaimed("n1", {"r": 3}))
         numbers += [e.assignment.attempt for e in told.all(do.Assign)]
     assert len(set(numbers)) == 3
     assert min(numbers) > 1000
@@ -1016,10 +1044,10 @@ def test_an_adopted_run_that_is_retried_waits_until_its_nodes_have_told_what_the
     run = RunRecord("r", "w", RunStatus.CANCELLED, "c1", 2, 90.0, completed_at=95.0, cancel_requested=True, adopted=2)
     told(on.RetryRun(Snapshot(run, FLOW, workers, ())))
     assert {(c.node, c.runs) for c in told.all(do.Claim)} == {("n1", (("r", 3),)), ("n2", (("r", 3),))}
-    told(on.RunsClaimed("n1", frozenset({"r"}), {}))
+    told(on.RunsClaimed("n1", {"r": 3}, {}))
     assert told.all(do.Assign) == []
     hidden = TaskId("r", "a", 1)
-    told(on.RunsClaimed("n2", frozenset({"r"}), {hidden: 3}))
+    told(on.RunsClaimed("n2", {"r": 3}, {hidden: 3}))
     assert told.all(do.Assign) == []
     assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(hidden, "n2")]
     told(on.FactsLearned("n2", "n2-store", 1, (Fact(FactKind.FINISHED, *hidden, at=99.0, status=TaskStatus.RETURNED),)))

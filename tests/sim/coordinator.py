@@ -463,7 +463,7 @@ class Coordinator(Keeper):
                     return
                 if answer[2]:
                     self.post(
-                        on.RunsClaimed(name, frozenset(), None, (), answer[2])
+                        on.RunsClaimed(name, {}, None, (), answer[2])
                     )  # before the facts of runs that others have now
                 if self.tokens.get(name) != life:
                     failed()
@@ -518,13 +518,13 @@ class Coordinator(Keeper):
         answer: tuple[Any, ...],
         done: Callable[[on.RunsClaimed | None], None],
     ) -> None:
-        names = frozenset(run for run, _ in runs)
+        epochs = dict(runs)
         refused = answer[2]
-        asked = tuple(sorted(names - {run for run, _, _ in refused}))
-        held = {task: epoch for task, epoch in self._held(answer).items() if task.run in names}
+        asked = tuple(sorted(epochs.keys() - {run for run, _, _ in refused}))
+        held = {task: epoch for task, epoch in self._held(answer).items() if task.run in epochs}
 
         def told(facts: tuple[Fact, ...] | None) -> None:
-            done(None if facts is None else on.RunsClaimed(node, names, held, facts, refused))
+            done(None if facts is None else on.RunsClaimed(node, epochs, held, facts, refused))
 
         if asked:
             self.ask(node, "facts", asked, told)

@@ -112,7 +112,7 @@ class Neighbours:
         answer = await self._claim(peer.peer, claims)
         held = self._held(answer)
         if answer.refused:  # before its facts: what they say is another owner's concern
-            self._post(on.RunsClaimed(peer.peer, frozenset(), None, (), answer.refused))
+            self._post(on.RunsClaimed(peer.peer, {}, None, (), answer.refused))
         if not self._in_sight(peer):  # its next life may have been met already, and that one's feed is followed
             return False
         if not await self._follower.join(peer.peer, info.store):
@@ -157,12 +157,12 @@ class Neighbours:
         return decode(HeldTasks, reply.payload)
 
     async def _claimed(self, node: str, runs: tuple[tuple[str, int], ...], answer: HeldTasks) -> on.RunsClaimed:
-        names = frozenset(run for run, _ in runs)
+        epochs = dict(runs)
         facts: list[Fact] = []
-        for run in sorted(names - {run for run, _, _ in answer.refused}):
+        for run in sorted(epochs.keys() - {run for run, _, _ in answer.refused}):
             facts += await self._facts(node, run)
-        held = {task: epoch for task, epoch in self._held(answer).items() if task.run in names}
-        return on.RunsClaimed(node, names, held, tuple(facts), answer.refused)
+        held = {task: epoch for task, epoch in self._held(answer).items() if task.run in epochs}
+        return on.RunsClaimed(node, epochs, held, tuple(facts), answer.refused)
 
     async def _facts(self, node: str, run: str) -> list[Fact]:
         facts: list[Fact] = []

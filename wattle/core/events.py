@@ -64,12 +64,12 @@ class CancelRun:
 class NodeSeen:
     """A runtime is in sight. ``held`` are this owner's tasks it had open, with their epochs; its feed has been read since then.
 
-    ``claimed`` are the runs that were claimed there on the way.
+    ``claimed`` are the runs that were claimed there on the way, with the epochs of the claims.
     """
 
     info: NodeInfo
     held: Mapping[TaskId, int] = field(default_factory=dict)
-    claimed: frozenset[str] = frozenset()
+    claimed: Mapping[str, int] = field(default_factory=dict)
 
 
 @value(frozen=True, slots=True)
@@ -141,13 +141,13 @@ class Undelivered:
 
 @value(frozen=True, slots=True)
 class RunsClaimed:
-    """A runtime knows now who owns these runs. ``facts`` are all it has ever said of them, ``held`` their tasks it has open with their
-    epochs (None: NodeSeen follows, and tells of all), ``refused`` those that others own: (run, epoch, owner). The life of it that was asked
-    is still in sight.
+    """A runtime knows now who owns these runs, claimed in these epochs. ``facts`` are all it has ever said of them, ``held`` their tasks it
+    has open with their epochs (None: NodeSeen follows, and tells of all), ``refused`` those that others own: (run, epoch, owner). The life
+    of it that was asked is still in sight.
     """
 
     node: str
-    runs: frozenset[str]
+    runs: Mapping[str, int]
     held: Mapping[TaskId, int] | None = None
     facts: tuple[Fact, ...] = ()
     refused: tuple[tuple[str, int, str], ...] = ()

@@ -7,7 +7,7 @@ wanted goes on, what is not is cancelled, what it never received is sent again w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from wattle.core import effects as do
@@ -75,18 +75,18 @@ class Membership:
         node.hold_delay = node.resend_delay = 0.0
         self.settle_held(node, event.held)
         self.send_cancels(node)
-        for run_id in event.claimed:
-            node.claims.pop(run_id, None)
-            self.core.recall.heard(run_id, event.info.name)
         for run_id, epoch in self.core.recall.claims():
-            if run_id not in event.claimed:  # taken up while the node was being asked
+            if event.claimed.get(run_id) == epoch:
+                node.claims.pop(run_id, None)
+                self.core.recall.heard(run_id, event.info.name)
+            else:  # taken up, perhaps once more, while the node was being asked
                 node.claims[run_id] = epoch
                 self.core.recall.not_asked(run_id, event.info.name)
         self._send_claims(node)
         self.core.replication.came()
         self.core.succession.met(event.info.name)
 
-    def settle_held(self, node: Node, held: Mapping[TaskId, int], runs: frozenset[str] | None = None) -> None:
+    def settle_held(self, node: Node, held: Mapping[TaskId, int], runs: Collection[str] | None = None) -> None:
         """Settle with a node who holds what, of all runs or of some."""
         for task, epoch in held.items():
             self._still_held(node, task, epoch)

@@ -220,17 +220,18 @@ class Recall:
         node = self.core.members.expect(event.node)
         node.resend_delay = 0.0
         for run_id, epoch, owner in event.refused:
-            node.claims.pop(run_id, None)
             run = self.core.runs.get(run_id)
             before = None if run is None else run.epoch
             if run is not None and not self.core.ownership.overruled(run, owner, epoch) and run.epoch != before:
                 self.core.members.claim(event.node, run)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
+        # What was said to a claim from before a run was let go of and taken over again is no word on what it was given since.
+        answered = {run_id: epoch for run_id, epoch in event.runs.items() if node.claims.get(run_id, epoch) == epoch}
         if event.held is not None:
-            self.core.members.settle_held(node, event.held, event.runs)
+            self.core.members.settle_held(node, event.held, answered)
             self.core.members.send_cancels(node)
-        for run_id in event.runs:
+        for run_id in answered:
             node.claims.pop(run_id, None)
             self.heard(run_id, event.node)
 
