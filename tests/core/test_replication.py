@@ -934,6 +934,25 @@ def test_an_answer_to_an_earlier_claim_of_a_run_is_none_to_that_of_a_later_epoch
     assert told.core.nodes["n1"].claims == {}
 
 
+def test_a_node_that_refused_a_claim_in_its_owners_own_later_epoch_is_claimed_once_more() -> None:
+    """A backup was restored, which does not remember that epoch; the node has not told yet what it knows of the run."""
+    told = Told()
+    told(node("n1"), node("n2"))
+    workers = {name: WorkerRecord("r", name, WorkerStatus.CANCELLED) for name in ("a", "b")}
+    run = RunRecord("r", "w", RunStatus.CANCELLED, "c1", 2, 90.0, completed_at=95.0, cancel_requested=True, adopted=2)
+    told(on.RetryRun(Snapshot(run, FLOW, workers, ())))
+    for name in ("n1", "n2"):  # the epoch is taken on with the first
+        told(on.RunsClaimed(name, {"r": 3}, {}, (), (("r", 5, "c1"),)))
+        assert told.all(do.Claim) == [do.Claim(name, (("r", 5),))]
+        assert told.core.nodes[name].claims == {"r": 5}
+    told(on.RunsClaimed("n1", {"r": 5}, {}))
+    assert told.all(do.Assign) == []
+    hidden = TaskId("r", "a", 1)
+    told(on.RunsClaimed("n2", {"r": 5}, {hidden: 5}))
+    assert [(e.task.id, e.task.node) for e in told.all(do.SaveTask)] == [(hidden, "n2")]
+    assert told.all(do.Assign) == []
+
+
 def test_what_a_node_that_is_back_knows_of_a_run_comes_before_what_it_holds() -> None:
     """Its first word does not say that it holds nothing: what was given to it once is not given again."""
     told = Told()

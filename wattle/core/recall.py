@@ -221,8 +221,9 @@ class Recall:
         node.resend_delay = 0.0
         for run_id, epoch, owner in event.refused:
             run = self.core.runs.get(run_id)
-            before = None if run is None else run.epoch
-            if run is not None and not self.core.ownership.overruled(run, owner, epoch) and run.epoch != before:
+            if run is None or self.core.ownership.overruled(run, owner, epoch):
+                continue
+            if node.claims.get(run_id) != run.epoch:  # the claim was of an earlier epoch of one's own
                 self.core.members.claim(event.node, run)
         for fact in event.facts:
             self.core.attempts.learn(node, fact)
