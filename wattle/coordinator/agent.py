@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
@@ -32,7 +32,7 @@ from wattle.core import events as on
 from wattle.core.coordinator import CoordinatorCore, CoordinatorOptions
 from wattle.core.effects import CoordinatorEffect
 from wattle.core.events import CoordinatorEvent
-from wattle.core.model import CopyPage, Fact, NodeInfo, RunHead, RunRecord, Snapshot
+from wattle.core.model import CopyPage, Fact, FactKind, NodeInfo, RunHead, RunRecord, Snapshot
 from wattle.core.placement import NodeStatus
 from wattle.document.compile import compile_document
 from wattle.document.model import Document
@@ -107,6 +107,7 @@ class CoordinatorAgent:
             self.core.copies.cursors = store.copies.take_up()
         self._journal = Journal(store, self.core)
         self._unsettled: deque[tuple[int, Done]] = deque()  # what is to be done once a commit is on other stores
+        self._ends: Counter[str] = Counter()  # in the mailbox, by node
         self._pages: dict[int, tuple[Query, CopyPage]] = {}  # copies to be kept
         self._neighbours: Neighbours
         self._timeout, self._keep_for = settings.command_timeout, settings.retention
@@ -199,6 +200,7 @@ class CoordinatorAgent:
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def _step(self, items: list[Item], now: float) -> None:
+        self._ends.clear()
         self.core.announcing = heard = self._events.matching
         with paused():
             effects = self.core.handle((event for event, _ in items), now)
@@ -375,6 +377,7 @@ class CoordinatorAgent:
             self.post(on.NodeChanged(info))
 
     def _learn(self, node: str, store: str, number: int, facts: tuple[Fact, ...], first: bool) -> None:
+        self._ends[node] += sum(fact.kind is FactKind.FINISHED for fact in facts)
         within = COLLECTED if self._has_work(node) else 0.0
         self._loop.post((on.FactsLearned(node, store, number, facts, first), None), within=within)
 
@@ -383,7 +386,7 @@ class CoordinatorAgent:
         node = self.core.nodes.get(name)
         if node is None or node.mean_seconds is None:
             return False
-        ahead = len(node.tasks) - node.info.slots
+        ahead = len(node.tasks) - self._ends[name] - node.info.slots
         return ahead * node.mean_seconds > WORK_AHEAD * node.info.slots
 
     async def _check_feeds(self) -> None:

@@ -18,7 +18,7 @@ LINE_MAX = 64 << 20
 BACKLOG_MAX = 64 << 20
 """Bytes that may wait for a runtime that does not read; beyond that the connection is dropped."""
 
-_RECEIVE = 1 << 20
+_RECEIVE = 1 << 16
 _ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps makes one for each message
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from wattle.runtime.disks import Disks
 
 SWEEP = 0.05  # seconds between two looks at adopted processes, at least: with many short tasks more would cost more than they
-ENDS_MOST = 8  # ends that are seen to at once: with many short tasks there is always another one
 _ERROR_MAX = 2000  # characters: a command's name may be a megabyte
 
 
@@ -184,42 +183,39 @@ class Children:
 
     # --- ends -----------------------------------------------------------------------------------------------------------
 
-    def await_end(self) -> None:
-        """Block until a process has ended that is not reaped yet; on a thread of its own."""
+    def await_end(self) -> int:
+        """Block until a process has ended that is not reaped yet, and return its number; on a thread of its own."""
         while True:
             try:
-                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-                return
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                assert ended is not None  # as it may be with WNOHANG alone
+                return ended.si_pid
             except ChildProcessError:
                 self.born.acquire()
 
-    def reap(self) -> None:
-        """Take note of processes that have ended, tasks and adopted ones alike, some at a time."""
-        ended = 0
-        while ended < ENDS_MOST and (pid := _zombie()) is not None:
-            ended += 1
-            task = self.leaders.pop(pid, None)
-            if task is None:
-                os.waitpid(pid, 0)
-                continue
-            kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
-            _, status, usage = os.wait4(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            how = [code, None] if code >= 0 else [None, -code]
-            cpu = usage.ru_utime + usage.ru_stime
-            record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
-            record += [task.stopped, task.signalled, task.pid, task.at, "", None]
-            if task.confined is not None:
-                self.leave(task.confined, record)
-            del self.tasks[task.id]
-            self.outcomes.exits[task.id] = record
-            self.outcomes.exited.append(record)
-            self.skip(self.waiting.ended(task.id, well=_well(record)))
-            record[11] = self.pass_on(task.room)
-            short = len(self.outcomes.exited) >= 3 * len(self.waiting)  # more has to be given before nothing waits
-            self.outcomes.tell(0 if short or record[11] is None else LINGER)
-        if ended:
-            self.sweep_due = True
+    def reap(self, pid: int) -> None:
+        """Take note of a process that has ended, a task's first or an adopted one."""
+        self.sweep_due = True
+        task = self.leaders.pop(pid, None)
+        if task is None:
+            os.waitpid(pid, 0)
+            return
+        kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
+        _, status, usage = os.wait4(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        how = [code, None] if code >= 0 else [None, -code]
+        cpu = usage.ru_utime + usage.ru_stime
+        record = [task.id, *how, cpu, usage.ru_maxrss * 1024, time.time()]
+        record += [task.stopped, task.signalled, task.pid, task.at, "", None]
+        if task.confined is not None:
+            self.leave(task.confined, record)
+        del self.tasks[task.id]
+        self.outcomes.exits[task.id] = record
+        self.outcomes.exited.append(record)
+        self.skip(self.waiting.ended(task.id, well=_well(record)))
+        record[11] = self.pass_on(task.room)
+        short = len(self.outcomes.exited) >= 3 * len(self.waiting)  # more has to be given before nothing waits
+        self.outcomes.tell(0 if short or record[11] is None else LINGER)
 
     def leave(self, confined: Confined, record: list[Any]) -> None:
         """A confined task has ended: say in its record what is known of why, and end its group."""
@@ -282,12 +278,3 @@ def _disks(wake: Callable[[], None]) -> Disks:
     from wattle.runtime.disks import Disks
 
     return Disks(wake)
-
-
-def _zombie() -> int | None:
-    """A child that has ended and is not reaped yet."""
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return None if found is None else found.si_pid

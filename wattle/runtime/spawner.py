@@ -128,11 +128,11 @@ class _Spawner:
 
     def listen(self) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait until there is something to do, without the lock; the other thread may do things meanwhile."""
-        seconds = self.timeout()
-        self.looks_at = math.inf if seconds is None else time.monotonic() + seconds
+        self.looks_at = self.next_look()
+        seconds = max(self.looks_at - time.monotonic(), 0)
         self.lock.__exit__()
         try:
-            return self.selector.select(seconds)
+            return self.selector.select(None if seconds == math.inf else seconds)
         finally:
             self.lock.__enter__()
 
@@ -140,22 +140,20 @@ class _Spawner:
         """See to every process that ends, and have the thread that listens look earlier where that is necessary."""
         try:
             while True:
-                self.children.await_end()
+                pid = self.children.await_end()
                 with self.lock:
+                    self.children.reap(pid)
                     self.turn()
-                    seconds = self.timeout()
-                    sooner = seconds is not None and time.monotonic() + seconds < self.looks_at
                     # Without a runtime, or while all is being ended, that may have been the last task.
-                    if sooner or self.connection is None or self.kill_at is not None:
+                    if self.next_look() < self.looks_at or self.connection is None or self.kill_at is not None:
                         self.wake()
         except Exception as error:  # noqa: BLE001  # the other thread raises it
             self.failed = error
             self.wake()
 
     def turn(self) -> None:
-        """See to what has ended, and tell of it."""
+        """End what takes up too much, see to adopted processes, and tell what there is to tell."""
         self.children.end_over()
-        self.children.reap()
         if self.children.sweep_due and time.monotonic() >= self.children.swept_at + SWEEP:
             self.children.sweep()
         self.flush()
@@ -163,17 +161,17 @@ class _Spawner:
             os.chdir("/")  # a task's folder must not stay in use
             self.children.moved = False
 
-    def timeout(self) -> float | None:
+    def next_look(self) -> float:
+        """When there is something to do that nobody asks for then, by the monotonic clock; may be over, or never come."""
         if self.pending or (self.asked_to_stop and self.kill_at is None):
-            return 0
+            return 0.0
         if self.kill_at is not None:
-            return 0.05  # while everything ends, adopted processes and the clock are looked at again and again
-        moments = [self.outcomes.tell_at] if self.outcomes.tell_at is not None else []
-        if self.idle_since is not None:
-            moments.append(self.idle_since + self.linger)
-        if self.children.sweep_due:
-            moments.append(self.children.swept_at + SWEEP)
-        return max(min(moments) - time.monotonic(), 0) if moments else None
+            return time.monotonic() + 0.05  # while everything ends, adopted processes are looked at again and again
+        return min(
+            math.inf if self.outcomes.tell_at is None else self.outcomes.tell_at,
+            math.inf if self.idle_since is None else self.idle_since + self.linger,
+            self.children.swept_at + SWEEP if self.children.sweep_due else math.inf,
+        )
 
     def finished(self) -> bool:
         now = time.monotonic()
@@ -337,8 +335,10 @@ def _wake_on_signals(on_term: Any) -> tuple[socket.socket, int]:
     writer.setblocking(False)
     waker = writer.detach()
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    # Were it ignored, as whoever started this may have it, ends would go by unseen.
+    # Were it ignored, as whoever started this may have it, ends would go by unseen. And it is held back in all threads: while one of
+    # them starts a process, which it does with all signals held back, each end would interrupt another one's wait for nothing.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     signal.signal(signal.SIGTERM, lambda number, frame: on_term())
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
