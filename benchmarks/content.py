@@ -44,25 +44,23 @@ def files(bench: Bench) -> Round:
     """A new file of 1 GB from one runtime to another over TCP on loopback: from its consumer being ready to its start there."""
     size, details = bench.sizes.files, dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="wtlb-", dir=bench.place) as folder:
-        source, target = Path(folder) / "source", Path(folder) / "target"
+        source, target, ballast = (Path(folder) / name for name in ("source", "target", "ballast"))
 
-        def make(count: int) -> None:
-            baselines.timed([sys.executable, "-I", "-S", "-c", _MAKE, str(source), str(count)])
+        def make(file: Path) -> None:
+            baselines.timed([sys.executable, "-I", "-S", "-c", _MAKE, str(file), str(size)])
 
-        def touch() -> None:
-            # Either side writes this much, and all of it to pages that were in use just before: a hypervisor takes back what its guest
-            # leaves free, and to touch 1 GB of that again costs seconds.
-            make(2 * size)
-            source.unlink()
+        # Either side writes to pages that were in use until then: a hypervisor takes back what its guest leaves free for two seconds, and
+        # to touch 1 GB of that again costs seconds.
 
         def wattle() -> float:
             with agents.pair(bench.place) as network:
-                touch()
-                return _pass_on(network, size, details)
+                make(ballast)
+                return _pass_on(network, size, ballast, details)
 
         def copy() -> float:
-            touch()
-            make(size)
+            make(ballast)
+            make(source)
+            ballast.unlink()
             taken = baselines.socket_copy(source, target)
             target.unlink()
             details["sha256 of it alone, s"] = baselines.hashing(source)
@@ -75,7 +73,7 @@ def files(bench: Bench) -> Round:
     return found
 
 
-def _pass_on(network: Network, size: int, details: dict[str, float]) -> float:
+def _pass_on(network: Network, size: int, ballast: Path, details: dict[str, float]) -> float:
     make: Document = {
         "name": "make",
         "command": sys.executable,
@@ -83,15 +81,23 @@ def _pass_on(network: Network, size: int, details: dict[str, float]) -> float:
         "outputs": {"out": "out"},
         "place": {"node": "runtime1"},
     }
+    room: Document = {
+        "name": "room",
+        "command": "rm",
+        "args": [str(ballast)],
+        "needs": ["make"],
+        "place": {"node": "runtime1"},
+    }
     use: Document = {
         "name": "use",
         "command": baselines.TRUE,
         "inputs": {"in": "make/out"},
+        "needs": ["room"],
         "place": {"node": "runtime2"},
     }
     before = network.cpu()
     client = network.client
-    view = client.wait(client.submit({"name": "files", "workers": [make, use]}).id, PATIENCE)
+    view = client.wait(client.submit({"name": "files", "workers": [make, room, use]}).id, PATIENCE)
     if view.status != "succeeded":
         raise WattleError(f"run {view.id} is {view.status}: {view.error_message}")
     worker, after = client.worker(view.id, "use"), network.cpu()

@@ -102,6 +102,18 @@ def test_a_submission_may_be_acknowledged_once_it_is_on_as_many_other_stores_as_
     assert told.core.settled == number
 
 
+def test_a_run_whose_end_is_waited_for_is_copied_with_its_end_or_when_others_are_unless_a_quorum_has_to_have_it() -> None:
+    for quorum, end, ships in ((0, False, 1), (0, True, 0), (2, True, 1)):
+        told = Told(replicas=1, quorum=quorum)
+        told(node("n1"))
+        follow(told, ("n1",))
+        told(on.Submit("r", FLOW, to_its_end=end))
+        assert len(told.all(do.Ship)) == ships
+        assert told.core.settled < told.core.number
+        told(after=LINGER)
+        assert len(told.all(do.Ship)) == 1 - ships
+
+
 def test_fewer_followers_than_replicas_must_all_have_it_and_one_that_goes_is_not_waited_for() -> None:
     told = Told(replicas=2)
     told(coordinator("c2"), coordinator("c3"))

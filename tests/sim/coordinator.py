@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from zlib import crc32
 
 from tests.sim.peer import Item, Keeper, Peer
 from tests.sim.stores import CoordinatorStore, Copies, Rows, snapshot_of
@@ -251,7 +252,8 @@ class Coordinator(Keeper):
             reply(False)
         else:
             self._submitting[run] = [reply]
-            self.post(on.Submit(run, workflow, (workflow, run)), lambda: self._submitted(run))
+            to_its_end = crc32(run.encode()) % 2 == 0
+            self.post(on.Submit(run, workflow, (workflow, run), to_its_end), lambda: self._submitted(run))
 
     def _submitted(self, run: str) -> None:
         for reply in self._submitting.pop(run):

@@ -141,8 +141,9 @@ class Requests:
             )
         committed = self._submitting[run_id] = trio.Event()
         submission = Submission(request.body, request.digest, request.params)
+        event = on.Submit(run_id, request.compiled(), submission, to_its_end=until > trio.current_time())
         try:
-            self._agent.post(on.Submit(run_id, request.compiled(), submission), committed.set)
+            self._agent.post(event, committed.set)
             await committed.wait()
         finally:
             del self._submitting[run_id]

@@ -231,7 +231,9 @@ class CoordinatorCore:
         self.runs[run.id] = run
         self._new[run.id] = run, event.submission
         self.acts.append(do.AnnounceRun(run.record()))
-        self.replication.hasten()
+        # Its end takes its beginning along. With a quorum it could not end before that is settled (core/replication.py).
+        if not event.to_its_end or self.options.quorum:
+            self.replication.hasten()
         self.open_created(run)
         self.end_if_done(run)
 

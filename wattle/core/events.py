@@ -25,11 +25,15 @@ from wattle.values import value
 
 @value(frozen=True, slots=True)
 class Submit:
-    """Start a new run. ``submission`` is opaque here and handed on with CreateRun: what the store keeps of the request."""
+    """Start a new run. ``submission`` is opaque here and handed on with CreateRun: what the store keeps of the request.
+
+    ``to_its_end``: whoever submits it waits for its end, and for no acknowledgement before.
+    """
 
     run: str
     workflow: Workflow
     submission: Any = None
+    to_its_end: bool = False
 
 
 @value(frozen=True, slots=True)
