@@ -53,6 +53,25 @@ async def test_a_batch_that_changes_nothing_is_no_commit(net: World, monkeypatch
     assert commits
 
 
+async def test_news_that_leave_a_node_without_work_are_not_kept_waiting(
+    net: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator_agent, "COLLECTED", 1e6)
+    monkeypatch.setattr(coordinator_agent, "WORK_AHEAD", 0.0)
+    agent = await net.coordinator()
+    node = net.runtime(slots=1)
+    await net.submit("r1", "a")
+    task = await node.next()
+    agent.core.nodes["node1"].learn_duration(0.001)
+    node.finish(task.id)
+    await net.final("r1")
+    await net.submit("r2", "a", "b", "c")
+    await node.assigned.size(4)
+    for held in list(node.held):
+        node.finish(held)
+    await net.final("r2")
+
+
 async def test_after_a_restart_running_tasks_go_on_and_are_not_assigned_again(net: World) -> None:
     await net.coordinator()
     node = net.runtime()

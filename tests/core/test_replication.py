@@ -102,7 +102,7 @@ def test_a_submission_may_be_acknowledged_once_it_is_on_as_many_other_stores_as_
     assert told.core.settled == number
 
 
-def test_a_run_whose_end_is_waited_for_is_copied_with_its_end_or_when_others_are_unless_a_quorum_has_to_have_it() -> None:
+def test_a_run_whose_end_is_waited_for_is_not_copied_at_once_unless_a_quorum_has_to_have_it() -> None:
     for quorum, end, ships in ((0, False, 1), (0, True, 0), (2, True, 1)):
         told = Told(replicas=1, quorum=quorum)
         told(node("n1"))

@@ -89,6 +89,18 @@ def test_what_is_too_much_to_be_placed_at_once_is_placed_batch_by_batch(monkeypa
     assert timers == [True, True, False, False]
 
 
+def test_of_a_new_run_some_are_placed_for_each_node_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placing, "PLACED_FIRST", 1)
+    core = CoordinatorCore("c1", CoordinatorOptions(), lambda: 0.5)
+    workers = workflow(*(worker(f"w{number}", priority=number) for number in range(5)))
+    core.handle([on.NodeSeen(NodeInfo(n, "1", f"s{n}", slots=9, resources={"cpus": 9.0})) for n in ("n1", "n2")], 99.0)
+    given = [
+        [effect.assignment.worker for effect in core.handle([event], 100.0) if isinstance(effect, do.Assign)]
+        for event in (on.Submit("r", workers), on.Tick())
+    ]
+    assert given == [["w4", "w3"], ["w2", "w1", "w0"]]
+
+
 def test_a_workflow_without_workers_has_succeeded_at_once() -> None:
     cluster = Cluster()
     cluster.submit(workflow())

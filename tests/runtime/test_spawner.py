@@ -118,6 +118,24 @@ def test_ends_are_seen_where_whoever_started_the_spawner_ignores_them(tmp_path: 
     process.communicate(timeout=20)
 
 
+def test_an_end_interrupts_none_of_its_threads_and_no_signal_is_held_back_in_tasks(
+    spawner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    client = Client(tmp_path)
+    client.open()
+    client.say(spawn(tmp_path, "r/a/1", "grep", "^SigBlk", "/proc/self/status"))
+    told(client, "exited", "r/a/1")
+    threads = [thread / "status" for thread in Path(f"/proc/{spawner.pid}/task").iterdir()]
+    assert len(threads) == 2
+    blocked = [
+        int(line.split()[1], 16)
+        for status in (tmp_path / "out", *threads)
+        for line in status.read_text().splitlines()
+        if line.startswith("SigBlk:")
+    ]
+    assert blocked == [0, *[1 << signal.SIGCHLD - 1] * 2]
+
+
 def test_a_fault_in_the_thread_that_waits_for_ends_ends_the_spawner(tmp_path: Path) -> None:
     """Its runtime then starts another; one that saw no ends any more would keep its tasks running for ever."""
     faulty = "from wattle.runtime.children import Children; Children.await_end = None; "

@@ -150,6 +150,11 @@ class CoordinatorCore:
         """
         return self.runs[run].begun if run in self.runs else 0
 
+    @property
+    def takes_new_run(self) -> bool:
+        """Whether a run has been submitted in the batch at hand."""
+        return bool(self._new)
+
     # --- in and out ---------------------------------------------------------------------------------------------------
 
     def handle(self, events: Iterable[on.CoordinatorEvent], now: float) -> list[CoordinatorEffect]:
