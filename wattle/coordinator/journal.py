@@ -9,11 +9,11 @@ from dataclasses import replace
 from wattle.core import effects as do
 from wattle.core.coordinator import CoordinatorCore
 from wattle.core.effects import CoordinatorEffect
-from wattle.core.model import CopiedRun, CopyPage, RunHead
+from wattle.core.model import CopiedRun, CopyPage, RunHead, RunRecord, TaskRecord, WorkerRecord
 from wattle.core.run import head_of
 from wattle.store.coordinator import CoordinatorStore
 from wattle.store.copies import ROWS_MOST
-from wattle.store.owned import DEFINITION, Submission, definition_copy, document_row, holder_row, text
+from wattle.store.owned import DEFINITION, Submission, definition_copy, document_row, holder_row, record_text
 
 REMEMBERED_MOST = 100_000
 """Changed rows kept in memory, about 0.4 kB each: ten seconds of full load. A follower further behind gets whole runs from the store,
@@ -277,5 +277,7 @@ def _row(key: str, what: object) -> tuple[str, str]:
             return key, ""
         case Submission():
             return document_row(what)
+        case RunRecord() | WorkerRecord() | TaskRecord():
+            return key, record_text(what)
         case _:
-            return key, text(what)
+            raise TypeError(f"what is {what!r} in the row {key!r} of a copy?")
