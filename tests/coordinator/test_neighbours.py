@@ -90,6 +90,12 @@ async def test_a_peers_token_is_told_before_it_is_met(scene: Scene) -> None:
     assert scene.events == []
 
 
+async def test_a_peer_of_another_protocol_is_left_alone(scene: Scene) -> None:
+    """What it has of others' runs cannot be read: it is not asked, nor met again."""
+    _answer(scene.met[0], NodeInfo("n", "1", "disk", protocol=PROTOCOL + 1))
+    assert await scene.events.size(1) == [on.NodeUnreachable("n", "1")]
+
+
 async def test_a_claim_tells_what_the_node_holds_and_has_said(scene: Scene) -> None:
     _answer(await scene.claim(), FactsAnswer((STARTED,)))
     assert await scene.events.size(1) == [on.RunsClaimed("n", {"r": 3}, {TASK: 3}, (STARTED,))]

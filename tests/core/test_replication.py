@@ -31,7 +31,7 @@ from wattle.core.model import (
     WorkerStatus,
 )
 from wattle.core.numbering import first_attempt
-from wattle.core.replication import LINGER
+from wattle.core.replication import LINGER, SOON
 from wattle.core.run import head_of
 from wattle.core.succession import LOOK_EVERY
 
@@ -102,7 +102,7 @@ def test_a_submission_may_be_acknowledged_once_it_is_on_as_many_other_stores_as_
     assert told.core.settled == number
 
 
-def test_a_run_whose_end_is_waited_for_is_not_copied_at_once_unless_a_quorum_has_to_have_it() -> None:
+def test_a_run_whose_end_is_waited_for_is_copied_a_little_later_unless_a_quorum_has_to_have_it() -> None:
     for quorum, end, ships in ((0, False, 1), (0, True, 0), (2, True, 1)):
         told = Told(replicas=1, quorum=quorum)
         told(node("n1"))
@@ -110,8 +110,8 @@ def test_a_run_whose_end_is_waited_for_is_not_copied_at_once_unless_a_quorum_has
         told(on.Submit("r", FLOW, to_its_end=end))
         assert len(told.all(do.Ship)) == ships
         assert told.core.settled < told.core.number
-        told(after=LINGER)
-        assert len(told.all(do.Ship)) == 1 - ships
+        assert len(told(after=SOON - 0.001).all(do.Ship)) == 0
+        assert len(told(after=0.001).all(do.Ship)) == 1 - ships
 
 
 def test_fewer_followers_than_replicas_must_all_have_it_and_one_that_goes_is_not_waited_for() -> None:
@@ -591,6 +591,31 @@ def test_who_is_met_is_asked_once_and_no_more_once_it_has_gone() -> None:
     told(on.NodeUnreachable("n2", "n2-1"), on.CoordinatorGone("c2", "c2-1"))
     told(after=1.0)
     assert told_about(told, {}) == {"c1", "n1"}
+
+
+def test_a_peer_that_is_never_met_and_does_not_answer_keeps_no_question_open() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), on.TokenSeen("n2", "n2-1"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    questions = [q for q in told.all(do.AskCopies) if q.owner]
+    assert told.core.succession.may_own("r") == [("c2", "c2-store")]
+    told_about(told, {}, silent=["n2"])
+    told(*(on.CopiesUntold(q.peer, q.token) for q in questions if q.peer == "n2"))
+    assert told.core.succession.may_own("r") == []
+
+
+def test_the_end_of_a_peers_former_life_is_no_answer_of_the_one_that_is_being_met() -> None:
+    told = Told()
+    told(coordinator("c2"), node("n1"), node("n2"), on.TokenSeen("n2", "n2-2"))
+    told(on.CoordinatorGone("c2", "c2-1"))
+    told(after=1.0)
+    assert told_about(told, {"n1": (HEAD,)}) == {"c1", "n1", "n2"}
+    told_about(told, {"n1": (HEAD,)}, silent=["n2"])
+    told(on.NodeUnreachable("n2", "n2-1"))
+    assert told.all(do.Gather) == []
+    assert told_about(told, {"n1": (HEAD,), "n2": (END,)}) == {"c1", "n1", "n2"}
+    assert told.all(do.Gather) == [do.Gather("n2", END, 2)]
 
 
 def test_a_node_that_is_not_met_yet_is_no_node_in_sight() -> None:

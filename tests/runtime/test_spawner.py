@@ -136,6 +136,27 @@ def test_an_end_interrupts_none_of_its_threads_and_no_signal_is_held_back_in_tas
     assert blocked == [0, *[1 << signal.SIGCHLD - 1] * 2]
 
 
+@pytest.mark.parametrize("program", ["/no/such/program", "no interpreter", "no log file"])
+def test_what_cannot_be_started_ends_nothing_else(spawner: subprocess.Popen[str], tmp_path: Path, program: str) -> None:
+    """The C library reaps its process, which the thread that waits for ends may have seen by then."""
+    if program == "no interpreter":
+        program = str(tmp_path / "script")
+        Path(program).write_text("#!/no/such/interpreter\n")
+        Path(program).chmod(0o700)
+    client = Client(tmp_path)
+    client.open()
+    client.say(spawn(tmp_path, "r/sleeps/1", "sleep", "1000"))
+    told(client, "started", "r/sleeps/1")
+    for number in range(100):
+        request = spawn(tmp_path, f"r/w{number}/1", "true" if program == "no log file" else program)
+        if program == "no log file":
+            request["spawn"][0][4] = str(tmp_path / "none" / "out")
+        client.say(request)
+        told(client, "failed", f"r/w{number}/1")
+    client.say({"kill": [["r/sleeps/1", signal.SIGKILL]]})
+    assert told(client, "exited", "r/sleeps/1")[2] == signal.SIGKILL
+
+
 def test_a_fault_in_the_thread_that_waits_for_ends_ends_the_spawner(tmp_path: Path) -> None:
     """Its runtime then starts another; one that saw no ends any more would keep its tasks running for ever."""
     faulty = "from wattle.runtime.children import Children; Children.await_end = None; "

@@ -68,12 +68,9 @@ class Neighbours:
             return
         log.warning(f"{peer.role} unreachable", peer=peer.peer)
         left = self.presence.newest(peer.role, peer.peer)
-        if peer.role == "coordinator":
-            self._post(on.CoordinatorGone(peer.peer, peer.incarnation))
-        else:
-            if not left:
-                self._follower.leave(peer.peer)
-            self._post(on.NodeUnreachable(peer.peer, peer.incarnation))  # also when another life of it is in sight
+        if peer.role == "runtime" and not left:
+            self._follower.leave(peer.peer)
+        self._post(_gone(peer))  # also when another life of it is in sight
         for life in left:
             if life < peer:  # it was not met, or not last, as long as the token of the one that has gone stood
                 self._nursery.start_soon(self._join, life)
@@ -87,6 +84,10 @@ class Neighbours:
             try:
                 if await meet(peer):
                     return
+            except _OtherProtocol as error:
+                log.warning(f"{peer.role} is left alone", peer=peer.peer, reason=error.message)
+                self._post(_gone(peer))  # what it has of others' runs cannot be read
+                return
             except WattleError as error:
                 log.warning(f"{peer.role} in sight does not answer", peer=peer.peer, reason=error.message)
             await trio.sleep(JOIN_RETRY)
@@ -190,8 +191,16 @@ class Neighbours:
         return held
 
 
+class _OtherProtocol(Unavailable):
+    """A peer speaks another protocol, as all of its life."""
+
+
+def _gone(peer: Alive) -> on.CoordinatorGone | on.NodeUnreachable:
+    return (on.CoordinatorGone if peer.role == "coordinator" else on.NodeUnreachable)(peer.peer, peer.incarnation)
+
+
 def _check_protocol(protocol: object, version: str) -> None:
     if protocol != PROTOCOL:
-        raise Unavailable(
+        raise _OtherProtocol(
             f"it speaks protocol {protocol} (Wattle {version}), this coordinator {PROTOCOL} ({__version__})"
         )

@@ -25,6 +25,7 @@ from wattle.coordinator.submission import SubmissionRequest, parse_submission
 from wattle.coordinator.views import run_view, worker_view, workflow_view
 from wattle.core import events as on
 from wattle.core.placement import NodeStatus
+from wattle.core.replication import SOON
 from wattle.core.waiting import why_waiting
 from wattle.errors import Conflict, InternalError, InvalidRequest, NotFound, Unavailable, WattleError
 from wattle.logs import get_logger
@@ -141,7 +142,7 @@ class Requests:
             )
         committed = self._submitting[run_id] = trio.Event()
         submission = Submission(request.body, request.digest, request.params)
-        event = on.Submit(run_id, request.compiled(), submission, to_its_end=until > trio.current_time())
+        event = on.Submit(run_id, request.compiled(), submission, to_its_end=until > trio.current_time() + SOON)
         try:
             self._agent.post(event, committed.set)
             await committed.wait()

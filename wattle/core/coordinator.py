@@ -236,8 +236,9 @@ class CoordinatorCore:
         self.runs[run.id] = run
         self._new[run.id] = run, event.submission
         self.acts.append(do.AnnounceRun(run.record()))
-        # Its end takes its beginning along. With a quorum it could not end before that is settled (core/replication.py).
-        if not event.to_its_end or self.options.quorum:
+        if event.to_its_end and not self.options.quorum:  # with one it could not end before its beginning is settled
+            self.replication.send_soon()
+        else:
             self.replication.hasten()
         self.open_created(run)
         self.end_if_done(run)

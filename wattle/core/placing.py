@@ -20,7 +20,8 @@ PLACED_MOST = 10_000
 thousand nodes take a hundred thousand short tasks at once, and answered nobody for 7 s."""
 
 PLACED_FIRST = 32
-"""Workers for each node that are given out in a batch that takes a new run, at most: they start while the others are given out."""
+"""Workers that are given out in a batch that takes a new run, at most, times the nodes in sight: they start while the others are given
+out."""
 
 FEW_HEADS = 4
 """Kinds of waiting workers for which room is looked for one by one, without asking first whether there is any."""
@@ -70,7 +71,9 @@ class Placing:
         if not self.core.succession.quorum:
             return
         pool, window = self.core.members.pool, self.core.options.prefetch_window
-        left = min(PLACED_FIRST * max(len(pool.nodes), 1), PLACED_MOST) if self.core.takes_new_run else PLACED_MOST
+        left = PLACED_MOST
+        if self.core.takes_new_run:
+            left = min(PLACED_FIRST * max(len(self.core.members.names_in_sight()), 1), left)
         heads = self._ready.heads()
         if len(heads) > FEW_HEADS and pool.best(ANYTHING, {}, window) is None:
             heads.clear()  # no node has room for anything: no need to ask for each kind

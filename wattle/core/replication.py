@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 LINGER = 0.25
 """Seconds that changes nobody waits for are collected before they are sent."""
 
+SOON = 0.02
+"""Seconds that a submission whose end is waited for may wait for that end, to be sent with it. Were its owner lost until then, it would be
+submitted once more, and what had been started would be started again."""
+
 RETRY_FIRST, RETRY_MOST = 0.2, 5.0
 """Seconds until a follower that did not answer is sent the same again, doubling from the first to the most."""
 
@@ -63,6 +67,8 @@ class Replication:
         self.followers: dict[str, Follower] = {}
         self._urgent = False  # somebody waits for what this batch commits
         self._awaited = 0  # the newest commit that somebody waits for
+        self._soon = False  # what this batch commits is to be sent soon
+        self._due: tuple[int, float] = (0, 0.0)  # the newest such commit, and when it is to be sent
         self._settled = 0  # as it was when a quorum was last in sight
         self._ever_settled = self._saved = settled  # the newest that ever was, with a quorum; as the store remembers it
         self._changed = False  # somebody came or went since the followers were chosen
@@ -70,6 +76,10 @@ class Replication:
     def hasten(self) -> None:
         """What this batch commits is waited for: send it at once."""
         self._urgent = True
+
+    def send_soon(self) -> None:
+        """What this batch commits is waited for, but with something that is to follow: send it with that, or after SOON seconds."""
+        self._soon = True
 
     @property
     def settled(self) -> int:
@@ -184,6 +194,9 @@ class Replication:
         self.choose()
         if self._urgent:
             self._awaited, self._urgent = self.core.number, False
+        if self._soon:
+            due = self._due[1] if self._due[1] > self.core.now else self.core.now + SOON
+            self._due, self._soon = (self.core.number, due), False
         for name, follower in self.followers.items():
             if follower.sending:
                 continue
@@ -201,9 +214,14 @@ class Replication:
                 continue
             if follower.behind_since is None:
                 follower.behind_since = self.core.now
-            if follower.kept < self._awaited or self.core.now >= follower.behind_since + LINGER:
+            if follower.kept < self._awaited or self.core.now >= self._send_at(follower, follower.behind_since):
                 follower.sending, follower.behind_since = True, None
                 self.core.acts.append(do.Ship(name, follower.kept))
+
+    def _send_at(self, follower: Follower, behind_since: float) -> float:
+        number, due = self._due
+        lingered = behind_since + LINGER
+        return min(due, lingered) if (follower.kept or 0) < number else lingered
 
     def _ask(self, name: str, follower: Follower) -> None:
         """Ask how far a follower is, and with a quorum which better states it knows of what is not counted on yet."""
@@ -220,7 +238,7 @@ class Replication:
             if follower.retry_at is not None:
                 yield follower.retry_at
             elif follower.behind_since is not None:
-                yield follower.behind_since + LINGER
+                yield self._send_at(follower, follower.behind_since)
 
 
 def _longer(delay: float) -> float:

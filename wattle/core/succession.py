@@ -4,7 +4,7 @@ An owner out of sight for ``adopt_after`` seconds is gone for good only if nobod
 peers in sight, itself included, which copies of its runs they have, and for each run which state of it is the newest anywhere. A run
 whose newest state belongs to an owner that is gone falls to one coordinator by rendezvous hash; that one gets the copy and goes on with
 the run in the next epoch (core/recall.py). The questions are asked again until none of the owner's runs is left without an owner.
-Peers are asked also while they are still being met, for one of them may have the end of a run; but only those that are met count.
+Peers are asked also while they are still being met, for one of them may have the end of a run; but they are not in sight before.
 
 An owner is a name and a data folder: a coordinator that comes back on an empty folder is not the owner of what it had.
 """
@@ -125,8 +125,11 @@ class Succession:
 
     def _without(self, peer: str) -> None:
         for inquiry in self._inquiries.values():
+            if peer not in self._unmet:
+                inquiry.silent.discard(peer)
+            elif peer in inquiry.asked:  # a former life of it
+                inquiry.silent.add(peer)
             inquiry.asked.discard(peer)
-            inquiry.silent.discard(peer)
         self._go_on()
 
     @property
@@ -204,7 +207,7 @@ class Succession:
         self._go_on()
 
     def untold(self, event: on.CopiesUntold) -> None:
-        """A peer did not answer: what it has will be found when it is met again."""
+        """A peer did not answer: what it has will be found when it is met, perhaps again."""
         if event.token not in self._tokens:
             return
         owner = self._tokens[event.token]
@@ -217,7 +220,8 @@ class Succession:
             if event.peer in inquiry.asked:
                 inquiry.asked.remove(event.peer)
                 inquiry.silent.add(event.peer)
-            inquiry.unsure = True
+            # One that is being met, which may never end, is looked at once it is met.
+            inquiry.unsure = inquiry.unsure or event.peer in self._names_in_sight()
             self._go_on()
 
     def brought(self, heads: list[RunHead]) -> None:
@@ -250,7 +254,7 @@ class Succession:
             if self.lives(*owner):
                 del self._inquiries[owner]
             elif self.quorum:
-                inquiry.told, inquiry.seen, inquiry.unsure, inquiry.runs = [], False, False, ()
+                inquiry.told, inquiry.seen, inquiry.unsure, inquiry.runs, inquiry.again = [], False, False, (), 0
                 self._ask_all(owner, inquiry)
             else:
                 inquiry.due = self.core.now + self.core.options.adopt_after

@@ -198,7 +198,8 @@ class Children:
         self.sweep_due = True
         task = self.leaders.pop(pid, None)
         if task is None:
-            os.waitpid(pid, 0)
+            with suppress(ChildProcessError):  # where a command could not be started, the C library has reaped it
+                os.waitpid(pid, os.WNOHANG)
             return
         kill_group(pid, signal.SIGKILL)  # while the zombie leader keeps the group's number from being given away
         _, status, usage = os.wait4(pid, 0)
