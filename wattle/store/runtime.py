@@ -9,13 +9,12 @@ from typing import Any
 
 import peewee
 from peewee import AutoField, CompositeKey, FloatField, IntegerField, TextField
-from pydantic_core import to_json
 
 from wattle.core import effects as do
 from wattle.core.effects import HeldTask, RuntimeEffect
 from wattle.core.model import Assignment, CopiedRun, Fact, RunHead, TaskId
 from wattle.core.states import Phase
-from wattle.protocol.messages import adapter
+from wattle.protocol.messages import adapter, encode
 from wattle.store.base import Insert, Migration, Store, Update, Upsert
 from wattle.store.copies import COPY_MODELS, TRIM_MOST, CopyTables
 from wattle.values import value
@@ -222,7 +221,7 @@ class RuntimeStore(Store):
             id = task.assignment.id
             (known if id in self._known else new).append((id, task))
         self.write(
-            _INSERT_TASK, ((*id, to_json(t.assignment).decode(), t.owner, t.accepted, *_progress(t)) for id, t in new)
+            _INSERT_TASK, ((*id, encode(t.assignment).decode(), t.owner, t.accepted, *_progress(t)) for id, t in new)
         )
         self.write(_UPDATE_TASK, ((*_progress(t), *id) for id, t in known))
         self._known.update(id for id, t in new if t.phase is not Phase.DONE)
