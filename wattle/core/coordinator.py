@@ -314,6 +314,11 @@ class CoordinatorCore:
         if run.taken_up:
             self.members.claim_no_more(run)
 
+    def ended_now(self, run_id: str) -> RunHead | None:
+        """The end of a run that has ended in the batch at hand: it is neither in memory any more nor in the store yet."""
+        run = self._runs.get(run_id)
+        return None if run is None or run_id in self.runs else run.head(self.store)
+
     def unsettled(self, run: Run) -> bool:
         """Whether a quorum is asked for, and is not known to have the state that a run began with here: it does not end before."""
         if not self.options.quorum:

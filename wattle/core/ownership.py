@@ -106,6 +106,8 @@ class Ownership:
                 self._let_go(run, head)
             elif not mine.heeds(head):
                 self.core.cancel(run.id)
-        elif stored is not None and head.standing > stored.standing and head.heeds(stored):
-            self.handing.pop(head.run, None)
-            self._release(head)
+        elif stored is not None:
+            mine = self.core.ended_now(head.run) or stored  # the store does not tell yet of an end of this very batch
+            if head.standing > mine.standing and head.heeds(mine):
+                self.handing.pop(head.run, None)
+                self._release(head)

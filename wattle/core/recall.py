@@ -84,6 +84,8 @@ class Recall:
     def adopt(self, event: on.Gathered) -> None:
         """Own a run that was another owner's; one that is final stays as it is, and has an owner again."""
         kept = _agreeing(event.snapshot)
+        if self.core.ended_now(kept.run.id) is not None:
+            return  # the next inquiry finds out which end counts
         own = self.core.runs.get(kept.run.id)
         mine = event.own if own is None else own.head(self.core.store)
         if mine is not None and event.head.rank <= mine.rank:
