@@ -17,9 +17,10 @@ Key = tuple[str, int]
 
 @dataclass
 class Told:
-    """An end that was told: on how many other stores it had to be, and which peers had it then."""
+    """An end that was told: of which store, on how many others it had to be, and which peers had it then."""
 
     end: RunRecord
+    store: str
     need: int
     knew: frozenset[str]
     at: float
@@ -58,7 +59,7 @@ class Ends:
         It does while it is of more than half of all peers and of the disks together that were lost since (docs/replication.md, "Quorum").
         """
         peers, quorum, first = self.checks.keepers(), self.checks.quorum, self.told[run.id, run.retried]
-        lost = {peer.name for peer in peers if peer.new_since > first.at} - self._who_knows(first.end)
+        lost = {peer.name for peer in peers if peer.new_since > first.at} - self._who_knows(first.end, first.store)
         bound = 2 * quorum > len(peers) + len(lost)
         if quorum and not bound:
             self.checks.world.faults["two ends, on more lost disks than the quorum is for"] += 1
@@ -89,20 +90,25 @@ class Ends:
         core = peer.core
         assert core is not None
         need = min(core.options.replicas, len(core.replication.followers))
-        self.told[key] = Told(run, need, self._who_knows(run), self.checks.world.now)
+        store = peer.store.id
+        self.told[key] = Told(run, store, need, self._who_knows(run, store), self.checks.world.now)
 
-    def _who_knows(self, end: RunRecord) -> frozenset[str]:
-        """The peers, up or down, whose stores have an end."""
-        state = (end.retried, end.epoch, end.owner)
+    def _who_knows(self, end: RunRecord, store: str) -> frozenset[str]:
+        """The peers, up or down, whose stores have an end. Its owner may be given the run again on an empty disk, in the same epoch."""
+        state = (end.retried, end.epoch, end.owner, store)
         return frozenset(
             peer.name
             for peer in self.checks.keepers()
             for head in self.checks.heads(peer, end.id)
-            if head.final and (head.retried, head.epoch, head.owner) == state
+            if head.final and (head.retried, head.epoch, head.owner, head.store) == state
         )
 
     def _all_away(self, peer: Coordinator, first: Told) -> bool:
         peers = self.checks.keepers()
         replaced = {other.name for other in peers if other.new_since > first.at}
         away = {other.name for other in peers if other is not peer and peer.tokens.get(other.name) != other.life}
-        return len(first.knew) > first.need and first.knew <= away | replaced and self._who_knows(first.end) <= away
+        return (
+            len(first.knew) > first.need
+            and first.knew <= away | replaced
+            and self._who_knows(first.end, first.store) <= away
+        )

@@ -174,3 +174,18 @@ def test_a_quorum_binds_no_longer_once_more_disks_are_lost_than_it_is_for(quorum
         peer.new_disk()  # type: ignore[attr-defined]
         peer.new_since = network.world.now
     network.tell(network.c2, FORMER)
+
+
+def test_a_quorum_binds_no_longer_also_where_an_owner_set_up_anew_is_given_the_run_again_in_the_same_epoch() -> None:
+    network = Network()
+    network.checks.quorum, network.checks.calm = 3, False
+    network.up(network.c2, network.n2)
+    network.tell(network.c2, FORMER, network.c1, network.n1)
+    network.down(network.c1, network.c2)
+    again = replace(FORMER, status=RunStatus.SUCCEEDED, completed_at=START + 9)
+    for peer in (network.c2, network.c1):
+        with pytest.raises(InvariantBroken):
+            network.tell(network.c2, again)
+        peer.new_disk()
+        peer.new_since = network.world.now
+    network.tell(network.c2, again, network.c1, network.n2)
