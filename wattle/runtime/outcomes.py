@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 LINGER = 0.05  # seconds; the runtime has nothing to do about what waits so long to be told
-START_LINGER = (
-    0.02  # seconds that a start waits for its end, where nothing else keeps it: somebody may want to see what runs
-)
+# Seconds that a start waits for its end, where nothing else keeps it: somebody may want to see what runs.
+START_LINGER = 0.02
 
 
 def load_exits(path: str) -> dict[str, list[Any]]:
